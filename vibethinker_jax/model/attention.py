@@ -1,0 +1,29 @@
+"""Attention: grouped queries against keys, under a mask. The plain XLA form, which every fused kernel must equal."""
+
+import jax
+import jax.numpy as jnp
+
+from vibethinker_jax.model.mesh import einsum, shard
+
+
+def packed_mask(segments: jax.Array) -> jax.Array:
+  """[B,T] segment ids -> [B,T,S] bool: each token sees itself and what stands before it in its own segment."""
+  T = segments.shape[1]
+  causal = jnp.arange(T)[:, None] >= jnp.arange(T)[None, :]
+  return causal[None] & (segments[:, :, None] == shard(segments, 'BS')[:, None, :])
+
+
+def cached_mask(positions: jax.Array, slots: int) -> jax.Array:
+  """[B,T] positions -> [B,T,S] bool over a cache whose slot s holds position s."""
+  return jnp.arange(slots)[None, None, :] <= positions[:, :, None]
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+  """softmax(q k / sqrt(H)) v. q [B,K,G,T,H], k [B,K,H,S], v [B,K,S,H], mask [B,T,S] -> [B,K,G,T,H]; float32 softmax.
+
+  Keys stand transposed, as the cache holds them: both products then run along contiguous memory.
+  """
+  scores = einsum('BKGTH,BKHS->BKGTS', q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
+  scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
+  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+  return einsum('BKGTS,BKSH->BKGTH', weights, v)

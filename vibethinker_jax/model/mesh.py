@@ -1,0 +1,107 @@
+"""The mesh, and the one table that says which axis letter lives on which mesh axis.
+
+Letters (declared in qwen2.py) name the axes of every array; mesh axes name the axes of the machine:
+
+  data    replicas of the model, across slices or nodes         fsdp    weights and rows of the batch, within a slice
+  seq     the query axis of long sequences                      tensor  heads, feed-forward and vocabulary
+
+Weights rest sharded over fsdp and tensor (AT_REST), are gathered over fsdp just before use (IN_USE), and activations
+follow ACTIVATION. Decoding sees the same devices as another mesh, `decode_mesh`, in which fsdp and seq have become
+data: weights gathered once instead of once a token, and every rule stays as it is.
+
+A mesh is optional: without one (`jax.set_mesh` not called) every function here leaves its array as it is.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AT_REST = {'D': 'fsdp', 'F': 'tensor', 'K': 'tensor', 'V': 'tensor'}
+IN_USE = {'F': 'tensor', 'K': 'tensor', 'V': 'tensor'}
+ACTIVATION = {'B': ('data', 'fsdp'), 'T': 'seq', 'F': 'tensor', 'K': 'tensor', 'V': 'tensor'}
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+  """Devices along each mesh axis; the product is the number of devices."""
+
+  data: int = 1
+  fsdp: int = 1
+  seq: int = 1
+  tensor: int = 1
+
+
+def make_mesh(shape: MeshShape, devices=None) -> Mesh:
+  """The training mesh over `devices` (default: all). Raises ValueError where the product is not their number."""
+  devices = jax.devices() if devices is None else list(devices)
+  sizes = dataclasses.astuple(shape)
+  wanted = sizes[0] * sizes[1] * sizes[2] * sizes[3]
+  if wanted != len(devices):
+    raise ValueError(f'mesh {dataclasses.asdict(shape)} wants {wanted} devices, there are {len(devices)}')
+  return jax.make_mesh(sizes, tuple(dataclasses.asdict(shape)), devices=devices)
+
+
+def decode_mesh(mesh: Mesh) -> Mesh:
+  """The same devices in the same order, with data, fsdp and seq folded into data: the layout for decoding."""
+  tensor = mesh.shape['tensor']
+  grid = mesh.devices.reshape(-1, 1, 1, tensor)
+  return Mesh(grid, mesh.axis_names, axis_types=mesh.axis_types)
+
+
+def spec(axes: str, rules: dict) -> PartitionSpec:
+  """PartitionSpec of an array whose axes are the letters `axes`: spec('DKGH', AT_REST) -> P('fsdp', 'tensor')."""
+  return PartitionSpec(*(rules.get(letter) for letter in axes))
+
+
+def shard(x: jax.Array, axes: str, rules: dict = ACTIVATION) -> jax.Array:
+  """`x` laid out by `rules`; its gradient comes back the way it was (a gather's gradient is a reduce-scatter)."""
+  if jax.sharding.get_abstract_mesh().empty:
+    return x
+  return jax.reshard(x, spec(axes, rules))
+
+
+def einsum(equation: str, *operands: jax.Array) -> jax.Array:
+  """jnp.einsum whose result is laid out by the letters after the arrow; a sum over sharded letters is a reduction."""
+  if jax.sharding.get_abstract_mesh().empty:
+    return jnp.einsum(equation, *operands)
+  return jnp.einsum(equation, *operands, out_sharding=spec(equation.split('->')[1], ACTIVATION))
+
+
+def use(param: nnx.Param, dtype) -> jax.Array:
+  """A weight as a layer computes with it: cast first (half the bytes to gather), then gathered over fsdp."""
+  return shard(param[...].astype(dtype), param.axes, IN_USE)
+
+
+def is_param(x) -> bool:
+  """Whether `x` is a parameter: the leaf at which axis letters are known."""
+  return isinstance(x, nnx.Param)
+
+
+def rest_sharding(param: nnx.Param, mesh: Mesh) -> NamedSharding:
+  """Where a parameter rests. Stacked layers carry a leading axis more than their letters; it is not sharded."""
+  stacked = param[...].ndim - len(param.axes)
+  return NamedSharding(mesh, PartitionSpec(*[None] * stacked, *spec(param.axes, AT_REST)))
+
+
+def shardings(tree, mesh: Mesh):
+  """`tree` (parameters, or an optimizer state that mirrors them) with a NamedSharding for every leaf.
+
+  What is no parameter with axis letters (a step count) is replicated.
+  """
+
+  def leaf(x):
+    if is_param(x):
+      return x.replace(rest_sharding(x, mesh))
+    return NamedSharding(mesh, PartitionSpec())
+
+  return jax.tree.map(leaf, tree, is_leaf=is_param)
+
+
+def place(tree, mesh: Mesh, dtype=None):
+  """`tree` resting on `mesh`, cast to `dtype` where given; across meshes over the same devices, without the host."""
+  if dtype is not None:
+    tree = jax.tree.map(lambda x: x.astype(dtype), tree)
+  return jax.device_put(tree, shardings(tree, mesh))

@@ -1,0 +1,221 @@
+"""Qwen2, whole: a Flax NNX module that is used as a plain pytree (jax.jit, grad, vmap and scan; no nnx transform).
+
+One alphabet, for einsums, shapes, docstrings and sharding rules (mesh.py):
+
+  B batch        T query length   S key length    L layers   D model width
+  K kv heads     G query heads per kv head        H head width
+  F feed-forward width            V vocabulary
+
+RMSNorm before each half of a layer, rotary positions, grouped-query attention with bias on q, k and v only, SwiGLU.
+The layers are stacked along a leading axis and scanned. The model returns hidden states; `logits` and `token_logps`
+turn them into numbers over the vocabulary, in chunks, so that no [B,T,V] array exists in training.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vibethinker_jax.model.attention import attend, cached_mask, packed_mask
+from vibethinker_jax.model.mesh import ACTIVATION, einsum, shard, spec, use
+
+Cache = tuple[tuple[jax.Array, jax.Array], ...]  # per layer k [B,K,H,S] and v [B,K,S,H]; slot s holds position s
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Sizes by their letters, and what else decides the function (config.json of a Qwen2ForCausalLM; see hf.py)."""
+
+  V: int
+  D: int
+  L: int
+  K: int
+  G: int
+  H: int
+  F: int
+  rope_theta: float = 1e6
+  positions: int = 32768
+  norm_eps: float = 1e-6
+  tied: bool = True
+  dtype: str = 'float32'  # what the layers compute in; parameters keep their own
+  remat: str = 'none'  # 'none', 'dots' (keep matmul results) or 'full' (keep layer inputs only)
+  logit_chunk: int = 1024  # positions whose logits exist at the same time
+
+
+class Layer(nnx.Module):
+  """One transformer layer. Parameters know their letters."""
+
+  def __init__(self, c: Config, key: jax.Array):
+    keys = iter(jax.random.split(key, 7))
+    self.attention_norm = ones(c, 'D')
+    self.wq, self.bq = normal(c, 'DKGH', next(keys)), zeros(c, 'KGH')
+    self.wk, self.bk = normal(c, 'DKH', next(keys)), zeros(c, 'KH')
+    self.wv, self.bv = normal(c, 'DKH', next(keys)), zeros(c, 'KH')
+    self.wo = normal(c, 'KGHD', next(keys))
+    self.mlp_norm = ones(c, 'D')
+    self.w_gate = normal(c, 'DF', next(keys))
+    self.w_up = normal(c, 'DF', next(keys))
+    self.w_down = normal(c, 'FD', next(keys))
+
+  def __call__(self, x: jax.Array, rope: tuple, eps: float, mix: Callable):
+    """x [B,T,D] -> (x, whatever `mix` keeps).
+
+    `mix(q, k, v)` of q [B,K,G,T,H], k [B,K,H,S] and v [B,K,S,H] -> (attended [B,K,G,T,H], kept).
+    """
+    w = functools.partial(use, dtype=x.dtype)
+    y = rms_norm(x, w(self.attention_norm), eps)
+    q = einsum('BTD,DKGH->BKGTH', y, w(self.wq)) + w(self.bq)[:, :, None]
+    k = einsum('BTD,DKH->BKTH', y, w(self.wk)) + w(self.bk)[:, None]
+    v = einsum('BTD,DKH->BKTH', y, w(self.wv)) + w(self.bv)[:, None]
+    k = shard(jnp.swapaxes(rotate(k, rope), 2, 3), 'BKHS')
+    out, kept = mix(rotate(q, rope), k, shard(v, 'BKSH'))
+    x = x + einsum('BKGTH,KGHD->BTD', out, w(self.wo))
+    y = rms_norm(x, w(self.mlp_norm), eps)
+    y = jax.nn.silu(einsum('BTD,DF->BTF', y, w(self.w_gate))) * einsum('BTD,DF->BTF', y, w(self.w_up))
+    return x + einsum('BTF,FD->BTD', y, w(self.w_down)), kept
+
+
+class Qwen2(nnx.Module):
+  """The network. `Qwen2(config, key)` is randomly initialised (normal, 0.02); hf.load reads a trained one."""
+
+  def __init__(self, c: Config, key: jax.Array):
+    embed_key, layer_key, head_key = jax.random.split(key, 3)
+    self.config = c
+    self.embed = normal(c, 'VD', embed_key)
+    self.layers = jax.vmap(functools.partial(Layer, c))(jax.random.split(layer_key, c.L))
+    self.norm = ones(c, 'D')
+    self.head = None if c.tied else normal(c, 'VD', head_key)
+
+  def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
+    """Hidden states [B,T,D] of packed rows: tokens, positions and segments [B,T] (positions restart with a segment)."""
+    c = self.config
+    rope = rope_table(positions, c)
+    mask = packed_mask(segments)
+
+    def body(x, layer):
+      return layer(x, rope, c.norm_eps, lambda q, k, v: (attend(q, k, v, mask), None))
+
+    x, _ = jax.lax.scan(remat(body, c.remat), self._embed(tokens), self.layers)
+    return rms_norm(x, use(self.norm, x.dtype), c.norm_eps)
+
+  def extend(self, layers: tuple, tokens: jax.Array, positions: jax.Array, cache: Cache):
+    """Hidden states [B,T,D] of tokens that continue a cache, and the cache with them in it.
+
+    `positions` [B,T] are consecutive in each row; row b writes the slots from positions[b,0] on. `layers` is
+    `self.unstacked()`, taken apart by the caller once and not for every token.
+    """
+    c = self.config
+    rope = rope_table(positions, c)
+    mask = cached_mask(positions, cache[0][0].shape[3])
+    start = positions[:, 0]
+    x, grown = self._embed(tokens), []
+    for layer, (k_cache, v_cache) in zip(layers, cache):
+
+      def mix(q, k, v, k_cache=k_cache, v_cache=v_cache):
+        k_cache, v_cache = write(k_cache, k, start, 3), write(v_cache, v, start, 2)
+        return attend(q, k_cache.astype(q.dtype), v_cache.astype(q.dtype), mask), (k_cache, v_cache)
+
+      x, kept = layer(x, rope, c.norm_eps, mix)
+      grown.append(kept)
+    return rms_norm(x, use(self.norm, x.dtype), c.norm_eps), tuple(grown)
+
+  def unstacked(self) -> tuple[Layer, ...]:
+    """The layers one by one, as `extend` wants them."""
+    return tuple(jax.tree.map(lambda x, i=i: x[i], self.layers) for i in range(self.config.L))
+
+  def logits(self, hidden: jax.Array) -> jax.Array:
+    """Hidden states [B,T,D] -> float32 logits [B,T,V]."""
+    table = self.embed if self.head is None else self.head
+    return einsum('BTD,VD->BTV', hidden, use(table, hidden.dtype)).astype(jnp.float32)
+
+  def token_logps(self, hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """ln p(target) and the entropy (nats) of the distribution it was taken from, both float32 [B,T].
+
+    Computed in strided chunks of positions (a chunk of neighbours would cut across a sharded T), each recomputed in
+    the backward pass, so that only `logit_chunk` positions of logits exist at a time. An unused result costs nothing.
+    """
+    B, T, D = hidden.shape
+    n = next(n for n in range(1, T + 1) if T % n == 0 and T // n <= self.config.logit_chunk)
+
+    def one(chunk):
+      h, y = chunk
+      logits = self.logits(h)
+      peak = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
+      norm = jnp.log(jnp.exp(logits - peak).sum(-1)) + peak[..., 0]
+      chosen = jnp.where(jnp.arange(logits.shape[-1]) == y[..., None], logits, 0).sum(-1)
+      entropy = norm - (jnp.exp(logits - norm[..., None]) * logits).sum(-1)
+      return chosen - norm, entropy
+
+    if n == 1:
+      return one((hidden, targets))
+    split = lambda x, axes: shard(jnp.moveaxis(x.reshape(B, T // n, n, *x.shape[2:]), 2, 0), axes)
+    parts = jax.lax.map(jax.checkpoint(one), (split(hidden, 'nBTD'), split(targets, 'nBT')))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2).reshape(B, T), parts)
+
+  def _embed(self, tokens: jax.Array) -> jax.Array:
+    table = shard(self.embed[...].astype(self.config.dtype), 'VD', {})
+    if jax.sharding.get_abstract_mesh().empty:
+      return table[tokens]
+    return table.at[tokens].get(out_sharding=spec('BTD', ACTIVATION))
+
+
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+  """x [...,D] over its root mean square (float32), times scale [D]."""
+  wide = x.astype(jnp.float32)
+  normed = wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + eps)
+  return normed.astype(x.dtype) * scale
+
+
+def rope_table(positions: jax.Array, c: Config) -> tuple[jax.Array, jax.Array]:
+  """cos and sin [B,T,H/2], float32, of the rotary angles at `positions` [B,T]."""
+  frequency = c.rope_theta ** (-jnp.arange(0, c.H, 2, dtype=jnp.float32) / c.H)
+  angle = positions[..., None].astype(jnp.float32) * frequency
+  return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
+  """Rotary positions on x [B,...,T,H]; halves are paired as in Hugging Face's Qwen2 (i with i + H/2)."""
+  cos, sin = (t.reshape(t.shape[0], *[1] * (x.ndim - 3), *t.shape[1:]).astype(x.dtype) for t in rope)
+  a, b = jnp.split(x, 2, axis=-1)
+  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+def write(cache: jax.Array, new: jax.Array, start: jax.Array, axis: int) -> jax.Array:
+  """The cache with `new` in the slots from start[b] on, of each row b; slots lie along `axis`."""
+  at = lambda s: tuple(s if a == axis - 1 else 0 for a in range(cache.ndim - 1))
+  put = lambda c, n, s: jax.lax.dynamic_update_slice(c, n.astype(c.dtype), at(s))
+  return jax.vmap(put)(cache, new, start)
+
+
+def remat(body: Callable, policy: str) -> Callable:
+  """`body` recomputed in the backward pass by Config.remat. Raises KeyError for an unknown policy."""
+  keep = {
+    'none': jax.checkpoint_policies.everything_saveable,
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    'full': jax.checkpoint_policies.nothing_saveable,
+  }[policy]
+  return body if policy == 'none' else jax.checkpoint(body, policy=keep)
+
+
+def shape(c: Config, axes: str) -> tuple[int, ...]:
+  """Sizes of the letters: shape(c, 'DKGH') == (c.D, c.K, c.G, c.H)."""
+  sizes = dict(V=c.V, D=c.D, L=c.L, K=c.K, G=c.G, H=c.H, F=c.F)
+  return tuple(sizes[letter] for letter in axes)
+
+
+def normal(c: Config, axes: str, key: jax.Array) -> nnx.Param:
+  """A weight drawn from a normal distribution of standard deviation 0.02 (Qwen2's initializer_range)."""
+  return nnx.Param(0.02 * jax.random.normal(key, shape(c, axes)), axes=axes)
+
+
+def zeros(c: Config, axes: str) -> nnx.Param:
+  """A bias."""
+  return nnx.Param(jnp.zeros(shape(c, axes)), axes=axes)
+
+
+def ones(c: Config, axes: str) -> nnx.Param:
+  """A norm's scale."""
+  return nnx.Param(jnp.ones(shape(c, axes)), axes=axes)

@@ -1,0 +1,88 @@
+"""Pass@K without bias, and its uncertainty. P problems, N samples of each."""
+
+import numpy as np
+
+# Bounds the memory of the bootstrap: at most this many resampled values exist at a time.
+_CHUNK = 4_000_000
+
+
+def pass_at_k(n: int | np.ndarray, c: np.ndarray, k: int) -> np.ndarray:
+  """The probability that k samples, drawn without replacement from n of which c are right, hold a right one.
+
+  Args:
+    n: samples per problem, one number or int [P].
+    c: right samples per problem, int [P] (any shape that broadcasts with n).
+    k: samples one may try, 1 <= k <= n.
+
+  Returns:
+    float64 [P] in [0, 1]: 1 - C(n-c, k) / C(n, k), the unbiased estimate of Pass@K
+    (VibeThinker-1.5B, section 2).
+
+  Raises:
+    ValueError: k < 1, k > n, c < 0 or c > n.
+  """
+  n, c = np.broadcast_arrays(np.asarray(n), np.asarray(c))
+  if k < 1:
+    raise ValueError(f'pass@k needs k >= 1, got k = {k}')
+  if np.any(n < k):
+    raise ValueError(f'pass@{k} needs at least {k} samples of each problem, got n = {int(n.min())}')
+  if np.any(c < 0) or np.any(c > n):
+    raise ValueError('pass@k needs 0 <= c <= n: more right samples than samples, or fewer than none')
+  # The binomials overflow long before their ratio does, so the ratio is taken factor by factor. With fewer
+  # than k wrong samples one of the factors is exactly 0.
+  j = np.arange(k)
+  factors = (n[..., None] - c[..., None] - j) / (n[..., None] - j)
+  return 1.0 - np.prod(factors, axis=-1)
+
+
+def mean_pass_at_k(passed: np.ndarray, k: int) -> float:
+  """Pass@K of a problem set: the mean over problems of `pass_at_k`.
+
+  Args:
+    passed: bool [P, N], verdict of every sample.
+    k: samples one may try, 1 <= k <= N.
+
+  Raises:
+    ValueError: passed is not two-dimensional or has no problem, or k does not fit N.
+  """
+  passed = np.asarray(passed, dtype=bool)
+  if passed.ndim != 2 or passed.shape[0] == 0:
+    raise ValueError(f'verdicts must be [problems, samples], not empty, got shape {passed.shape}')
+  return float(pass_at_k(passed.shape[1], passed.sum(axis=1), k).mean())
+
+
+def bootstrap_ci(
+  values: np.ndarray, seed: int = 0, resamples: int = 2000, level: float = 0.95
+) -> tuple[float, float]:
+  """Percentile bootstrap interval of a mean of per-problem scores.
+
+  Problems are what is resampled, not samples: samples of one problem are not independent of each other,
+  and the question is how the score would move on other problems of the same kind.
+
+  Args:
+    values: float [P], one score per problem, such as `pass_at_k` gives.
+    seed: same seed, same interval.
+    resamples: how many problem sets of size P are drawn.
+    level: coverage, 0 < level < 1.
+
+  Returns:
+    (lo, hi) in the unit of values.
+
+  Raises:
+    ValueError: values is empty or not one-dimensional, resamples < 1, or level is out of range.
+  """
+  values = np.asarray(values, dtype=np.float64)
+  if values.ndim != 1 or values.size == 0:
+    raise ValueError(f'the bootstrap needs one score per problem, got shape {values.shape}')
+  if resamples < 1:
+    raise ValueError(f'the bootstrap needs resamples >= 1, got {resamples}')
+  if not 0 < level < 1:
+    raise ValueError(f'the level of an interval lies between 0 and 1, got {level}')
+  rng = np.random.default_rng(seed)
+  rows = max(1, _CHUNK // values.size)
+  means = [
+    values[rng.integers(values.size, size=(min(rows, resamples - start), values.size))].mean(axis=1)
+    for start in range(0, resamples, rows)
+  ]
+  lo, hi = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+  return float(lo), float(hi)

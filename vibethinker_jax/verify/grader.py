@@ -1,0 +1,72 @@
+"""One object that grades whatever a training step, a probe or an evaluation brings.
+
+A Grader owns two pools of workers, one for algebra and one for programs, that start when first needed and
+stay up between batches.
+"""
+
+from collections.abc import Sequence
+
+from vibethinker_jax.verify import answer, code, symbolic
+from vibethinker_jax.verify.answer import Verdict
+from vibethinker_jax.verify.pool import Pool
+
+Row = tuple[str, str | Sequence[str] | None, Sequence[dict[str, str]] | dict | None]
+
+
+class Grader:
+  """Grades responses; a context manager. For use from one thread at a time.
+
+  Args:
+    workers: processes of each kind at most.
+    deadline_s: seconds one response may take, its algebra or its program over all tests; then it is wrong.
+  """
+
+  def __init__(self, workers: int = 2, deadline_s: float = 10.0):
+    if deadline_s <= 0:
+      raise ValueError(f'deadline_s must be positive, not {deadline_s}')
+    self._deadline_s = deadline_s
+    self._algebra = Pool(workers, symbolic.command())
+    self._programs = code.make_pool(workers)
+
+  def __enter__(self) -> 'Grader':
+    return self
+
+  def __exit__(self, *exc) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Ends every worker."""
+    self._algebra.close()
+    self._programs.close()
+
+  def pids(self) -> list[int]:
+    """The process ids of the workers that are up."""
+    return self._algebra.pids() + self._programs.pids()
+
+  def grade(self, rows: Sequence[Row]) -> list[Verdict]:
+    """Verdicts for rows (response, answer, tests), in order; exactly one of answer and tests is not None.
+
+    answer: the right answer or a sequence of accepted ones. tests: see code.py.
+    Raises ValueError or TypeError, naming the row, for one of another form; RuntimeError when no worker
+    starts.
+    """
+    for i, (_, gold, tests) in enumerate(rows):
+      if (gold is None) == (tests is None):
+        raise ValueError(f'row {i}: exactly one of answer and tests must be given')
+      try:
+        if tests is None:
+          answer.accepted_texts(gold)
+        else:
+          code.check_tests(tests)
+      except (TypeError, ValueError) as error:
+        raise type(error)(f'row {i}: {error}') from error
+    math_rows = [i for i, row in enumerate(rows) if row[2] is None]
+    code_rows = [i for i, row in enumerate(rows) if row[1] is None]
+    verdicts: list[Verdict | None] = [None] * len(rows)
+    judged = answer.judge_many([rows[i][:2] for i in math_rows], self._algebra, self._deadline_s)
+    for i, verdict in zip(math_rows, judged, strict=True):
+      verdicts[i] = verdict
+    judged = code.judge_many([(rows[i][0], rows[i][2]) for i in code_rows], self._programs, self._deadline_s)
+    for i, verdict in zip(code_rows, judged, strict=True):
+      verdicts[i] = verdict
+    return verdicts
