@@ -29,17 +29,22 @@ class Packed:
   """An endless, seeded stream of Batches over `rows`, reshuffled every epoch.
 
   Each row is turned by `render` into arrays tokens, targets, weights of one length; sequences are packed first-fit
-  into rows of T. A sequence longer than T is dropped, since a solution without its end teaches not to end; `render`
-  runs once over all rows at the start to count them, so that nobody is left to guess: see `dropped`.
+  into rows of T. A sequence longer than T is left out, since a solution without its end teaches not to end; `dropped`
+  counts how often that has happened.
   """
 
   def __init__(self, rows: Sequence, render: Callable, B: int, T: int, seed: int):
-    kept = [row for row in rows if len(render(row)['tokens']) <= T]
-    self.dropped = len(rows) - len(kept)
-    if not kept:
+    self.dropped = 0
+    fits = lambda row: len(row['tokens']) <= T
+
+    def count(row):
+      self.dropped += not fits(row)
+      return fits(row)
+
+    if not any(fits(render(row)) for row in rows):
       raise ValueError(f'none of {len(rows)} sequences fits in {T} tokens')
-    stream = grain.MapDataset.source(kept).shuffle(seed=seed).repeat().map(render)
-    stream = stream.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4 * B))
+    stream = grain.MapDataset.source(rows).shuffle(seed=seed).repeat().map(render)
+    stream = stream.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4 * B)).filter(count)
     lengths = dict.fromkeys(('tokens', 'targets', 'weights'), T)
     stream = grain.experimental.FirstFitPackIterDataset(stream, length_struct=lengths, num_packing_bins=B)
     self._rows = iter(stream.batch(B, drop_remainder=True))

@@ -169,7 +169,7 @@ class Engine:
   def _refill(self, model, state, cache, requests, batch, dest, filters):
     """Prefill the prompts of `batch` [(request, sample)], once each, and seat its samples in rows `dest`."""
     order = list(dict.fromkeys(i for i, _ in batch))
-    N, P = bucket(len(batch), powers=True), bucket(len(order), powers=True)
+    N, P = len(state.token), bucket(len(order), powers=True)  # N is all rows: one compilation fewer to vary
     T = bucket(max(len(requests[i].prompt) for i in order))
     prompts, lengths = np.zeros((P, T), np.int32), np.ones(P, np.int32)
     for p, i in enumerate(order):

@@ -43,6 +43,7 @@ class Config:
   dtype: str = 'float32'  # what the layers compute in; parameters keep their own
   remat: str = 'none'  # 'none', 'dots' (keep matmul results) or 'full' (keep layer inputs only)
   logit_chunk: int = 1024  # positions whose logits exist at the same time
+  unroll: int = 1  # layers a scan step holds: more compiles longer, and saves copies of what backward needs
 
 
 class Layer(nnx.Module):
@@ -98,7 +99,7 @@ class Qwen2(nnx.Module):
     def body(x, layer):
       return layer(x, rope, c.norm_eps, lambda q, k, v: (attend(q, k, v, mask), None))
 
-    x, _ = jax.lax.scan(remat(body, c.remat), self._embed(tokens), self.layers)
+    x, _ = jax.lax.scan(remat(body, c.remat), self._embed(tokens), self.layers, unroll=c.unroll)
     return rms_norm(x, use(self.norm, x.dtype), c.norm_eps)
 
   def extend(self, layers: tuple, tokens: jax.Array, positions: jax.Array, cache: Cache):

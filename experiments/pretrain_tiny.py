@@ -1,0 +1,81 @@
+"""Makes the tiny base: a small tokenizer, and a Qwen2 of 0.85M parameters trained on the embedded world's web.
+
+  python experiments/pretrain_tiny.py --config=configs/pretrain_tiny.py --workdir=runs/pretrain_tiny
+
+Writes WORKDIR/tiny_base, a Hugging Face directory; the shipped one is vibethinker_jax/tiny_base.
+"""
+
+import pathlib
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from vibethinker_jax.data import synthetic
+from vibethinker_jax.data.text import TURN_END, load_text
+from vibethinker_jax.model import hf
+from vibethinker_jax.model.qwen2 import Config, Qwen2
+from vibethinker_jax.settings import freeze
+from vibethinker_jax.train import sft
+from vibethinker_jax.train.journal import Journal
+
+CONFIG = config_flags.DEFINE_config_file('config', 'configs/pretrain_tiny.py', lock_config=True)
+WORKDIR = flags.DEFINE_string('workdir', 'runs/pretrain_tiny', 'Where checkpoints and the result go.')
+
+SPECIALS = ('<|endoftext|>', '<|im_start|>', TURN_END, '<think>', '</think>')
+# digits one by one; an operator takes its spaces with it; \boxed{ stays whole
+SPLIT = r'\d| ?\\boxed\{| ?[A-Za-z]+| ?[^\sA-Za-z\d\\]+ ?|\\|\s+'
+CHAT_TEMPLATE = (
+  "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
+  "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+def make_tokenizer(directory: pathlib.Path, vocabulary: int, lines: int, seed: int) -> None:
+  """Train a byte-level BPE on the world's text and write it as a Hugging Face tokenizer directory."""
+  tokenizer = Tokenizer(models.BPE())
+  tokenizer.normalizer = normalizers.NFC()
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(Regex(SPLIT), 'isolated'),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  )
+  tokenizer.decoder = decoders.ByteLevel()
+  trainer = trainers.BpeTrainer(
+    vocab_size=vocabulary,
+    special_tokens=list(SPECIALS),
+    initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    show_progress=False,
+  )
+  roles = ['system\n', 'user\n', 'assistant\n'] * lines
+  tokenizer.train_from_iterator([*synthetic.text_lines(lines, seed), *roles], trainer)
+  wrapped = PreTrainedTokenizerFast(
+    tokenizer_object=tokenizer, eos_token=SPECIALS[0], pad_token=SPECIALS[0], chat_template=CHAT_TEMPLATE
+  )
+  wrapped.save_pretrained(str(directory))
+
+
+def main(argv) -> None:
+  del argv
+  config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
+  size = freeze(Config, config.model, 'config.model')
+  make_tokenizer(workdir / 'tokenizer', size.V, config.corpus.tokenizer_lines, config.seed)
+  text = load_text(workdir / 'tokenizer')
+  corpus = synthetic.corpus(
+    config.corpus.n, config.seed, config.corpus.path_weights.to_dict(), config.corpus.slip_rate
+  )
+  rows = [(problem, problem.solutions[0]) for problem in corpus]
+  model = jax.jit(lambda key: Qwen2(size, key))(jax.random.key(config.seed))
+  settings = freeze(sft.SFT, config.sft, 'config.sft')
+  journal = Journal(workdir / 'metrics.jsonl')
+  state, _ = sft.run(settings, 'pretrain', model, rows, text, workdir / 'checkpoints', journal, config.seed)
+  base = jax.tree.map(lambda x: x.astype('bfloat16'), state.model)
+  hf.save(base, workdir / 'tiny_base', workdir / 'tokenizer', text.stop_ids)
+  print(f'{workdir / "tiny_base"}: the tiny base, {sum(x.size for x in jax.tree.leaves(base))} parameters')
+
+
+if __name__ == '__main__':
+  app.run(main)

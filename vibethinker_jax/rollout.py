@@ -1,0 +1,82 @@
+"""Problems to judged samples: the one way in which RL, probing and evaluation ask a model to solve something."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from vibethinker_jax.data.problem import Problem
+from vibethinker_jax.data.text import Text
+from vibethinker_jax.engine.engine import Completion, Engine, Request
+from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.verify.answer import Verdict
+from vibethinker_jax.verify.grader import Grader
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+  """G samples of each of P problems."""
+
+  problems: Sequence[Problem]
+  prompts: list[list[int]]  # [P] token ids
+  completions: list[list[Completion]]  # [P][G]
+  responses: list[list[str]]  # [P][G]
+  verdicts: list[list[Verdict]]  # [P][G], in the order of the completions
+
+  @property
+  def correct(self) -> np.ndarray:
+    """bool [P,G]: the raw verdicts."""
+    return np.array([[v.score == 1 for v in row] for row in self.verdicts])
+
+  @property
+  def lengths(self) -> np.ndarray:
+    """int [P,G]: tokens of each response, the stop token included."""
+    return np.array([[len(c.tokens) for c in row] for row in self.completions])
+
+  @property
+  def truncated(self) -> np.ndarray:
+    """bool [P,G]: which responses ran out of tokens."""
+    return np.array([[c.finish == 'length' for c in row] for row in self.completions])
+
+
+def sample(
+  engine: Engine,
+  model: Qwen2,
+  text: Text,
+  problems: Sequence[Problem],
+  samples: int,
+  sampling: Sampling,
+  max_tokens: int,
+  seed: int,
+  numbers: Sequence[int],
+  what: str = '',
+) -> tuple[list[list[int]], list[list[Completion]]]:
+  """`samples` completions of every problem: prompts [P] and completions [P][G].
+
+  `numbers` [P] name the problems' random streams under `seed`. With `what`, a progress bar of that name. Raises
+  ValueError where a problem does not fit the engine.
+  """
+  prompts = [text.prompt(problem) for problem in problems]
+  requests = [Request(tuple(p), max_tokens, samples, sampling, seed, n) for p, n in zip(prompts, numbers)]
+  out: list[list[Completion | None]] = [[None] * samples for _ in requests]
+  with tqdm(
+    total=len(requests) * samples, desc=what, unit='sample', leave=False, disable=not what, dynamic_ncols=True
+  ) as bar:
+    for done in engine.generate(model, requests):
+      if done.finish.startswith('refused'):
+        raise ValueError(f'problem {problems[done.request].id}: {done.finish}')
+      out[done.request][done.sample] = done
+      bar.update(1)
+  return prompts, out
+
+
+def judge(
+  text: Text, problems: Sequence[Problem], completions: list[list[Completion]], grader: Grader
+) -> tuple[list[list[str]], list[list[Verdict]]]:
+  """Texts and verdicts [P][G] of the completions."""
+  responses = [[text.decode(c.tokens) for c in row] for row in completions]
+  rows = [(r, p.answer, p.tests) for p, row in zip(problems, responses) for r in row]
+  flat = iter(grader.grade(rows))
+  return responses, [[next(flat) for _ in row] for row in responses]

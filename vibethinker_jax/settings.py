@@ -1,0 +1,38 @@
+"""The door for configs: an ml_collections ConfigDict stops here and becomes frozen dataclasses."""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+
+
+def freeze(kind: type, values: Mapping, where: str = 'config'):
+  """An instance of the dataclass `kind` from a mapping that names every field without a default and no other.
+
+  Fields that are dataclasses are frozen in turn, tuples of dataclasses element by element. Raises ValueError naming the
+  field, for example "config.sft: unknown field 'step', expected one of steps, rows, ...".
+  """
+  fields = {f.name: f for f in dataclasses.fields(kind)}
+  for name in values:
+    if name not in fields:
+      raise ValueError(f'{where}: unknown field {name!r}, expected one of {", ".join(fields)}')
+  types = typing.get_type_hints(kind)
+  made = {}
+  for name, field in fields.items():
+    if name in values:
+      made[name] = _convert(types[name], values[name], f'{where}.{name}')
+    elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+      raise ValueError(f'{where}: field {name!r} is missing')
+  return kind(**made)
+
+
+def _convert(kind, value, where: str):
+  if dataclasses.is_dataclass(kind):
+    return freeze(kind, value, where)
+  if typing.get_origin(kind) is tuple:
+    element = typing.get_args(kind)[0]
+    return tuple(_convert(element, v, f'{where}[{i}]') for i, v in enumerate(value))
+  if typing.get_origin(kind) is dict:
+    return dict(value)
+  if kind is float:
+    return float(value)
+  return value

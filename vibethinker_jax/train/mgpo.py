@@ -1,0 +1,84 @@
+"""MaxEnt-Guided Policy Optimization: pure functions of arrays. They know no tokenizer, mesh or config.
+
+VibeThinker-1.5B report (arXiv 2511.06221), section 3.4. P questions, G rollouts each; B rows of T tokens.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import xlogy
+
+
+def maxent_weight(pass_rate: jax.Array, lam: float, p0: float = 0.5) -> jax.Array:
+  """exp(-lam D(p || p0)): how much a question's advantages count. 1 where the pass rate p is p0, less elsewhere.
+
+  D is the Kullback-Leibler divergence of Bernoulli(p) from Bernoulli(p0), in nats; lam = 0 gives 1 everywhere (GRPO).
+  `pass_rate` [...] in [0,1] -> weights [...] in (0,1].
+  """
+  p = jnp.asarray(pass_rate, jnp.float32)
+  divergence = xlogy(p, p / p0) + xlogy(1 - p, (1 - p) / (1 - p0))
+  return jnp.exp(-lam * divergence)
+
+
+def advantages(
+  rewards: jax.Array,
+  correct: jax.Array,
+  lam: float,
+  p0: float = 0.5,
+  std_normalize: bool = True,
+  eps: float = 1e-6,
+) -> jax.Array:
+  """Group-relative advantages times the max-entropy weight: [P,G] -> [P,G].
+
+  `rewards` may be shaped; `correct` (0 or 1) is the raw verdict, from which the pass rate is counted. The weight
+  multiplies the advantage, never the reward: normalisation by the group's deviation would cancel it there.
+  `std_normalize` False is Dr. GRPO's form. `eps` keeps a group of equal rewards at 0.
+  """
+  rewards = jnp.asarray(rewards, jnp.float32)
+  centred = rewards - rewards.mean(axis=1, keepdims=True)
+  if std_normalize:
+    centred = centred / (rewards.std(axis=1, keepdims=True) + eps)
+  pass_rate = jnp.asarray(correct, jnp.float32).mean(axis=1, keepdims=True)
+  return maxent_weight(pass_rate, lam, p0) * centred
+
+
+def policy_loss(
+  logps: jax.Array,
+  old_logps: jax.Array,
+  advantages: jax.Array,
+  mask: jax.Array,
+  clip_low: float,
+  clip_high: float,
+  aggregate: str,
+) -> tuple[jax.Array, jax.Array]:
+  """The clipped objective, negated, as (sum, count): divided last, micro-batches and data parallelism agree.
+
+  logps (of the policy being trained), old_logps (of the one that sampled) and mask (1 on response tokens) are [B,T],
+  advantages [B]. The ratio is kept within 1 - clip_low and 1 + clip_high. `aggregate`: 'sequence' averages over each
+  sequence's tokens and counts sequences, as printed in the report; 'token' sums over tokens and counts them.
+  """
+  ratio = jnp.exp(jnp.where(mask > 0, logps - old_logps, 0.0))
+  clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
+  gain = jnp.minimum(ratio * advantages[:, None], clipped * advantages[:, None])
+  return reduce(-gain, mask, aggregate)
+
+
+def reduce(values: jax.Array, mask: jax.Array, aggregate: str) -> tuple[jax.Array, jax.Array]:
+  """Sum and count of per-token values [B,T] under mask [B,T], by 'sequence' or by 'token'. Raises ValueError."""
+  lengths = mask.sum(axis=1)
+  if aggregate == 'sequence':
+    return ((values * mask).sum(axis=1) / jnp.maximum(lengths, 1)).sum(), (lengths > 0).sum().astype(jnp.float32)
+  if aggregate == 'token':
+    return (values * mask).sum(), lengths.sum().astype(jnp.float32)
+  raise ValueError(f"aggregate is {aggregate!r}, expected 'sequence' or 'token'")
+
+
+def kl_k3(logps: jax.Array, ref_logps: jax.Array) -> jax.Array:
+  """Per-token estimate of KL(policy || reference), never negative: r - 1 - ln r with r = reference / policy."""
+  log_ratio = ref_logps - logps
+  return jnp.exp(log_ratio) - 1 - log_ratio
+
+
+def overlong_penalty(lengths: jax.Array, limit: int, buffer: int) -> jax.Array:
+  """DAPO's soft punishment, in tokens: 0 up to limit - buffer, falling linearly to -1 at `limit`. [...] -> [...]."""
+  over = jnp.asarray(lengths, jnp.float32) - (limit - buffer)
+  return -jnp.clip(over / buffer, 0.0, 1.0)

@@ -1,0 +1,318 @@
+"""The reinforcement learning loop: roll out, judge, weigh by uncertainty (mgpo.py), update."""
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from vibethinker_jax import rollout
+from vibethinker_jax.data.problem import Problem
+from vibethinker_jax.data.text import Text
+from vibethinker_jax.engine.engine import Engine
+from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.model.mesh import ACTIVATION, spec
+from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.rollout import Rollout
+from vibethinker_jax.train import mgpo
+from vibethinker_jax.train.journal import Journal
+from vibethinker_jax.train.optim import Optim, optimizer, schedule
+from vibethinker_jax.train.state import (
+  Checkpoints,
+  State,
+  check_finite,
+  gradient_adder,
+  start,
+  updater,
+)
+from vibethinker_jax.verify.grader import Grader
+
+
+@dataclasses.dataclass(frozen=True)
+class MGPO:
+  """The algorithm. Every value but the form of the weight is ours: the report prints none."""
+
+  lam: float  # strength of the max-entropy weight; 0 is GRPO
+  p0: float = 0.5
+  std_normalize: bool = True  # False: Dr. GRPO
+  clip_low: float = 0.2
+  clip_high: float = 0.2
+  aggregate: str = 'sequence'  # 'sequence' as printed in the report, or 'token'
+  kl: float = 0.0  # weight of the k3 divergence from the stage's first model
+  refills: int = 0  # dynamic sampling: extra rollouts a step to replace groups all right or all wrong
+  overlong: int = 0  # tokens before the limit over which the reward falls by up to 1; 0 is off
+  updates: int = 1  # updates a rollout batch, each on its share of the groups
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """A stretch of RL on some domains under one length limit."""
+
+  name: str
+  domains: tuple[str, ...]
+  steps: int
+  max_tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
+class RL:
+  """The loop. A step rolls out prompts x group samples."""
+
+  prompts: int
+  group: int
+  temperature: float
+  micro_rows: int  # sequences whose gradient is computed at a time
+  save_every: int
+  optim: Optim
+  stages: tuple[Stage, ...]
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=['tokens', 'targets', 'positions', 'segments', 'mask', 'old_logps', 'ref_logps', 'advantages'],
+  meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Sequences:
+  """Whole sequences, one a row; [B,T] but for `advantages` [B]. The row's targets are its tokens moved by one."""
+
+  tokens: np.ndarray
+  targets: np.ndarray
+  positions: np.ndarray
+  segments: np.ndarray  # 1, and 0 where padded
+  mask: np.ndarray  # float32: 1 where the target is part of the response
+  old_logps: np.ndarray  # float32: as the engine drew the targets
+  ref_logps: np.ndarray  # float32: under the stage's first model; zeros where no divergence is asked for
+  advantages: np.ndarray
+
+
+def make_loss(m: MGPO, temperature: float) -> Callable:
+  """loss(model, Sequences) -> (sum, count, metrics), for state.gradient_adder."""
+
+  def loss(model: Qwen2, batch: Sequences):
+    hidden = model(batch.tokens, batch.positions, batch.segments)
+    # the head is linear: hidden / temperature gives the law the tokens were drawn from
+    logps, entropy = model.token_logps(hidden / temperature, batch.targets)
+    total, count = mgpo.policy_loss(
+      logps, batch.old_logps, batch.advantages, batch.mask, m.clip_low, m.clip_high, m.aggregate
+    )
+    ratio = jnp.exp(jnp.where(batch.mask > 0, logps - batch.old_logps, 0.0))
+    drift = jnp.zeros_like(logps)
+    if m.kl:
+      drift = mgpo.kl_k3(logps, batch.ref_logps)
+      total = total + m.kl * mgpo.reduce(drift, batch.mask, m.aggregate)[0]
+    outside = (ratio < 1 - m.clip_low) | (ratio > 1 + m.clip_high)
+    metrics = {
+      'tokens': batch.mask.sum(),
+      'entropy_sum': (entropy * batch.mask).sum(),
+      'kl_sum': (drift * batch.mask).sum(),
+      'clipped_sum': (outside * batch.mask).sum(),
+      'ratio_min': ratio.min(),
+      'ratio_max': ratio.max(),
+    }
+    return total, count, metrics
+
+  return loss
+
+
+@jax.jit
+def score(model: Qwen2, batch: Sequences, temperature: float) -> jax.Array:
+  """ln p of the targets [B,T] at `temperature`."""
+  hidden = model(batch.tokens, batch.positions, batch.segments)
+  return model.token_logps(hidden / temperature, batch.targets)[0]
+
+
+class Trainer:
+  """What all stages share: the compiled pieces, the engine, the grader and the tokenizer."""
+
+  def __init__(self, r: RL, m: MGPO, text: Text, engine: Engine, grader: Grader, journal: Journal, seed: int):
+    self.r, self.m = r, m
+    self.text, self.engine, self.grader, self.journal, self.seed = text, engine, grader, journal, seed
+    self._add = gradient_adder(make_loss(m, r.temperature))
+
+  def run(self, number: int, model: Qwen2, problems: Sequence[Problem], workdir: pathlib.Path) -> State:
+    """Train `model` through stage `number`, going on from `workdir` where it holds checkpoints. Raises Diverged."""
+    r, m, stage = self.r, self.m, self.r.stages[number]
+    name = f'rl/{stage.name}'
+    transform, rate = optimizer(r.optim, stage.steps * m.updates), schedule(r.optim, stage.steps * m.updates)
+    update = updater(transform)
+    checkpoints = Checkpoints(workdir, keep=2)
+    state, cursor = start(model, transform), 0
+    reference = model if m.kl else None
+    if (saved := checkpoints.restore(state)) is not None:
+      state, position = saved
+      cursor = position['cursor']
+    done = int(state.step) // m.updates
+    self.journal.rewind(name, done)
+    order = grain.MapDataset.range(len(problems)).shuffle(seed=self.seed + number).repeat()
+    alarm = _Alarm(name)
+
+    with tqdm(total=stage.steps, initial=done, desc=name, unit='step', dynamic_ncols=True) as bar:
+      for step in range(done + 1, stage.steps + 1):
+        rolled, advantages, row, cursor = self._roll(number, state.model, problems, order, cursor)
+        clock = time.perf_counter()
+        state, learned = self._learn(update, state, reference, rolled, advantages)
+        learned['seconds_update'] = time.perf_counter() - clock
+        learned['learning_rate'] = float(rate(int(state.step) - 1))
+        row |= learned
+        check_finite(name, step, row)
+        self.journal.write(name, step, row)
+        alarm.look(row)
+        if step % r.save_every == 0 or step == stage.steps:
+          checkpoints.save(state, {'cursor': cursor})
+        bar.update(1)
+        bar.set_postfix_str(f'reward {row["reward"]:.3f}, {row["mean_length"]:.0f} tokens, H {row["entropy"]:.2f}')
+    checkpoints.close()
+    return state
+
+  def _roll(self, number: int, model: Qwen2, problems, order, cursor: int):
+    """Rollouts until there are enough groups with a signal (or refills are used up), and their advantages [P,G]."""
+    r, m, stage = self.r, self.m, self.r.stages[number]
+    seconds = {'seconds_rollout': 0.0, 'seconds_grade': 0.0}
+    parts, informative = [], 0
+    for _ in range(1 + m.refills):
+      clock = time.perf_counter()
+      numbers = range(cursor, cursor + r.prompts)
+      chosen = [problems[order[i]] for i in numbers]
+      cursor += r.prompts
+      # each stage draws from its own seed, so that equal cursors do not mean equal noise
+      prompts, completions = rollout.sample(
+        self.engine,
+        model,
+        self.text,
+        chosen,
+        r.group,
+        Sampling(r.temperature),
+        stage.max_tokens,
+        self.seed + 1 + number,
+        numbers,
+      )
+      seconds['seconds_rollout'] += time.perf_counter() - clock
+      clock = time.perf_counter()
+      responses, verdicts = rollout.judge(self.text, chosen, completions, self.grader)
+      seconds['seconds_grade'] += time.perf_counter() - clock
+      parts.append(Rollout(chosen, prompts, completions, responses, verdicts))
+      rate = parts[-1].correct.mean(1)
+      informative += int(((rate > 0) & (rate < 1)).sum())
+      if informative >= r.prompts:
+        break
+    whole = Rollout(*(sum((list(getattr(p, f.name)) for p in parts), []) for f in dataclasses.fields(Rollout)))
+    row = self._health(whole, stage.max_tokens) | seconds
+    kept = _informative(whole, r.prompts) if m.refills else whole
+    rewards = self._rewards(kept, stage.max_tokens)
+    advantages = mgpo.advantages(rewards, kept.correct, m.lam, m.p0, m.std_normalize)
+    row['weight_mean'] = float(mgpo.maxent_weight(kept.correct.mean(1), m.lam, m.p0).mean())
+    return kept, np.asarray(advantages), row, cursor
+
+  def _rewards(self, rolled: Rollout, limit: int) -> np.ndarray:
+    rewards = rolled.correct.astype(np.float32)
+    if self.m.overlong:
+      rewards = rewards + np.asarray(mgpo.overlong_penalty(rolled.lengths, limit, self.m.overlong))
+    return rewards
+
+  def _health(self, rolled: Rollout, limit: int) -> dict:
+    rate = rolled.correct.mean(1)
+    return {
+      'reward': float(self._rewards(rolled, limit).mean()),
+      'pass_rate': float(rate.mean()),
+      'all_right': float((rate == 1).mean()),
+      'all_wrong': float((rate == 0).mean()),
+      'truncated': float(rolled.truncated.mean()),
+      'mean_length': float(rolled.lengths.mean()),
+      'tokens': int(rolled.lengths.sum()),
+      'groups': len(rate),
+    }
+
+  def _learn(self, update, state: State, reference: Qwen2 | None, rolled: Rollout, advantages: np.ndarray):
+    """`updates` updates, each on its share of the groups; the ratio is 1 at the first."""
+    sums, rows = [], []
+    for share in np.array_split(np.arange(len(rolled.prompts)), self.m.updates):
+      flat = [
+        (rolled.prompts[p], completion, advantages[p, g])
+        for p in share
+        for g, completion in enumerate(rolled.completions[p])
+      ]
+      flat.sort(key=lambda row: len(row[0]) + len(row[1].tokens))  # equal lengths together: less padding
+      gradient = None
+      for i in range(0, len(flat), self.r.micro_rows):
+        batch = sequences(flat[i : i + self.r.micro_rows], self.r.micro_rows)
+        if reference is not None:
+          batch = dataclasses.replace(batch, ref_logps=score(reference, batch, self.r.temperature))
+        gradient, metrics = self._add(gradient, state.model, _spread(batch))
+        sums.append(metrics)
+      state, norms = update(state, gradient)
+      rows.append(norms)
+    sums, rows = jax.device_get((sums, rows))
+    total = {k: sum(float(s[k]) for s in sums) for k in ('loss_sum', 'tokens', 'entropy_sum', 'kl_sum', 'clipped_sum')}
+    tokens = max(total['tokens'], 1.0)
+    return state, {
+      'loss': total['loss_sum'] / max(sum(float(row['count']) for row in rows), 1.0),
+      'entropy': total['entropy_sum'] / tokens,
+      'kl': total['kl_sum'] / tokens,
+      'clip_fraction': total['clipped_sum'] / tokens,
+      'ratio_min': min(float(s['ratio_min']) for s in sums),
+      'ratio_max': max(float(s['ratio_max']) for s in sums),
+      'grad_norm': max(float(row['grad_norm']) for row in rows),
+      'update_norm': max(float(row['update_norm']) for row in rows),
+    }
+
+
+def sequences(rows: list[tuple], B: int) -> Sequences:
+  """Rows (prompt ids, Completion, advantage) as padded arrays of B rows; T is rounded up to a multiple of 32."""
+  longest = max(len(prompt) + len(completion.tokens) for prompt, completion, _ in rows) - 1
+  T = -(-longest // 32) * 32
+  tokens, targets, segments = (np.zeros((B, T), np.int32) for _ in range(3))
+  mask, old_logps = np.zeros((B, T), np.float32), np.zeros((B, T), np.float32)
+  advantages = np.zeros(B, np.float32)
+  for b, (prompt, completion, advantage) in enumerate(rows):
+    ids = np.concatenate([np.asarray(prompt, np.int32), completion.tokens])
+    n, first = len(ids) - 1, len(prompt) - 1
+    tokens[b, :n], targets[b, :n], segments[b, :n] = ids[:-1], ids[1:], 1
+    mask[b, first:n], old_logps[b, first:n] = 1, completion.law_logps
+    advantages[b] = advantage
+  positions = np.broadcast_to(np.arange(T, dtype=np.int32), (B, T))
+  return Sequences(
+    tokens, targets, positions, segments, mask, old_logps, np.zeros((B, T), np.float32), advantages
+  )
+
+
+def _informative(rolled: Rollout, most: int) -> Rollout:
+  """The first `most` groups that are neither all right nor all wrong; everything where there is none."""
+  rate = rolled.correct.mean(1)
+  chosen = np.flatnonzero((rate > 0) & (rate < 1))[:most]
+  if len(chosen) == 0:
+    chosen = np.arange(min(most, len(rate)))
+  return Rollout(*([getattr(rolled, f.name)[i] for i in chosen] for f in dataclasses.fields(Rollout)))
+
+
+def _spread(batch: Sequences) -> Sequences:
+  """The batch on the mesh that is set, rows over data and fsdp; without one, as it is."""
+  mesh = jax.sharding.get_mesh()
+  if mesh.empty:
+    return batch
+  place = lambda x: jax.device_put(x, jax.sharding.NamedSharding(mesh, spec('BT'[: x.ndim], ACTIVATION)))
+  return jax.tree.map(place, batch)
+
+
+class _Alarm:
+  """Says loudly, once until it is over, when most of what is computed teaches nothing."""
+
+  def __init__(self, name: str):
+    self._name, self._on = name, set()
+
+  def look(self, row: dict) -> None:
+    silent = row['all_right'] + row['all_wrong']
+    self._say('truncated', row['truncated'] > 0.5, f'{row["truncated"]:.0%} of samples ran out of tokens')
+    self._say('signal', silent > 0.8, f'{silent:.0%} of groups are all right or all wrong: no signal from them')
+    self._say('ratio', row['ratio_max'] > 5, f'a probability ratio of {row["ratio_max"]:.1f}: far off-policy')
+
+  def _say(self, what: str, now: bool, text: str) -> None:
+    if now and what not in self._on:
+      tqdm.write(f'WARNING {self._name}: {text}')
+    (self._on.add if now else self._on.discard)(what)

@@ -1,0 +1,114 @@
+"""Supervised fine-tuning: packed solutions, loss on the response only, a checkpoint every k steps."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from tqdm import tqdm
+
+from vibethinker_jax.data.batches import Batch, Packed
+from vibethinker_jax.data.problem import Problem, Solution
+from vibethinker_jax.data.text import Text, render
+from vibethinker_jax.model.mesh import ACTIVATION, spec
+from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.train.journal import Journal
+from vibethinker_jax.train.optim import Optim, optimizer, schedule
+from vibethinker_jax.train.state import (
+  Checkpoints,
+  State,
+  check_finite,
+  gradient_adder,
+  start,
+  updater,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SFT:
+  """One run of fine-tuning. A step sees accumulation x rows x length tokens."""
+
+  steps: int
+  rows: int
+  length: int
+  accumulation: int
+  save_every: int
+  optim: Optim
+
+
+def loss(model: Qwen2, batch: Batch):
+  """Weighted cross-entropy of the targets: (sum, sum of weights, metrics)."""
+  hidden = model(batch.tokens, batch.positions, batch.segments)
+  logps, _ = model.token_logps(hidden, batch.targets)
+  return -(logps * batch.weights).sum(), batch.weights.sum(), {}
+
+
+def run(
+  s: SFT,
+  stage: str,
+  model: Qwen2,
+  rows: Sequence[tuple[Problem, Solution]],
+  text: Text,
+  workdir: pathlib.Path,
+  journal: Journal,
+  seed: int,
+) -> tuple[State, Checkpoints]:
+  """Train `model` on `rows`, going on from `workdir` where it holds checkpoints; every checkpoint is kept.
+
+  Returns the last state and the checkpoints. Raises Diverged.
+  """
+  data = Packed(rows, lambda row: render(text, *row), s.rows, s.length, seed)
+  transform, rate = optimizer(s.optim, s.steps), schedule(s.optim, s.steps)
+  add, update = gradient_adder(loss), updater(transform)
+  checkpoints = Checkpoints(workdir)
+  state = start(model, transform)
+  if (saved := checkpoints.restore(state)) is not None:
+    state, position = saved
+    data.restore(position)
+  done = int(state.step)
+  journal.rewind(stage, done)
+
+  with tqdm(total=s.steps, initial=done, desc=stage, unit='step', dynamic_ncols=True) as bar:
+    late = None  # metrics are read one step late, so that the device never waits for the host
+    clock = time.perf_counter()
+    for step in range(done + 1, s.steps + 1):
+      sums, losses = None, []
+      for _ in range(s.accumulation):
+        sums, metrics = add(sums, state.model, _spread(next(data)))
+        losses.append(metrics['loss_sum'])
+      state, norms = update(state, sums)
+      seconds, clock = time.perf_counter() - clock, time.perf_counter()
+      if late is not None:
+        _record(journal, stage, bar, *late)
+      values = {**norms, 'loss_sum': sum(losses), 'learning_rate': rate(step - 1)}
+      late = (step, values, s.accumulation * s.rows * s.length / seconds)
+      if step % s.save_every == 0 or step == s.steps:
+        _record(journal, stage, bar, *late)
+        late = None
+        checkpoints.save(state, data.position())
+  if data.dropped:
+    tqdm.write(f'{stage}: {data.dropped} solutions longer than {s.length} tokens were met and left out')
+  return state, checkpoints
+
+
+def _spread(batch: Batch) -> Batch:
+  """The batch on the mesh that is set, rows over data and fsdp; without one, as it is."""
+  mesh = jax.sharding.get_mesh()
+  if mesh.empty:
+    return batch
+  return jax.device_put(batch, jax.sharding.NamedSharding(mesh, spec('BT', ACTIVATION)))
+
+
+def _record(journal: Journal, stage: str, bar: tqdm, step: int, values: dict, tokens_per_s: float) -> None:
+  read = {name: float(jnp.asarray(value)) for name, value in values.items()}
+  row = {
+    'loss': read.pop('loss_sum') / max(read['count'], 1e-6),
+    **read,
+    'tokens_per_s': tokens_per_s,
+  }
+  check_finite(stage, step, row)
+  journal.write(stage, step, row)
+  bar.update(1)
+  bar.set_postfix_str(f'loss {row["loss"]:.3f}, {tokens_per_s / 1e3:.1f}k tokens/s')

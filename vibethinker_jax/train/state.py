@@ -1,0 +1,129 @@
+"""State, the two halves of a training step, and checkpoints that remember the data position.
+
+A step is `add_gradients` once for every micro-batch, then `update`: losses come as (sum, count) and are divided last,
+so accumulation, packing and data parallelism give the same number.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from orbax.checkpoint import v1 as ocp
+
+from vibethinker_jax.model.qwen2 import Qwen2
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass, data_fields=['model', 'opt_state', 'step'], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True)
+class State:
+  """What training changes."""
+
+  model: Qwen2
+  opt_state: optax.OptState
+  step: jax.Array  # int32 []: updates made
+
+
+class Diverged(RuntimeError):
+  """Loss, gradient or update is not finite. The message names stage, step and value."""
+
+
+def start(model: Qwen2, optimizer: optax.GradientTransformation) -> State:
+  """The state before the first step."""
+  return State(model, jax.jit(optimizer.init)(model), jnp.int32(0))
+
+
+def gradient_adder(loss: Callable) -> Callable:
+  """(sums, model, batch) -> sums with the batch's gradient in it, and its metrics.
+
+  `loss(model, batch)` -> (sum, count, metrics). `sums` is None at first, then (gradient sum, count).
+  """
+
+  def value(model, batch):
+    total, count, metrics = loss(model, batch)
+    return total, (count, metrics)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def add(sums, model, batch):
+    (total, (count, metrics)), gradient = jax.value_and_grad(value, has_aux=True)(model, batch)
+    return jax.tree.map(jnp.add, sums, (gradient, count)), {'loss_sum': total, **metrics}
+
+  nothing = jax.jit(lambda model: (jax.tree.map(jnp.zeros_like, model), jnp.float32(0)))
+  return lambda sums, model, batch: add(nothing(model) if sums is None else sums, model, batch)
+
+
+def updater(optimizer: optax.GradientTransformation) -> Callable:
+  """(state, sums) -> (state after one update, {'grad_norm', 'update_norm', 'count'})."""
+
+  @functools.partial(jax.jit, donate_argnums=(0, 1))
+  def update(state: State, sums):
+    gradient, count = sums
+    gradient = jax.tree.map(lambda g: g / jnp.maximum(count, 1e-6).astype(g.dtype), gradient)
+    change, opt_state = optimizer.update(gradient, state.opt_state, state.model)
+    norms = {
+      'grad_norm': optax.global_norm(gradient),
+      'update_norm': optax.global_norm(change),
+      'count': count,
+    }
+    return State(optax.apply_updates(state.model, change), opt_state, state.step + 1), norms
+
+  return update
+
+
+def check_finite(stage: str, step: int, values: dict) -> None:
+  """Raises Diverged where loss, gradient norm or update norm is not a finite number."""
+  for name in ('loss', 'grad_norm', 'update_norm'):
+    if name in values and not math.isfinite(values[name]):
+      raise Diverged(
+        f'{stage}, step {step}: {name} is {values[name]}; stopped. The last checkpoint is sound: go on from it with a '
+        'lower learning rate or a tighter clip'
+      )
+
+
+class Checkpoints:
+  """States by step in one directory, each with the JSON of where its data stood."""
+
+  def __init__(self, directory: pathlib.Path, keep: int | None = None):
+    """`keep`: how many of the latest to keep; None keeps all."""
+    policy = None if keep is None else ocp.training.preservation_policies.LatestN(keep)
+    self._orbax = ocp.training.Checkpointer(
+      pathlib.Path(directory).absolute(),
+      save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+      preservation_policy=policy,
+      cleanup_tmp_directories=True,
+    )
+
+  def steps(self) -> list[int]:
+    """Steps with a whole checkpoint, ascending."""
+    return sorted(c.step for c in self._orbax.checkpoints)
+
+  def save(self, state: State, position: dict) -> None:
+    """Save under the state's own step; returns when it is on disk."""
+    self._orbax.save(int(state.step), state, custom_metadata={'position': json.dumps(position)}, overwrite=True)
+
+  def restore(self, like: State, step: int | None = None) -> tuple[State, dict] | None:
+    """The state (shapes, dtypes and layout of `like`) and data position at `step` (None: latest), or None."""
+    if not self.steps():
+      return None
+    step = self.steps()[-1] if step is None else step
+    state = self._orbax.load(step, jax.tree.map(_abstract, like))
+    return state, json.loads(self._orbax.metadata(step).custom_metadata['position'])
+
+  def model(self, like: State, step: int) -> Qwen2:
+    """Only the model at `step`."""
+    return self.restore(like, step)[0].model
+
+  def close(self) -> None:
+    """Wait for what is being written."""
+    self._orbax.close()
+
+
+def _abstract(x) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
