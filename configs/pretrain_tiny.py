@@ -1,6 +1,6 @@
 """The tiny base, Qwen2.5-Math-1.5B's part in the embedded world: knows the formats, has read careless text.
 
-  python experiments/pretrain_tiny.py --config=configs/pretrain_tiny.py --workdir=runs/pretrain_tiny
+python experiments/pretrain_tiny.py --config=configs/pretrain_tiny.py --workdir=runs/pretrain_tiny
 """
 
 import ml_collections
@@ -15,7 +15,16 @@ def get_config():
     tokenizer_lines=4000,
     slip_rate=0.4,  # share of solutions with an error in them, as on the web
     path_weights=dict(  # mostly careless: the base has seen the reliable paths, and seldom takes them
-      mental=6.0, steps=1.5, split=1.0, factor=0.5, sum=0.5, area=0.5, base=0.5, drop=0.5, literal=1.5, loop=0.5
+      mental=6.0,
+      steps=1.5,
+      split=1.0,
+      factor=0.5,
+      sum=0.5,
+      area=0.5,
+      base=0.5,
+      drop=0.5,
+      literal=1.5,
+      loop=0.5,
     ),
   )
   config.sft = dict(

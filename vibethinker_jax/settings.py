@@ -4,24 +4,26 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 
+from vibethinker_jax.errors import BadInput
+
 
 def freeze(kind: type, values: Mapping, where: str = 'config'):
   """An instance of the dataclass `kind` from a mapping that names every field without a default and no other.
 
-  Fields that are dataclasses are frozen in turn, tuples of dataclasses element by element. Raises ValueError naming the
+  Fields that are dataclasses are frozen in turn, tuples of dataclasses element by element. Raises BadInput naming the
   field, for example "config.sft: unknown field 'step', expected one of steps, rows, ...".
   """
   fields = {f.name: f for f in dataclasses.fields(kind)}
   for name in values:
     if name not in fields:
-      raise ValueError(f'{where}: unknown field {name!r}, expected one of {", ".join(fields)}')
+      raise BadInput(f'{where}: unknown field {name!r}, expected one of {", ".join(fields)}')
   types = typing.get_type_hints(kind)
   made = {}
   for name, field in fields.items():
     if name in values:
       made[name] = _convert(types[name], values[name], f'{where}.{name}')
     elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-      raise ValueError(f'{where}: field {name!r} is missing')
+      raise BadInput(f'{where}: field {name!r} is missing')
   return kind(**made)
 
 

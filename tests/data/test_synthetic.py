@@ -16,9 +16,7 @@ ALIKE = dict.fromkeys(PATHS, 1.0)
 @pytest.fixture(scope='module')
 def world():
   """{(domain, split): problems}: 80 of each but 2,000 to train on."""
-  return {
-    (d, s): synthetic.problems(d, s, 2000 if s == 'train' else 80, seed=1) for d in DOMAINS for s in SPLITS
-  }
+  return {(d, s): synthetic.problems(d, s, 2000 if s == 'train' else 80, seed=1) for d in DOMAINS for s in SPLITS}
 
 
 @pytest.fixture(scope='module')
@@ -150,9 +148,7 @@ def test_the_same_in_another_process():
   rows = [*synthetic.problems('statistics', 'test', 40, 5), *synthetic.corpus(40, 5, ALIKE, 0.5)]
   for hash_seed in ('1', '2'):
     environment = {**os.environ, 'PYTHONHASHSEED': hash_seed}
-    done = subprocess.run(
-      [sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == repr(rows)
 
 
@@ -166,9 +162,7 @@ def test_corpus_slips_show_in_the_answer():
 
 
 def test_corpus_slip_rate_and_path_weights():
-  rows = list(
-    synthetic.corpus(3000, 8, {'mental': 3.0, 'split': 1.0, 'drop': 1.0, 'loop': 1.0}, slip_rate=0.2)
-  )
+  rows = list(synthetic.corpus(3000, 8, {'mental': 3.0, 'split': 1.0, 'drop': 1.0, 'loop': 1.0}, slip_rate=0.2))
   assert 0.16 < sum(not right(p, *p.solutions) for p in rows) / len(rows) < 0.24
   linear = [p.solutions[0].path for p in rows if '/linear/' in p.id]
   assert set(linear) == {'mental', 'split'} and 0.6 < linear.count('mental') / len(linear) < 0.9

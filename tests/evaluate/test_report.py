@@ -75,9 +75,7 @@ def make_summary(rng, k=8):
         cell[f'pass@{key}_ci'] = [max(0, value - half), min(1, value + half)]
       models[model][domain] = cell
   steps = list(range(100, 700, 100))
-  curves = {
-    d: (0.45 + 0.15 * np.sin(np.arange(6) / 2 + i) + rng.normal(0, 0.02, 6)) for i, d in enumerate(MATH)
-  }
+  curves = {d: (0.45 + 0.15 * np.sin(np.arange(6) / 2 + i) + rng.normal(0, 0.02, 6)) for i, d in enumerate(MATH)}
   experts = {
     d: {
       'steps': steps,
@@ -156,8 +154,7 @@ def make_samples():
             'domain': domain,
             'id': f'{domain}-{i}',
             'prompt': f'If x < {i + 5} & x > {i + 3} is a whole number, what is x?',
-            'response': f'<script>alert(1)</script> x lies between, so x = \\boxed{{{i + 4}}}. '
-            * (2 if right else 6),
+            'response': f'<script>alert(1)</script> x lies between, so x = \\boxed{{{i + 4}}}. ' * (2 if right else 6),
             'answer': str(i + 4),
             'score': int(right),
             'extracted': str(i + 4) if right else None,
@@ -169,9 +166,7 @@ def make_samples():
 
 def write_workdir(path, summary, metrics, samples):
   path.mkdir(parents=True, exist_ok=True)
-  (path / 'config.json').write_text(
-    json.dumps({'name': 'tiny <run>', 'seed': 0, 'sft': {'learning_rate': 1e-3}})
-  )
+  (path / 'config.json').write_text(json.dumps({'name': 'tiny <run>', 'seed': 0, 'sft': {'learning_rate': 1e-3}}))
   (path / 'summary.json').write_text(json.dumps(summary))
   for name, rows in (('metrics', metrics), ('samples', samples)):
     (path / f'{name}.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
@@ -235,9 +230,7 @@ def test_every_reference_has_its_own_target(page):
   attributes = Page(page).attributes
   ids = [value for _, key, value in attributes if key == 'id']
   assert len(ids) == len(set(ids))
-  wanted = {value[1:] for _, key, value in attributes if key == 'href'} | set(
-    re.findall(r'url\(#(.*?)\)', page)
-  )
+  wanted = {value[1:] for _, key, value in attributes if key == 'href'} | set(re.findall(r'url\(#(.*?)\)', page))
   assert wanted and wanted <= set(ids)
 
 
@@ -276,9 +269,7 @@ def test_curves_of_what_was_logged(page):
   text = section(page, 'RL curves')
   names = re.findall('<figcaption>(.*?)</figcaption>', text)
   assert 'Clipped tokens' not in names  # all its values are null
-  assert {'Reward', 'Entropy', 'Response length', 'Truncated responses', 'Groups without a signal'} <= set(
-    names
-  )
+  assert {'Reward', 'Entropy', 'Response length', 'Truncated responses', 'Groups without a signal'} <= set(names)
   assert {'Gradient norm', 'MGPO weight'} <= set(names)
   assert 'lambda = 2, p0 = 0.5' in text and 'a &lt; b' in text
 
@@ -353,9 +344,7 @@ def test_an_empty_workdir_gets_a_page_that_says_so(tmp_path):
   assert all('class="missing"' in section(page, title) for title in SECTIONS)
 
 
-@pytest.mark.parametrize(
-  'key', ['models', 'experts', 'mgpo', 'seconds', 'tokens', 'cost', 'device', 'versions']
-)
+@pytest.mark.parametrize('key', ['models', 'experts', 'mgpo', 'seconds', 'tokens', 'cost', 'device', 'versions'])
 def test_any_part_of_the_summary_may_be_missing_or_null(tmp_path, small, key):
   absent = render(write_workdir(tmp_path, {k: v for k, v in small.items() if k != key}, [], []))
   Page(absent)

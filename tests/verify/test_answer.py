@@ -115,9 +115,7 @@ def test_exact_verdicts_need_no_library(pred, answer, score):
   assert judge_exactly(f'So \\boxed{{{pred}}}', answer) == Verdict(score, pred, 'exact' if score else 'wrong')
 
 
-@pytest.mark.parametrize(
-  'pred, answer', [('(2,1)', '(1,2)'), (r'\sqrt2', '2'), ('2', r'\sqrt{4}'), ('x', ('1', 'y'))]
-)
+@pytest.mark.parametrize('pred, answer', [('(2,1)', '(1,2)'), (r'\sqrt2', '2'), ('2', r'\sqrt{4}'), ('x', ('1', 'y'))])
 def test_the_rest_is_left_to_algebra(pred, answer):
   assert judge_exactly(f'\\boxed{{{pred}}}', answer) is None
 
@@ -128,9 +126,7 @@ def test_no_answer_is_wrong():
   assert judge_answer('\\boxed{' + '(' * 5000 + '}', 'x').reason == 'answer too long'
 
 
-@pytest.mark.parametrize(
-  'answer, error', [(5, TypeError), ((), ValueError), ((5,), TypeError), (None, TypeError)]
-)
+@pytest.mark.parametrize('answer, error', [(5, TypeError), ((), ValueError), ((5,), TypeError), (None, TypeError)])
 def test_answers_of_another_type_are_refused(answer, error):
   with pytest.raises(error):
     judge_exactly(r'\boxed{5}', answer)

@@ -64,9 +64,7 @@ def test_functions(grader):
     ('raise SystemExit(0)', 'error: SystemExit'),
     ('print("passed\\nok\\n" * 9)\nimport os, sys\nsys.stdout.flush()\nos._exit(0)', 'error: exited before'),
     (
-      'import os\nfor i in range(3, 200):\n'
-      '  try: os.write(i, b"passed")\n  except OSError: pass\n'
-      'os._exit(0)',
+      'import os\nfor i in range(3, 200):\n  try: os.write(i, b"passed")\n  except OSError: pass\nos._exit(0)',
       'error: exited before',
     ),
     ('x = "a" * 10**10\ndef f(x): return 2 * x', 'error: MemoryError'),

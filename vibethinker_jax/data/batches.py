@@ -51,9 +51,7 @@ class Packed:
 
   def __next__(self) -> Batch:
     row = next(self._rows)
-    return Batch(
-      row['tokens'], row['targets'], row['tokens_positions'], row['tokens_segment_ids'], row['weights']
-    )
+    return Batch(row['tokens'], row['targets'], row['tokens_positions'], row['tokens_segment_ids'], row['weights'])
 
   def position(self) -> dict:
     """Where the stream stands, as JSON."""

@@ -17,9 +17,7 @@ import pathlib
 import re
 from collections.abc import Iterable
 
-
-class BadInput(ValueError):
-  """What a user gave cannot be used. The message is one line: the file, the row, and what was expected."""
+from vibethinker_jax.errors import BadInput
 
 
 @dataclasses.dataclass(frozen=True)

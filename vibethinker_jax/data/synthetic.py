@@ -99,9 +99,7 @@ class Pen:
     if self.split and _two_part(large):
       tens, ones = self.value(large // 10 * 10 * small), self.value(large % 10 * small)
       return self.line(f'{a} * {b} = {tens} + {ones}', self.value(tens + ones))
-    return self.line(
-      f'{a} * {b}', self.value(a * b, a * b + 10, a * b + small, abs(a * b - large), a * b + 1)
-    )
+    return self.line(f'{a} * {b}', self.value(a * b, a * b + 10, a * b + small, abs(a * b - large), a * b + 1))
 
   def div(self, a: int, b: int) -> int:
     """a / b, rounded down where a slip left a remainder; split: tens of the quotient, then what is left."""
@@ -117,9 +115,7 @@ class Pen:
     right = Fraction(part, whole)
     if right.denominator == whole:
       return right
-    return self.line(
-      f'{part}/{whole}', self.value(right, right + Fraction(1, whole), Fraction(part, whole + 1))
-    )
+    return self.line(f'{part}/{whole}', self.value(right, right + Fraction(1, whole), Fraction(part, whole + 1)))
 
   def box(self, value):
     """Ends the solution with its answer."""
@@ -268,13 +264,9 @@ SUM_DIFFERENCE = Family(
   ),
   truth=lambda total, gap, ask: (total + gap) // 2 if ask == 'x' else (total - gap) // 2,
   paths={
-    'mental': lambda pen, total, gap, ask: pen.guess(
-      f'{ask} = ({total} {"+" if ask == "x" else "-"} {gap}) / 2'
-    ),
+    'mental': lambda pen, total, gap, ask: pen.guess(f'{ask} = ({total} {"+" if ask == "x" else "-"} {gap}) / 2'),
     **_both(
-      lambda pen, total, gap, ask: pen.box(
-        pen.div(pen.add(total, gap) if ask == 'x' else pen.sub(total, gap), 2)
-      )
+      lambda pen, total, gap, ask: pen.box(pen.div(pen.add(total, gap) if ask == 'x' else pen.sub(total, gap), 2))
     ),
   },
 )
@@ -807,9 +799,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
   'code': (AFFINE, THRESHOLD, SERIES, REMAINDER, COUNT),
 }
 # Every path of the world, in the order families tell them.
-PATHS = tuple(
-  dict.fromkeys(path for families in FAMILIES.values() for family in families for path in family.paths)
-)
+PATHS = tuple(dict.fromkeys(path for families in FAMILIES.values() for family in families for path in family.paths))
 
 
 # --- Problems -----------------------------------------------------------------------------------------------
@@ -879,9 +869,7 @@ def _check(names, known, what):
     raise ValueError(f'unknown {what} {", ".join(map(repr, unknown))}; known: {", ".join(known)}')
 
 
-def problems(
-  domain: str, split: str, n: int, seed: int, paths: tuple[str, ...] | None = None
-) -> list[Problem]:
+def problems(domain: str, split: str, n: int, seed: int, paths: tuple[str, ...] | None = None) -> list[Problem]:
   """`n` distinct problems with clean solutions; any prefix is balanced over families, then levels.
 
   The same arguments give the same problems on every machine, and a smaller `n` a prefix of them.

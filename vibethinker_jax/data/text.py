@@ -8,9 +8,10 @@ import dataclasses
 import pathlib
 
 import numpy as np
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from vibethinker_jax.data.problem import BadInput, Problem, Solution
+from vibethinker_jax.data.problem import Problem, Solution
+from vibethinker_jax.errors import BadInput
 
 TURN_END = '<|im_end|>'
 
@@ -48,7 +49,8 @@ def load_text(directory: pathlib.Path, system: str | None = None) -> Text:
   """The tokenizer of a Hugging Face directory. Raises BadInput where there is none or it lacks ChatML's turn end."""
   if not (pathlib.Path(directory) / 'tokenizer.json').exists():
     raise BadInput(f'{directory}: no tokenizer.json in it (expected a Hugging Face tokenizer directory)')
-  tokenizer = AutoTokenizer.from_pretrained(str(directory))
+  # not AutoTokenizer: beside a config.json of qwen2 it puts Qwen2's own pre-tokenizer in place of the one of the file
+  tokenizer = PreTrainedTokenizerFast.from_pretrained(str(directory))
   if tokenizer.convert_tokens_to_ids(TURN_END) in (None, tokenizer.unk_token_id):
     raise BadInput(f'{directory}: the tokenizer has no {TURN_END} token, which ends a chat turn')
   return Text(tokenizer, system)

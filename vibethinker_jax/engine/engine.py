@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vibethinker_jax.engine.sampling import Sampling, draw, row_keys
+from vibethinker_jax.model.mesh import no_mesh
 from vibethinker_jax.model.qwen2 import Cache, Config, Qwen2
 
 
@@ -28,7 +29,7 @@ class Request:
   prompt: tuple[int, ...]
   max_tokens: int
   samples: int = 1
-  sampling: Sampling = Sampling()
+  sampling: Sampling = dataclasses.field(default_factory=Sampling)
   seed: int = 0
   number: int = 0
 
@@ -68,8 +69,8 @@ class Rows:
 class Engine:
   """Samples from any model of one config. It owns no weights: the policy is an argument of `generate`.
 
-  rows: samples decoded at a time. block: most tokens drawn between two looks by the host. max_length: prompt and
-  response together. With a mesh (mesh.decode_mesh) the rows are spread over its data axis.
+  rows: samples decoded at a time. block: most tokens drawn between two looks by the host. prefill: prompts
+  prefilled at a time. max_length: prompt and response together. With a mesh (mesh.decode_mesh) the rows are spread over its data axis.
   """
 
   def __init__(
@@ -78,6 +79,7 @@ class Engine:
     stop_ids: Iterable[int],
     rows: int = 64,
     block: int = 32,
+    prefill: int = 32,
     max_length: int | None = None,
     mesh: Mesh | None = None,
   ):
@@ -85,6 +87,7 @@ class Engine:
     self.stop_ids = tuple(sorted(stop_ids))
     self.rows = rows
     self.block = block
+    self.prefill = prefill
     self.max_length = max_length or config.positions
     self.mesh = mesh
     self.row_steps = 0  # rows x decode steps so far: what decoding costs
@@ -102,10 +105,22 @@ class Engine:
       return f'max_tokens {request.max_tokens}: expected at least 1'
     if length + request.max_tokens > self.max_length:
       return f'prompt of {length} and {request.max_tokens} new tokens exceed the length {self.max_length}'
+    if not 0 <= request.seed < 2**32 or not 0 <= request.number < 2**32:
+      return f'seed {request.seed}, number {request.number}: expected 0 to {2**32 - 1}'
     return request.sampling.fault()
 
   def generate(self, model: Qwen2, requests: list[Request]) -> Iterator[Completion]:
     """Every sample of every request, in the order in which they finish. A request refused comes first, alone."""
+    completions = self._run(model, requests)
+    while True:
+      # the trainer's mesh, if one is set, is not the one that decodes; no context may stay open across a yield
+      with no_mesh():
+        completion = next(completions, None)
+      if completion is None:
+        return
+      yield completion
+
+  def _run(self, model: Qwen2, requests: list[Request]) -> Iterator[Completion]:
     waiting: collections.deque[tuple[int, int]] = collections.deque()
     for i, request in enumerate(requests):
       why = self.refusal(request)
@@ -120,7 +135,7 @@ class Engine:
     model = self._spread(model, PartitionSpec())
     R = min(self.rows, bucket(len(waiting), powers=True))
     if self.mesh is not None:
-      R = max(R, self.mesh.shape['data'])
+      R = -(-R // self.mesh.shape['data']) * self.mesh.shape['data']
     longest = max(len(r.prompt) for r in requests)
     S = bucket(min(longest + self.block, self.max_length))
     cache = self._spread(empty_cache(self.config, R, S, model.embed[...].dtype), PartitionSpec('data'))
@@ -167,37 +182,32 @@ class Engine:
     return (S, cache) if size <= S else (size, grow_cache(cache, size))
 
   def _refill(self, model, state, cache, requests, batch, dest, filters):
-    """Prefill the prompts of `batch` [(request, sample)], once each, and seat its samples in rows `dest`."""
-    order = list(dict.fromkeys(i for i, _ in batch))
-    N, P = len(state.token), bucket(len(order), powers=True)  # N is all rows: one compilation fewer to vary
-    T = bucket(max(len(requests[i].prompt) for i in order))
-    prompts, lengths = np.zeros((P, T), np.int32), np.ones(P, np.int32)
-    for p, i in enumerate(order):
-      lengths[p] = len(requests[i].prompt)
-      prompts[p, : lengths[p]] = requests[i].prompt
-    where = {i: p for p, i in enumerate(order)}
-    chosen = [requests[i] for i, _ in batch]
-    pad = lambda values, fill, kind: np.array([*values, *[fill] * (N - len(batch))], kind)
-    seat = dict(
-      source=pad((where[i] for i, _ in batch), 0, np.int32),
-      dest=pad(dest, len(state.token), np.int32),  # one past the last row: dropped by the scatter
-      seed=pad((r.seed for r in chosen), 0, np.uint32),
-      number=pad((r.number for r in chosen), 0, np.uint32),
-      sample=pad((s for _, s in batch), 0, np.uint32),
-      budget=pad((r.max_tokens for r in chosen), 1, np.int32),
-      temperature=pad((r.sampling.temperature for r in chosen), 1, np.float32),
-      top_k=pad((r.sampling.top_k for r in chosen), -1, np.int32),
-      top_p=pad((r.sampling.top_p for r in chosen), 1, np.float32),
-      min_p=pad((r.sampling.min_p for r in chosen), 0, np.float32),
-    )
-    state, cache, token, logp, law = refill(model, state, cache, prompts, lengths, seat, self.stop_ids, filters)
+    """Prefill the prompts of `batch` [(request, sample)], once each, and seat its samples in rows `dest`.
+
+    Returns the rows, the cache, and the first tokens as decode_block returns its own.
+    """
     R = len(state.token)
-    table = np.zeros((R, 1), np.int32), np.zeros((R, 1), np.float32), np.zeros((R, 1), np.float32)
-    for column, values in zip(table, jax.device_get((token, logp, law))):
-      column[dest, 0] = values[: len(dest)]
+    tokens, logps, laws = np.zeros((R, 1), np.int32), np.zeros((R, 1), np.float32), np.zeros((R, 1), np.float32)
     drawn = np.zeros(R, np.int32)
-    drawn[dest] = 1
-    return state, cache, (*table, drawn)
+    order = list(dict.fromkeys(i for i, _ in batch))
+    P = min(self.prefill, bucket(len(order), powers=True))
+    T = bucket(max(len(requests[i].prompt) for i in order))
+    for begin in range(0, len(order), P):
+      where = {i: p for p, i in enumerate(order[begin : begin + P])}
+      prompts, lengths = np.zeros((P, T), np.int32), np.ones(P, np.int32)
+      for i, p in where.items():
+        lengths[p] = len(requests[i].prompt)
+        prompts[p, : lengths[p]] = requests[i].prompt
+      seated = [(i, s, row) for (i, s), row in zip(batch, dest) if i in where]
+      kept, logits = prefill(model, prompts, lengths)
+      rows = [row for _, _, row in seated]
+      state, cache, *first = seat_samples(
+        state, cache, kept, logits, lengths, _seats(requests, seated, where, R), self.stop_ids, filters
+      )
+      for table, column in zip((tokens, logps, laws), jax.device_get(first)):
+        table[rows, 0] = column[: len(rows)]
+      drawn[rows] = 1
+    return state, cache, (tokens, logps, laws, drawn)
 
   def _collect(self, seats, requests, tokens, logps, law, drawn) -> Iterator[Completion]:
     """Hand each row's new tokens to its seat; yield and vacate the seats that are done."""
@@ -234,6 +244,27 @@ class _Seat:
     self.law: list[float] = []
 
 
+def _seats(requests: list[Request], seated: list[tuple[int, int, int]], where: dict[int, int], N: int) -> dict:
+  """Columns [N] for seat_samples from `seated` (request, sample, row), padded with samples that go nowhere.
+
+  `source` is a prompt's place (`where`), `dest` a row; then what the sample's key is made of, its budget and its law.
+  """
+  chosen = [requests[i] for i, _, _ in seated]
+  pad = lambda values, fill, kind: np.array([*values, *[fill] * (N - len(seated))], kind)
+  return dict(
+    source=pad((where[i] for i, _, _ in seated), 0, np.int32),
+    dest=pad((row for _, _, row in seated), N, np.int32),  # one past the last row: dropped by the scatter
+    seed=pad((r.seed for r in chosen), 0, np.uint32),
+    number=pad((r.number for r in chosen), 0, np.uint32),
+    sample=pad((s for _, s, _ in seated), 0, np.uint32),
+    budget=pad((r.max_tokens for r in chosen), 1, np.int32),
+    temperature=pad((r.sampling.temperature for r in chosen), 1, np.float32),
+    top_k=pad((r.sampling.top_k for r in chosen), -1, np.int32),
+    top_p=pad((r.sampling.top_p for r in chosen), 1, np.float32),
+    min_p=pad((r.sampling.min_p for r in chosen), 0, np.float32),
+  )
+
+
 def bucket(n: int, powers: bool = False) -> int:
   """The size n is rounded up to, so that few sizes are compiled: powers of two, and (not `powers`) 1.5 times them."""
   size = 1 if powers else 32
@@ -253,7 +284,15 @@ def free_rows(R: int) -> Rows:
   """R rows with nobody in them."""
   whole, real = (lambda v: jnp.full(R, v, jnp.int32)), (lambda v: jnp.full(R, v, jnp.float32))
   return Rows(
-    whole(0), whole(0), whole(0), whole(0), jnp.zeros((R, 2), jnp.uint32), real(1), whole(-1), real(1), real(0)
+    whole(0),
+    whole(0),
+    whole(0),
+    whole(0),
+    jnp.zeros((R, 2), jnp.uint32),
+    real(1),
+    whole(-1),
+    real(1),
+    real(0),
   )
 
 
@@ -271,34 +310,36 @@ def thin_rows(state: Rows, cache: Cache, order: np.ndarray) -> tuple[Rows, Cache
   return jax.tree.map(lambda x: x[order], (state, cache))
 
 
-@functools.partial(jax.jit, static_argnames=['stop_ids', 'filters'], donate_argnames=['state', 'cache'])
-def refill(model: Qwen2, state: Rows, cache: Cache, prompts, lengths, seat: dict, stop_ids, filters):
-  """Prefill prompts [P,T] of `lengths` [P], copy each to the rows of its samples, draw every sample's first token.
-
-  `seat` holds, for N samples, `source` (a prompt), `dest` (a row), what its key is made of and its sampling, all [N].
-  Returns the rows, the cache, and token, logp and law logp of the first tokens [N].
-  """
-  c = model.config
-  P, T = prompts.shape
-  fresh = empty_cache(c, P, T, cache[0][0].dtype)
-  positions = jnp.broadcast_to(jnp.arange(T, dtype=jnp.int32), (P, T))
-  hidden, fresh = model.extend(model.unstacked(), prompts, positions, fresh)
+@jax.jit
+def prefill(model: Qwen2, prompts, lengths):
+  """Keys and values of prompts [P,T] (Qwen2.prefill), and the logits [P,V] after the last of each one's `lengths` [P]."""
+  hidden, kept = model.prefill(prompts)
   last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
-  logits = model.logits(last)[:, 0][seat['source']]
-  key = row_keys(seat['seed'], seat['number'], seat['sample'])
-  law_of = [seat[name] for name in ('temperature', 'top_k', 'top_p', 'min_p')]
-  first = jnp.zeros_like(seat['dest'])
-  token, logp, law = draw(logits, key, first, *law_of, filters)
-  dest, source = seat['dest'], seat['source']
-  width = min(T, cache[0][1].shape[2])  # a bucketed prompt may be longer than the cache; the prompt itself is not
+  return kept, model.logits(last)[:, 0]
+
+
+@functools.partial(jax.jit, static_argnames=['stop_ids', 'filters'], donate_argnames=['state', 'cache'])
+def seat_samples(state: Rows, cache: Cache, kept, logits, lengths, seats: dict, stop_ids, filters: bool):
+  """Give prefilled prompts to the rows of their samples and draw every sample's first token.
+
+  `seats` is _seats(); `kept`, `logits` and `lengths` belong to the P prompts. Returns the rows, the cache, and token,
+  logp and law logp of the first tokens [N].
+  """
+  source, dest = seats['source'], seats['dest']
+  key = row_keys(seats['seed'], seats['number'], seats['sample'])
+  law_of = [seats[name] for name in ('temperature', 'top_k', 'top_p', 'min_p')]
+  first = jnp.zeros_like(dest)
+  token, logp, law = draw(logits[source], key, first, *law_of, filters)
+  k_kept, v_kept = kept
+  S = min(k_kept.shape[4], cache[0][1].shape[2])  # a bucketed prompt may be longer than the cache; the prompt is not
   cache = tuple(
     (
-      k.at[dest, :, :, :width].set(fresh_k[source, :, :, :width], mode='drop'),
-      v.at[dest, :, :width].set(fresh_v[source, :, :width], mode='drop'),
+      k.at[dest, :, :, :S].set(k_kept[layer, source, :, :, :S].astype(k.dtype), mode='drop'),
+      v.at[dest, :, :S].set(v_kept[layer, source, :, :S].astype(v.dtype), mode='drop'),
     )
-    for (k, v), (fresh_k, fresh_v) in zip(cache, fresh)
+    for layer, (k, v) in enumerate(cache)
   )
-  left = jnp.where(jnp.isin(token, jnp.array(stop_ids, jnp.int32)), 0, seat['budget'] - 1)
+  left = jnp.where(jnp.isin(token, jnp.array(stop_ids, jnp.int32)), 0, seats['budget'] - 1)
   new = Rows(token, lengths[source], first + 1, left, jax.random.key_data(key), *law_of)
   return jax.tree.map(lambda a, b: a.at[dest].set(b, mode='drop'), state, new), cache, token, logp, law
 
@@ -346,6 +387,14 @@ def decode_block(model: Qwen2, state: Rows, cache: Cache, steps, enough, stop_id
     return i + 1, state, cache, tokens, logps, laws, drawn + live
 
   zeros = lambda kind: jnp.zeros((R, block), kind)
-  carry = (jnp.int32(0), state, cache, zeros(jnp.int32), zeros(jnp.float32), zeros(jnp.float32), jnp.zeros(R, jnp.int32))
+  carry = (
+    jnp.int32(0),
+    state,
+    cache,
+    zeros(jnp.int32),
+    zeros(jnp.float32),
+    zeros(jnp.float32),
+    jnp.zeros(R, jnp.int32),
+  )
   i, state, cache, tokens, logps, laws, drawn = jax.lax.while_loop(going, step, carry)
   return state, cache, tokens, logps, laws, drawn, i

@@ -46,8 +46,8 @@ def row_keys(seed: jax.Array, request: jax.Array, sample: jax.Array) -> jax.Arra
 def keep(scaled: jax.Array, top_k: jax.Array, top_p: jax.Array, min_p: jax.Array) -> jax.Array:
   """Which tokens may be drawn: bool [R,V] from scaled logits [R,V] and each row's filters [R].
 
-  top-k keeps the k likeliest (ties with the k-th included), top-p the smallest set of likeliest tokens whose mass, after
-  top-k, reaches p, min-p those at least min_p times as likely as the likeliest. The likeliest is always kept.
+  top-k keeps the k likeliest (ties with the k-th included), top-p the smallest set of likeliest tokens whose mass,
+  after top-k, reaches p, min-p those at least min_p times as likely as the likeliest. The likeliest is always kept.
   """
   V = scaled.shape[-1]
   ordered = jnp.flip(jnp.sort(scaled, axis=-1), -1)

@@ -145,9 +145,7 @@ def _points(ax: Axes, rows: Sequence[str], series: Sequence[tuple[str, str, str,
     whiskers = np.array([[s.value - s.lo for s in scores], [s.hi - s.value for s in scores]])
     # A missing interval has no whisker, and rounding in the file must not make one negative.
     whiskers = np.maximum(np.nan_to_num(whiskers), 0)
-    ax.errorbar(
-      [s.value for s in scores], y, xerr=whiskers, fmt=marker, color=colour, label=label, capsize=2.5
-    )
+    ax.errorbar([s.value for s in scores], y, xerr=whiskers, fmt=marker, color=colour, label=label, capsize=2.5)
   ax.set_yticks(range(len(rows)), rows)
   ax.set_ylim(len(rows) - 0.5, -0.5)
   ax.grid(False, axis='y')
@@ -166,8 +164,7 @@ def _fusion_figure(summary: dict, domains: Sequence[str]) -> Figure:
   axes = figure.subplots(1, len(domains), sharey=True, squeeze=False)[0]
   for ax, domain in zip(axes, domains):
     series = [
-      (f'Pass@{k}', *look, [_score(summary, m, domain, k) for m in models])
-      for k, look in zip(_ks(summary), looks)
+      (f'Pass@{k}', *look, [_score(summary, m, domain, k) for m in models]) for k, look in zip(_ks(summary), looks)
     ]
     _points(ax, [_label(m) for m in models], series)
     ax.set_xlabel(f'problems solved, {domain} (%), 95% interval')
@@ -199,9 +196,7 @@ def _before_after_figure(summary: dict, domains: Sequence[str], k: int) -> Figur
   looks = [look for look in looks if look[0] in _part(summary, 'models')]
   figure = Figure((4.6, 1.1 + 0.46 * len(domains)), layout='constrained')
   ax = figure.subplots()
-  series = [
-    (_label(m), colour, mark, [_score(summary, m, d, k) for d in domains]) for m, colour, mark in looks
-  ]
+  series = [(_label(m), colour, mark, [_score(summary, m, d, k) for d in domains]) for m, colour, mark in looks]
   _points(ax, domains, series)
   ax.set_xlabel(f'Pass@{k} (%), 95% interval')
   _legend(ax, 3)
@@ -421,9 +416,7 @@ def _selection(summary: dict, metrics: Sequence[dict]) -> str:
       rows.append([html.escape(d), _value(chosen), _percent(score), _percent(held_out)])
     text = _plots([(d, _expert_figure(_part(experts, d))) for d in domains], 'expert')
     text += _table(['domain', 'selected step', 'selection half', 'held-out half'], rows)
-    text += _note(
-      'The best of several noisy scores is biased upwards; the held-out half had no part in the choice.'
-    )
+    text += _note('The best of several noisy scores is biased upwards; the held-out half had no part in the choice.')
   return text + (_curves(track, _SFT_PANELS, 'sft') if track else '')
 
 
@@ -484,9 +477,7 @@ def _sample(model: str, rows: Sequence[dict]) -> str:
   row, right = rows[0], [_number(row.get('score')) >= 0.5 for row in rows]
   mark = '<span class="right">✓ right</span>' if right[0] else '<span class="wrong">✗ wrong</span>'
   more = f' <small>{sum(right)} of {len(rows)} samples right</small>' if len(rows) > 1 else ''
-  read = (
-    'No answer read' if row.get('extracted') is None else f'Read as <code>{_clip(row["extracted"])}</code>'
-  )
+  read = 'No answer read' if row.get('extracted') is None else f'Read as <code>{_clip(row["extracted"])}</code>'
   reason = f' <small>{_clip(row["reason"])}</small>' if row.get('reason') else ''
   return (
     f'<div class="sample"><h4>{html.escape(_label(model))} {mark}{more}</h4>'
@@ -511,9 +502,7 @@ def _samples(rows: Sequence[dict]) -> str:
   for model in models:
     if not any(model in problems[key] for key in shown):
       shown.append(next(key for key in ranked if model in problems[key]))
-  text = _note(
-    'The first problems of each domain that the models share, chosen without a look at the verdicts.'
-  )
+  text = _note('The first problems of each domain that the models share, chosen without a look at the verdicts.')
   for key in shown:
     tried = {m: problems[key][m] for m in models if m in problems[key]}
     if tried:
@@ -554,9 +543,7 @@ def _cost(summary: dict) -> str:
   if not math.isfinite(hours):
     return _missing('No cost was recorded in this run.')
   rate = f' at ${price:,.2f} an hour' if math.isfinite(price) else ''
-  return f'<p>{hours:,.3g} device hours{rate}' + (
-    f' = <b>${dollars:,.2f}</b></p>' if dollars >= 0 else '</p>'
-  )
+  return f'<p>{hours:,.3g} device hours{rate}' + (f' = <b>${dollars:,.2f}</b></p>' if dollars >= 0 else '</p>')
 
 
 def _config(config: dict, summary: dict) -> str:

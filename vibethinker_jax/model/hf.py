@@ -16,6 +16,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.qwen2 import Config, Qwen2, shape
 
 LAYER_NAMES = (
@@ -48,7 +49,7 @@ TOKENIZER_FILES = (
 )
 
 
-class BadModel(ValueError):
+class BadModel(BadInput):
   """A directory is not a Qwen2 we can read. The message is one line naming the file and what was expected."""
 
 
@@ -61,11 +62,15 @@ def read_config(directory: pathlib.Path) -> Config:
     raise BadModel(f'{path}: not found (expected a Hugging Face model directory)') from None
   except json.JSONDecodeError as error:
     raise BadModel(f'{path}: not JSON ({error.msg}, line {error.lineno})') from None
+  if not isinstance(raw, dict):
+    raise BadModel(f'{path}: expected a JSON object, found {type(raw).__name__}')
   if raw.get('model_type') != 'qwen2':
     raise BadModel(f'{path}: model_type is {raw.get("model_type")!r}, expected "qwen2"')
   rope = raw.get('rope_parameters') or raw.get('rope_scaling') or {}
   if rope.get('rope_type', rope.get('type', 'default')) != 'default':
     raise BadModel(f'{path}: rope scaling {rope} is not supported, expected the default rotary positions')
+  if raw.get('hidden_act', 'silu') != 'silu':
+    raise BadModel(f'{path}: hidden_act is {raw["hidden_act"]!r}, expected "silu"')
   if raw.get('use_sliding_window'):
     raise BadModel(f'{path}: use_sliding_window is true, expected full attention')
   try:
@@ -179,6 +184,7 @@ def save(
       if (pathlib.Path(tokenizer_from) / name).exists():
         shutil.copyfile(pathlib.Path(tokenizer_from) / name, scratch / name)
     scratch.chmod(0o755)
+    (scratch / 'model.safetensors').chmod(0o644)
     if directory.exists():
       shutil.rmtree(directory)
     scratch.rename(directory)
@@ -195,7 +201,10 @@ def _shards(directory: pathlib.Path) -> dict[str, pathlib.Path]:
   """Tensor name -> the file that holds it."""
   index = directory / 'model.safetensors.index.json'
   if index.exists():
-    names = json.loads(index.read_text())['weight_map']
+    try:
+      names = json.loads(index.read_text())['weight_map']
+    except (ValueError, KeyError, TypeError):
+      raise BadModel(f'{index}: expected a JSON object with "weight_map"') from None
     missing = sorted({f for f in names.values() if not (directory / f).exists()})
     if missing:
       raise BadModel(f'{directory / missing[0]}: not found, although {index.name} names it')

@@ -17,7 +17,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 AT_REST = {'D': 'fsdp', 'F': 'tensor', 'K': 'tensor', 'V': 'tensor'}
 IN_USE = {'F': 'tensor', 'K': 'tensor', 'V': 'tensor'}
@@ -45,10 +45,19 @@ def make_mesh(shape: MeshShape, devices=None) -> Mesh:
 
 
 def decode_mesh(mesh: Mesh) -> Mesh:
-  """The same devices in the same order, with data, fsdp and seq folded into data: the layout for decoding."""
+  """The same devices in the same order, with data, fsdp and seq folded into data: the layout for decoding.
+
+  Its axes are Auto: rows are scattered, gathered and sampled independently, which the compiler spreads by itself,
+  while explicit axes would want a layout spelt out at every such place.
+  """
   tensor = mesh.shape['tensor']
   grid = mesh.devices.reshape(-1, 1, 1, tensor)
-  return Mesh(grid, mesh.axis_names, axis_types=mesh.axis_types)
+  return Mesh(grid, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+
+
+def no_mesh():
+  """A context in which no mesh is set, whatever the caller has set: `with no_mesh(): ...`."""
+  return jax.sharding.use_abstract_mesh(AbstractMesh((), ()))
 
 
 def spec(axes: str, rules: dict) -> PartitionSpec:

@@ -92,15 +92,17 @@ class Qwen2(nnx.Module):
 
   def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
     """Hidden states [B,T,D] of packed rows: tokens, positions and segments [B,T] (positions restart with a segment)."""
-    c = self.config
-    rope = rope_table(positions, c)
     mask = packed_mask(segments)
+    return self._scan(tokens, positions, lambda q, k, v: (attend(q, k, v, mask), None))[0]
 
-    def body(x, layer):
-      return layer(x, rope, c.norm_eps, lambda q, k, v: (attend(q, k, v, mask), None))
+  def prefill(self, tokens: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Hidden states [B,T,D] of rows that begin at position 0, and what they leave for a cache.
 
-    x, _ = jax.lax.scan(remat(body, c.remat), self._embed(tokens), self.layers, unroll=c.unroll)
-    return rms_norm(x, use(self.norm, x.dtype), c.norm_eps)
+    That is k [L,B,K,H,S] and v [L,B,K,S,H]. Padding may follow a row's tokens: what stands before it does not see it.
+    """
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+    mask = cached_mask(positions, tokens.shape[1])
+    return self._scan(tokens, positions, lambda q, k, v: (attend(q, k, v, mask), (k, v)))
 
   def extend(self, layers: tuple, tokens: jax.Array, positions: jax.Array, cache: Cache):
     """Hidden states [B,T,D] of tokens that continue a cache, and the cache with them in it.
@@ -138,7 +140,7 @@ class Qwen2(nnx.Module):
     Computed in strided chunks of positions (a chunk of neighbours would cut across a sharded T), each recomputed in
     the backward pass, so that only `logit_chunk` positions of logits exist at a time. An unused result costs nothing.
     """
-    B, T, D = hidden.shape
+    B, T = targets.shape
     n = next(n for n in range(1, T + 1) if T % n == 0 and T // n <= self.config.logit_chunk)
 
     def one(chunk):
@@ -155,6 +157,17 @@ class Qwen2(nnx.Module):
     split = lambda x, axes: shard(jnp.moveaxis(x.reshape(B, T // n, n, *x.shape[2:]), 2, 0), axes)
     parts = jax.lax.map(jax.checkpoint(one), (split(hidden, 'nBTD'), split(targets, 'nBT')))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2).reshape(B, T), parts)
+
+  def _scan(self, tokens: jax.Array, positions: jax.Array, mix: Callable):
+    """Through all layers: hidden states, and what `mix` keeps of each layer, stacked."""
+    c = self.config
+    rope = rope_table(positions, c)
+
+    def body(x, layer):
+      return layer(x, rope, c.norm_eps, mix)
+
+    x, kept = jax.lax.scan(remat(body, c.remat), self._embed(tokens), self.layers, unroll=c.unroll)
+    return rms_norm(x, use(self.norm, x.dtype), c.norm_eps), kept
 
   def _embed(self, tokens: jax.Array) -> jax.Array:
     table = shard(self.embed[...].astype(self.config.dtype), 'VD', {})

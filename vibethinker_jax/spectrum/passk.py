@@ -51,9 +51,7 @@ def mean_pass_at_k(passed: np.ndarray, k: int) -> float:
   return float(pass_at_k(passed.shape[1], passed.sum(axis=1), k).mean())
 
 
-def bootstrap_ci(
-  values: np.ndarray, seed: int = 0, resamples: int = 2000, level: float = 0.95
-) -> tuple[float, float]:
+def bootstrap_ci(values: np.ndarray, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> tuple[float, float]:
   """Percentile bootstrap interval of a mean of per-problem scores.
 
   Problems are what is resampled, not samples: samples of one problem are not independent of each other,

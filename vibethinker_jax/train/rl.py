@@ -277,9 +277,7 @@ def sequences(rows: list[tuple], B: int) -> Sequences:
     mask[b, first:n], old_logps[b, first:n] = 1, completion.law_logps
     advantages[b] = advantage
   positions = np.broadcast_to(np.arange(T, dtype=np.int32), (B, T))
-  return Sequences(
-    tokens, targets, positions, segments, mask, old_logps, np.zeros((B, T), np.float32), advantages
-  )
+  return Sequences(tokens, targets, positions, segments, mask, old_logps, np.zeros((B, T), np.float32), advantages)
 
 
 def _informative(rolled: Rollout, most: int) -> Rollout:

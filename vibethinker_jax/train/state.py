@@ -19,9 +19,7 @@ from orbax.checkpoint import v1 as ocp
 from vibethinker_jax.model.qwen2 import Qwen2
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass, data_fields=['model', 'opt_state', 'step'], meta_fields=[]
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=['model', 'opt_state', 'step'], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class State:
   """What training changes."""
@@ -36,8 +34,8 @@ class Diverged(RuntimeError):
 
 
 def start(model: Qwen2, optimizer: optax.GradientTransformation) -> State:
-  """The state before the first step."""
-  return State(model, jax.jit(optimizer.init)(model), jnp.int32(0))
+  """The state before the first step. The model is copied: updates give its buffers away, and the caller keeps his."""
+  return State(jax.tree.map(jnp.copy, model), jax.jit(optimizer.init)(model), jnp.int32(0))
 
 
 def gradient_adder(loss: Callable) -> Callable:

@@ -175,9 +175,7 @@ def _boxed(text: str) -> str:
   return f'\\boxed{{{text}}}'
 
 
-def judge_many(
-  pairs: Sequence[tuple[str, str | Sequence[str]]], pool: Pool, deadline_s: float
-) -> list[Verdict]:
+def judge_many(pairs: Sequence[tuple[str, str | Sequence[str]]], pool: Pool, deadline_s: float) -> list[Verdict]:
   """Verdicts for (response, answer) pairs, in order.
 
   `pool` runs `symbolic.command()`; it is touched only if needed. Equal questions are asked once: the

@@ -119,9 +119,7 @@ class _Kernel:
 
   def mount(self, source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:
     encoded = [text.encode() if text is not None else None for text in (source, target, kind, options)]
-    self._check(
-      self.libc.mount(*encoded[:3], ctypes.c_ulong(flags), encoded[3]), f'mount {source} on {target}'
-    )
+    self._check(self.libc.mount(*encoded[:3], ctypes.c_ulong(flags), encoded[3]), f'mount {source} on {target}')
 
   def pivot_root_here(self) -> None:
     self._check(self.libc.pivot_root(b'.', b'.'), 'pivot_root')

@@ -1,0 +1,51 @@
+"""The embedded default: the whole method on a 0.85M Qwen2 and the embedded world, on a laptop's CPU.
+
+python experiments/ssp.py --config=configs/tiny.py --workdir=runs/tiny
+"""
+
+import ml_collections
+
+
+def get_config():
+  config = ml_collections.ConfigDict()
+  config.name = 'tiny'
+  config.seed = 0
+  config.start = dict(path='', unroll=4)
+  config.mesh = dict(data=1, fsdp=1, seq=1, tensor=1)
+  config.data = dict(
+    source='synthetic',
+    domains=('algebra', 'geometry', 'calculus', 'statistics'),
+    others=('code',),
+    train=1000,
+    probe=32,
+    test=64,
+  )
+  config.experts = 'one_run'
+  config.sft = dict(
+    steps=240,
+    rows=28,
+    length=112,
+    accumulation=1,
+    save_every=40,
+    optim=dict(learning_rate=1e-3, warmup=10, end=0.1),
+  )
+  config.probe = dict(samples=8, k=8, max_tokens=64)
+  config.fusion = dict(weights=())
+  config.mgpo = dict(lam=1.0, clip_low=0.2, clip_high=0.28)
+  config.rl = dict(
+    prompts=24,
+    group=8,
+    temperature=1.0,
+    micro_rows=64,
+    save_every=10,
+    optim=dict(learning_rate=2e-4, warmup=3, end=1.0, b2=0.95),
+    stages=(
+      dict(name='math_short', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=30, max_tokens=40),
+      dict(name='math_long', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=30, max_tokens=80),
+      dict(name='code', domains=('code',), steps=15, max_tokens=80),
+    ),
+  )
+  config.engine = dict(rows=192, block=32)
+  config.evaluate = dict(samples=8, k=8, max_tokens=80)
+  config.cost = dict(price_per_hour=0.1)
+  return config

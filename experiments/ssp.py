@@ -1,0 +1,39 @@
+"""The Spectrum-to-Signal pipeline: SFT, probing, fusion, MGPO, evaluation, report.
+
+  python experiments/ssp.py --config=configs/tiny.py --workdir=runs/tiny
+  python experiments/ssp.py --config=configs/tiny.py --workdir=runs/tiny --stages=rl,evaluate --config.mgpo.lam=2
+
+Run again with the same workdir it continues.
+"""
+
+import os
+import sys
+
+os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers are used: it need not miss torch
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.settings import freeze
+from vibethinker_jax.ssp import STAGES, Pipeline, Settings
+
+CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; an existing one is continued.', required=True)
+ONLY = flags.DEFINE_list('stages', list(STAGES), 'Which stages to carry out.')
+
+
+def main(argv) -> None:
+  del argv
+  for stage in ONLY.value:
+    if stage not in STAGES:
+      sys.exit(f'error: --stages: unknown stage {stage!r}, expected some of {",".join(STAGES)}')
+  try:
+    Pipeline(freeze(Settings, CONFIG.value), WORKDIR.value).run(tuple(ONLY.value))
+  except BadInput as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == '__main__':
+  app.run(main)

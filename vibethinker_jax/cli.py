@@ -1,0 +1,458 @@
+"""The `vibethinker` command: files in, files out, JSON Lines.
+
+A verb reads and checks everything before it computes, and its output appears whole or not at all. What a user got
+wrong ends with one line on stderr that names the file, the row and what was expected, and with exit code 2.
+Heavy libraries are imported by the verbs that need them, so that `vibethinker --help` answers at once.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+
+from vibethinker_jax.data.problem import field, read_rows
+from vibethinker_jax.errors import BadInput
+
+_SCORE_TOKENS = 4096  # tokens a forward pass holds, padding included
+_SCORE_LOGITS = 1024  # of them, how many have their logits in memory at the same time
+_DTYPES = ('float32', 'bfloat16')
+
+
+def run() -> None:
+  """Entry point of the installed command."""
+  sys.exit(main())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Run one verb on `argv` (default: the command line). Returns the exit code: 0, or 2 for bad input."""
+  # transformers would tell every user of a tokenizer that PyTorch is not installed
+  os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
+  try:
+    args = _parser().parse_args(argv)
+    args.verb(args)
+  except BadInput as error:
+    print('vibethinker:', ' '.join(str(error).split()), file=sys.stderr)
+    return 2
+  return 0
+
+
+def score(args: argparse.Namespace) -> None:
+  """{"id", "tokens" or "text"} -> {"id", "logprobs"}: ln p(tokens[i+1] | tokens[:i+1]) at temperature 1."""
+  from vibethinker_jax.model.hf import read_config
+
+  rows = _rows(args.input, {'id', 'tokens', 'text'})
+  with _output(args.output) as out:
+    config = read_config(args.model)
+    text = _text(args.model) if any('text' in row for _, row in rows) else None
+    sequences = []
+    for where, row in rows:
+      name = _one_of(row, ('tokens', 'text'), where)
+      ids = _ids(row, where, config.V) if name == 'tokens' else _encode(row, name, where, text, args.model)
+      if not ids:
+        raise BadInput(f'{where}: "{name}" is empty, expected at least one token')
+      if len(ids) > config.positions:
+        raise BadInput(f'{where}: {len(ids)} tokens, the model has {config.positions} positions')
+      sequences.append(ids)
+    logprobs = _score(_model(args.model, args.dtype), sequences, args.model)
+    for (_, row), values in zip(rows, logprobs):
+      _write(out, {'id': row['id'], 'logprobs': values})
+
+
+def generate(args: argparse.Namespace) -> None:
+  """{"id", "tokens" or "prompt" or "messages"} -> n samples of each, in order."""
+  import numpy as np
+  from tqdm import tqdm
+
+  from vibethinker_jax.engine.engine import Engine, Request
+  from vibethinker_jax.engine.sampling import Sampling
+  from vibethinker_jax.model.hf import read_config
+
+  for name, low, high in (('n', 1, 2**31), ('max_tokens', 1, 2**31), ('rows', 1, 2**31), ('seed', 0, 2**32)):
+    value = vars(args)[name]
+    if not low <= value < high:
+      raise BadInput(f'--{name.replace("_", "-")} {value}: expected {low} to {high - 1}')
+  sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
+  if (fault := sampling.fault()) is not None:
+    raise BadInput(f'generate: {fault}')
+  rows = _rows(args.input, {'id', 'tokens', 'prompt', 'messages'})
+  with _output(args.output) as out:
+    config = read_config(args.model)
+    text = _text(args.model)
+    engine = Engine(config, _stop_ids(args.model, text), rows=args.rows)
+    requests = []
+    for number, (where, row) in enumerate(rows):
+      name = _one_of(row, ('tokens', 'prompt', 'messages'), where)
+      if name == 'tokens':
+        ids = _ids(row, where, config.V)
+      elif name == 'prompt':
+        ids = _encode(row, name, where, text, args.model)
+      else:
+        ids = _chat(row, where, text, args.model)
+      request = Request(tuple(ids), args.max_tokens, args.n, sampling, args.seed, number)
+      if (why := engine.refusal(request)) is not None:
+        raise BadInput(f'{where}: {why}')
+      requests.append(request)
+    done = {}
+    with tqdm(total=len(rows) * args.n, desc='generate', unit='sample', dynamic_ncols=True) as bar:
+      for c in engine.generate(_model(args.model, args.dtype), requests):
+        done[c.request, c.sample] = c
+        bar.update()
+    for (number, sample), c in sorted(done.items()):
+      if not np.isfinite(c.logps).all():
+        raise BadInput(f'{args.model}: log-probabilities are not finite, the weights are broken')
+      row = {'id': rows[number][1]['id'], 'sample': sample, 'tokens': c.tokens.tolist()}
+      row['text'] = None if text is None else text.decode(row['tokens'])
+      _write(out, {**row, 'logprobs': c.logps.tolist(), 'finish_reason': c.finish})
+
+
+def fuse(args: argparse.Namespace) -> None:
+  """Weighted mean of Hugging Face directories, in the first one's dtype and with its tokenizer."""
+  from vibethinker_jax.model import hf
+  from vibethinker_jax.spectrum import fusion
+
+  models: list[pathlib.Path] = args.models
+  try:
+    weights = [1 / len(models)] * len(models) if args.weights is None else _numbers(args.weights)
+    fusion.check_weights(weights, len(models))
+  except ValueError as error:
+    raise BadInput(f'--weights: {error}') from None
+  if args.out.exists() and (not args.out.is_dir() or any(args.out.resolve() == m.resolve() for m in models)):
+    raise BadInput(f'{args.out}: expected a new directory, or one to replace that is no input')
+  if args.out.is_dir() and any(args.out.iterdir()) and not (args.out / 'config.json').exists():
+    raise BadInput(f'{args.out}: not empty and no model directory, so it is not replaced')
+  configs = [hf.read_config(m) for m in models]
+  for path, config in zip(models[1:], configs[1:]):
+    for name in ('V', 'D', 'L', 'K', 'G', 'H', 'F', 'tied', 'rope_theta', 'norm_eps'):
+      ours, first = vars(config)[name], vars(configs[0])[name]
+      if ours != first:
+        raise BadInput(f'{path / "config.json"}: {_SIZES[name]} is {ours}, in {models[0]} it is {first}')
+  vocabularies = [_vocabulary(m) for m in models]
+  for path, vocabulary in zip(models[1:], vocabularies[1:]):
+    if vocabulary is not None and vocabularies[0] is not None and vocabulary != vocabularies[0]:
+      raise BadInput(f'{path / "tokenizer.json"}: another vocabulary than that of {models[0]}')
+  loaded = [hf.load(m) for m in models]
+  for model in loaded:
+    model.config = configs[0]  # what may still differ (how many positions) goes by the first
+  try:
+    hf.save(fusion.fuse(loaded, weights), args.out, models[0], _config_stop_ids(models[0]))
+  except OSError as error:
+    raise BadInput(f'{args.out}: cannot be written ({error.strerror})') from None
+
+
+_SIZES = {
+  'V': 'vocab_size',
+  'D': 'hidden_size',
+  'L': 'num_hidden_layers',
+  'K': 'num_key_value_heads',
+  'G': 'query heads per key-value head',
+  'H': 'head_dim',
+  'F': 'intermediate_size',
+  'tied': 'tie_word_embeddings',
+  'rope_theta': 'rope_theta',
+  'norm_eps': 'rms_norm_eps',
+}
+
+
+def grade(args: argparse.Namespace) -> None:
+  """{"id", "response", "answer" or "tests"} -> {"id", "score", "extracted", "reason"}."""
+  from vibethinker_jax.verify.code import check_tests
+  from vibethinker_jax.verify.grader import Grader
+
+  if args.workers < 1 or not args.deadline > 0:
+    raise BadInput('grade: expected --workers of 1 or more and a --deadline of more than 0 seconds')
+  rows = _rows(args.input, {'id', 'response', 'answer', 'tests'})
+  asked = []
+  for where, row in rows:
+    response = field(row, 'response', str, where)
+    if _one_of(row, ('answer', 'tests'), where) == 'answer':
+      asked.append((response, _answers(row, where), None))
+      continue
+    try:
+      check_tests(row['tests'])
+    except ValueError as error:
+      raise BadInput(f'{where}: {error}') from None
+    asked.append((response, None, row['tests']))
+  with _output(args.output) as out, Grader(args.workers, args.deadline) as grader:
+    for (_, row), verdict in zip(rows, grader.grade(asked)):
+      _write(out, {'id': row['id'], **dataclasses.asdict(verdict)})
+
+
+def report(args: argparse.Namespace) -> None:
+  """Writes DIR/report.html and prints its path."""
+  from vibethinker_jax.evaluate.report import write_report
+
+  try:
+    print(write_report(args.directory))
+  except OSError as error:
+    raise BadInput(f'{args.directory}: {error.strerror or error}') from None
+  except ValueError as error:
+    raise BadInput(str(error)) from None
+
+
+class _Parser(argparse.ArgumentParser):
+  """argparse, whose errors are one line too."""
+
+  def error(self, message: str):
+    raise BadInput(f'{message} (see {self.prog} --help)')
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = _Parser(prog='vibethinker', description=__doc__.split('\n')[0])
+  verbs = parser.add_subparsers(required=True, metavar='VERB')
+
+  def add(function, *files: str) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
+    verb.set_defaults(verb=function)
+    if 'model' in files:
+      verb.add_argument('--model', type=pathlib.Path, required=True, metavar='DIR', help='Hugging Face directory')
+      verb.add_argument('--dtype', choices=_DTYPES, default='float32', help='of weights and layers')
+    if 'rows' in files:
+      verb.add_argument('--in', dest='input', type=pathlib.Path, required=True, metavar='F', help='JSON Lines')
+      verb.add_argument('--out', dest='output', type=pathlib.Path, required=True, metavar='F', help='JSON Lines')
+    return verb
+
+  add(score, 'model', 'rows')
+  verb = add(generate, 'model', 'rows')
+  verb.add_argument('--n', type=int, default=1, help='samples of each row')
+  verb.add_argument('--temperature', type=float, default=1.0, help='0 is greedy')
+  verb.add_argument('--top-p', type=float, default=1.0, help='1 is off')
+  verb.add_argument('--top-k', type=int, default=-1, help='-1 is off')
+  verb.add_argument('--min-p', type=float, default=0.0, help='0 is off')
+  verb.add_argument('--max-tokens', type=int, required=True, metavar='N', help='new tokens of a sample at most')
+  verb.add_argument('--seed', type=int, default=0)
+  verb.add_argument('--rows', type=int, default=64, help='samples decoded at a time')
+  verb = add(fuse)
+  verb.add_argument('--out', type=pathlib.Path, required=True, metavar='DIR')
+  verb.add_argument('--weights', metavar='W,W,...', help='one each, summing to 1 (default: equal ones)')
+  verb.add_argument('models', type=pathlib.Path, nargs='+', metavar='DIR')
+  verb = add(grade, 'rows')
+  verb.add_argument('--workers', type=int, default=2, help='processes of each kind at most')
+  verb.add_argument('--deadline', type=float, default=10.0, help='seconds one response may take')
+  verb = add(report)
+  verb.add_argument('directory', type=pathlib.Path, metavar='DIR', help='workdir of a run')
+  return parser
+
+
+def _rows(path: pathlib.Path, fields: set[str]) -> list[tuple[str, dict]]:
+  """Rows of a file, with ids that differ and no field but `fields`."""
+  rows, seen = list(read_rows(path)), {}
+  for where, row in rows:
+    if unknown := sorted(set(row) - fields):
+      raise BadInput(f'{where}: unknown field "{unknown[0]}" (expected {", ".join(sorted(fields))})')
+    name = field(row, 'id', (str, int), where)
+    if name in seen:
+      raise BadInput(f'{where}: id {name!r} was given in {seen[name]} already, expected ids that differ')
+    seen[name] = where
+  return rows
+
+
+def _one_of(row: dict, names: Sequence[str], where: str) -> str:
+  given = [name for name in names if name in row]
+  if len(given) != 1:
+    wanted = ', '.join(f'"{name}"' for name in names)
+    raise BadInput(f'{where}: expected exactly one of {wanted}, found {len(given)}')
+  return given[0]
+
+
+def _ids(row: dict, where: str, V: int) -> list[int]:
+  ids = field(row, 'tokens', list, where)
+  for i in ids:
+    if type(i) is not int or not 0 <= i < V:
+      raise BadInput(f'{where}: "tokens" must be whole numbers from 0 to {V - 1}, found {json.dumps(i)[:40]}')
+  return ids
+
+
+def _encode(row: dict, name: str, where: str, text, model: pathlib.Path) -> list[int]:
+  """Ids of raw text, nothing added."""
+  content = field(row, name, str, where)
+  _check_text(content, name, where)
+  return _tokenizer_of(text, name, where, model).encode(content, add_special_tokens=False)
+
+
+def _chat(row: dict, where: str, text, model: pathlib.Path) -> list[int]:
+  """Ids of a conversation, up to where the assistant begins to speak."""
+  import jinja2
+
+  messages = field(row, 'messages', list, where)
+  if not messages:
+    raise BadInput(f'{where}: "messages" is empty, expected at least one')
+  for number, message in enumerate(messages, 1):
+    at = f'{where}, message {number}'
+    if not isinstance(message, dict) or set(message) != {'role', 'content'}:
+      raise BadInput(f'{at}: expected {{"role": text, "content": text}}')
+    field(message, 'role', str, at)
+    _check_text(field(message, 'content', str, at), 'content', at)
+  if _tokenizer_of(text, 'messages', where, model).chat_template is None:
+    raise BadInput(f'{where}: "messages" needs a chat template, the tokenizer of {model} has none')
+  try:
+    return text.chat(messages)
+  except jinja2.TemplateError as error:
+    raise BadInput(f'{where}: the chat template refuses the messages ({error})') from None
+
+
+def _check_text(content: str, name: str, where: str) -> None:
+  """JSON can hold half a character (a lone surrogate), which no tokenizer takes."""
+  try:
+    content.encode()
+  except UnicodeEncodeError:
+    raise BadInput(f'{where}: "{name}" is no text (a lone surrogate), expected Unicode') from None
+
+
+def _answers(row: dict, where: str) -> tuple[str, ...]:
+  """The accepted answers as texts."""
+  answer = field(row, 'answer', (str, int, float, list), where)
+  texts = answer if isinstance(answer, list) else [answer]
+  if not texts or any(isinstance(a, bool) or not isinstance(a, str | int | float) for a in texts):
+    raise BadInput(f'{where}: field "answer" must be a text, a number, or a list of at least one of them')
+  return tuple(map(str, texts))
+
+
+def _numbers(text: str) -> list[float]:
+  try:
+    return [float(part) for part in text.split(',')]
+  except ValueError:
+    raise ValueError(f'{text!r} is no list of numbers, expected for example 0.5,0.5') from None
+
+
+def _json(path: pathlib.Path) -> dict | None:
+  """The object of a model's JSON file, None where there is no file."""
+  if not path.exists():
+    return None
+  try:
+    value = json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise BadInput(f'{path}: cannot be read as JSON ({error})') from None
+  if not isinstance(value, dict):
+    raise BadInput(f'{path}: expected a JSON object, found {type(value).__name__}')
+  return value
+
+
+def _model(directory: pathlib.Path, dtype: str):
+  """The model of a directory, with weights and layers in `dtype`."""
+  from vibethinker_jax.model import hf
+
+  model = hf.load(directory, dtype)
+  model.config = dataclasses.replace(model.config, dtype=dtype)
+  return model
+
+
+def _text(directory: pathlib.Path):
+  """The tokenizer of a model directory, None where it has none. Not every one needs to know ChatML here."""
+  if not (directory / 'tokenizer.json').exists():
+    return None
+  from transformers import PreTrainedTokenizerFast
+
+  from vibethinker_jax.data.text import Text
+
+  try:
+    return Text(PreTrainedTokenizerFast.from_pretrained(str(directory)))  # not AutoTokenizer: see data/text.py
+  except Exception as error:  # the tokenizers library raises bare Exception for a broken file
+    raise BadInput(f'{directory / "tokenizer.json"}: not a tokenizer ({error})') from None
+
+
+def _tokenizer_of(text, name: str, where: str, model: pathlib.Path):
+  if text is None:
+    raise BadInput(f'{where}: "{name}" needs a tokenizer, {model / "tokenizer.json"} does not exist')
+  return text.tokenizer
+
+
+def _config_stop_ids(directory: pathlib.Path) -> tuple[int, ...]:
+  """eos_token_id of generation_config.json, or else of config.json."""
+  for name in ('generation_config.json', 'config.json'):
+    ids = (_json(directory / name) or {}).get('eos_token_id')
+    if ids is not None:
+      ids = ids if isinstance(ids, list) else [ids]
+      if any(type(i) is not int for i in ids):
+        raise BadInput(f'{directory / name}: eos_token_id is {ids}, expected whole numbers')
+      return tuple(ids)
+  return ()
+
+
+def _stop_ids(directory: pathlib.Path, text) -> set[int]:
+  """What ends a response: what the model's files say, and what its tokenizer says."""
+  ids = set(_config_stop_ids(directory))
+  if text is not None:
+    ids |= set(text.stop_ids) - {text.tokenizer.unk_token_id}  # which an unknown <|im_end|> would become
+  return ids
+
+
+def _vocabulary(directory: pathlib.Path) -> dict | None:
+  """Every token of tokenizer.json and its id, None where there is no such file."""
+  path = directory / 'tokenizer.json'
+  raw = _json(path)
+  if raw is None:
+    return None
+  try:
+    vocabulary = raw['model']['vocab']
+    if isinstance(vocabulary, list):
+      vocabulary = {token: i for i, (token, _) in enumerate(vocabulary)}
+    return {**vocabulary, **{token['content']: token['id'] for token in raw['added_tokens'] or ()}}
+  except (KeyError, TypeError, ValueError):
+    raise BadInput(f'{path}: not a tokenizer (expected "model" with "vocab", and "added_tokens")') from None
+
+
+def _score(model, sequences: list[list[int]], directory: pathlib.Path) -> list[list[float]]:
+  """ln p of every token but the first of each sequence, under a model read from `directory`."""
+  import jax
+  import numpy as np
+  from tqdm import tqdm
+
+  from vibethinker_jax.engine.engine import bucket
+
+  logps = jax.jit(lambda m, tokens, *at: m.token_logps(m(tokens[:, :-1], *at), tokens[:, 1:])[0])
+  by_length: dict[int, list[int]] = {}
+  for i, ids in enumerate(sequences):
+    if len(ids) > 1:
+      by_length.setdefault(bucket(len(ids) - 1), []).append(i)
+  out: list[list[float]] = [[] for _ in sequences]
+  with tqdm(total=len(sequences), desc='score', unit='row', dynamic_ncols=True) as bar:
+    bar.update(sum(len(ids) == 1 for ids in sequences))
+    for T, members in sorted(by_length.items()):
+      B = min(max(1, _SCORE_TOKENS // T), bucket(len(members), powers=True))
+      model.config = dataclasses.replace(model.config, logit_chunk=max(1, _SCORE_LOGITS // B))
+      positions = np.broadcast_to(np.arange(T, dtype=np.int32), (B, T))
+      for begin in range(0, len(members), B):
+        batch = members[begin : begin + B]
+        tokens, segments = np.zeros((B, T + 1), np.int32), np.zeros((B, T), np.int32)
+        for row, i in enumerate(batch):
+          tokens[row, : len(sequences[i])] = sequences[i]
+          segments[row, : len(sequences[i])] = 1
+        values = np.asarray(logps(model, tokens, positions, segments))
+        for row, i in enumerate(batch):
+          own = values[row, : len(sequences[i]) - 1]
+          if not np.isfinite(own).all():
+            raise BadInput(f'{directory}: log-probabilities are not finite, the weights are broken')
+          out[i] = own.tolist()
+        bar.update(len(batch))
+  return out
+
+
+@contextlib.contextmanager
+def _output(path: pathlib.Path) -> Iterator:
+  """A text file that appears under `path` when the block ends well, and not at all when it does not."""
+  if path.is_dir():
+    raise BadInput(f'{path}: is a directory, expected a file to write')
+  scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = scratch.open('x', encoding='utf-8')
+  except OSError as error:
+    raise BadInput(f'{path}: cannot be written ({error.strerror})') from None
+  try:
+    with file:
+      yield file
+    scratch.replace(path)
+  finally:
+    scratch.unlink(missing_ok=True)
+
+
+def _write(out, row: dict) -> None:
+  out.write(json.dumps(row) + '\n')
+
+
+if __name__ == '__main__':
+  run()

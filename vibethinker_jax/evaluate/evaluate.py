@@ -1,0 +1,69 @@
+"""Pass@1, Pass@K and their intervals of a model on sets of problems."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from vibethinker_jax import rollout
+from vibethinker_jax.data.problem import Problem
+from vibethinker_jax.data.text import Text
+from vibethinker_jax.engine.engine import Engine
+from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.rollout import Rollout
+from vibethinker_jax.spectrum.passk import bootstrap_ci, pass_at_k
+from vibethinker_jax.verify.grader import Grader
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+  """How a model is asked: n samples a problem, Pass@k from them."""
+
+  samples: int
+  k: int
+  max_tokens: int
+  temperature: float = 1.0
+  top_p: float = 1.0
+  top_k: int = -1
+
+
+def evaluate(
+  e: Evaluate,
+  engine: Engine,
+  model: Qwen2,
+  text: Text,
+  problems: Sequence[Problem],
+  grader: Grader,
+  seed: int,
+  what: str,
+) -> Rollout:
+  """Every problem sampled and judged; the problem's place in the list names its random stream."""
+  sampling = Sampling(e.temperature, e.top_k, e.top_p)
+  prompts, completions = rollout.sample(
+    engine, model, text, problems, e.samples, sampling, e.max_tokens, seed, range(len(problems)), what
+  )
+  return Rollout(problems, prompts, completions, *rollout.judge(text, problems, completions, grader))
+
+
+def scores(correct: np.ndarray, k: int) -> dict:
+  """Pass@1 and Pass@k of verdicts [P,N] with 95% intervals over problems, in the form of summary.json."""
+  P, N = correct.shape
+  one, many = correct.mean(1), pass_at_k(N, correct.sum(1), k)
+  return {
+    'n_problems': P,
+    'n_samples': N,
+    'pass@1': float(one.mean()),
+    'pass@1_ci': list(bootstrap_ci(one)),
+    f'pass@{k}': float(many.mean()),
+    f'pass@{k}_ci': list(bootstrap_ci(many)),
+  }
+
+
+def table(verdicts: Mapping[str, np.ndarray], k: int, pooled: Sequence[str]) -> dict:
+  """scores() of every domain, and of the domains `pooled` together as 'math' where there are several."""
+  out = {domain: scores(correct, k) for domain, correct in verdicts.items()}
+  together = [verdicts[domain] for domain in pooled if domain in verdicts]
+  if len(together) > 1:
+    out['math'] = scores(np.concatenate(together), k)
+  return out

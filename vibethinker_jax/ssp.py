@@ -1,0 +1,444 @@
+"""The Spectrum-to-Signal pipeline, stage by stage: each stage reads files of the workdir and leaves files in it.
+
+  sft      domain experts' training, a checkpoint every k steps     -> sft/<run>/<step>/
+  probe    Pass@K of every checkpoint on the probing halves         -> probe/<run>/<step>.json, experts.json
+  fuse     weighted mean of the selected checkpoints                -> fused/
+  rl       MGPO, stage after stage                                  -> rl/<stage>/<step>/, final/
+  evaluate all models on the test sets                              -> evaluate/<model>.json, summary.json, report.html
+
+Run again on the same workdir it goes on where it stopped, and ends with the same bits as a run never stopped.
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import platform
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from vibethinker_jax.data.domains import Data, Sets, load_sets, solved
+from vibethinker_jax.data.text import load_text
+from vibethinker_jax.engine.engine import Engine
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.evaluate.evaluate import Evaluate, evaluate, table
+from vibethinker_jax.evaluate.report import write_report
+from vibethinker_jax.model import hf
+from vibethinker_jax.model.mesh import MeshShape, decode_mesh, make_mesh, place
+from vibethinker_jax.model.qwen2 import Config, Qwen2
+from vibethinker_jax.rollout import Rollout
+from vibethinker_jax.settings import freeze
+from vibethinker_jax.spectrum.fusion import check_weights, fuse
+from vibethinker_jax.spectrum.passk import mean_pass_at_k
+from vibethinker_jax.spectrum.select import select
+from vibethinker_jax.train import rl, sft
+from vibethinker_jax.train.journal import Journal, write_json, write_text
+from vibethinker_jax.train.optim import optimizer
+from vibethinker_jax.train.state import Checkpoints, start
+from vibethinker_jax.verify.grader import Grader
+
+STAGES = ('sft', 'probe', 'fuse', 'rl', 'evaluate')
+TINY_BASE = pathlib.Path(__file__).parent / 'tiny_base'
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """The base model: a Hugging Face directory ('' is the shipped tiny base), or random weights of `random` sizes."""
+
+  path: str = ''
+  random: dict | None = None
+  tokenizer: str = ''  # '' is the model directory's
+  system: str | None = None  # system prompt; None is the chat template's own
+  rope_theta: float | None = None  # None keeps the base's own; longer contexts want more
+  positions: int | None = None
+  param_dtype: str = 'float32'  # master weights
+  dtype: str = 'float32'  # what layers compute in
+  remat: str = 'none'
+  unroll: int = 1
+  logit_chunk: int = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """The engine: samples decoded at a time, and tokens between two looks by the host."""
+
+  rows: int
+  block: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Fusion:
+  """One weight for each of data.domains, in their order; () is 1/N."""
+
+  weights: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """What a device costs."""
+
+  price_per_hour: float
+  devices: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """A whole run."""
+
+  name: str
+  seed: int
+  start: Start
+  mesh: MeshShape
+  data: Data
+  experts: str  # 'one_run': one SFT run, a selection per domain (the report); 'per_domain': one run per domain
+  sft: sft.SFT
+  probe: Evaluate
+  fusion: Fusion
+  mgpo: rl.MGPO
+  rl: rl.RL
+  engine: Rows
+  evaluate: Evaluate
+  cost: Cost
+
+
+class Pipeline:
+  """A run in a workdir. Each stage is a method that does what is not yet done; `run` calls them in order."""
+
+  def __init__(self, settings: Settings, workdir: pathlib.Path):
+    self.s, self.workdir = settings, pathlib.Path(workdir)
+    _check(settings)
+    self.mesh = make_mesh(settings.mesh)
+    self.text = load_text(settings.start.tokenizer or settings.start.path or TINY_BASE, settings.start.system)
+    self.sets: Sets = load_sets(settings.data, settings.seed)
+    self.workdir.mkdir(parents=True, exist_ok=True)
+    _claim(self.workdir / 'config.json', settings)
+    self.journal = Journal(self.workdir / 'metrics.jsonl')
+
+  def run(self, stages: tuple[str, ...] = STAGES) -> dict:
+    """Carry out `stages`; the summary (as summary.json holds it) where the last one is among them, else {}."""
+    with Grader() as self.grader, jax.set_mesh(self.mesh) if self.mesh.size > 1 else contextlib.nullcontext():
+      base = self.base()
+      spread = decode_mesh(self.mesh) if self.mesh.size > 1 else None
+      rows = self.s.engine
+      self.engine = Engine(base.config, self.text.stop_ids, rows.rows, rows.block, mesh=spread)
+      todo = {
+        'sft': lambda: self.sft(base),
+        'probe': lambda: self.probe(base),
+        'fuse': lambda: self.fuse(base),
+        'rl': self.rl,
+        'evaluate': lambda: self.evaluate(base),
+      }
+      for stage in STAGES:
+        if stage in stages:
+          with self._timed(stage):
+            todo[stage]()
+    return _read(self.workdir / 'summary.json') if 'evaluate' in stages else {}
+
+  def base(self) -> Qwen2:
+    """The model the run starts from."""
+    start, sizes = self.s.start, self.s.start.random
+    if sizes is None:
+      return self._load(start.path or TINY_BASE)
+    model = jax.jit(lambda key: Qwen2(freeze(Config, sizes, 'config.start.random'), key))(jax.random.key(self.s.seed))
+    return self._ready(model)
+
+  def sft(self, base: Qwen2) -> None:
+    """Train the experts' runs, keeping a checkpoint every k steps."""
+    for name, domains in self._runs().items():
+      rows = [row for domain in domains for row in solved(self.sets.train[domain])]
+      _, checkpoints = sft.run(
+        self.s.sft,
+        f'sft/{name}',
+        base,
+        rows,
+        self.text,
+        self.workdir / 'sft' / name,
+        self.journal,
+        self.s.seed,
+      )
+      checkpoints.close()
+
+  def probe(self, base: Qwen2) -> None:
+    """Pass@K of every checkpoint on half A, the expert of each domain by argmax, and its Pass@K on half B."""
+    k, experts = self.s.probe.k, {}
+    for name, domains in self._runs().items():
+      domains = [domain for domain in domains if domain in self.s.data.domains]
+      curves = {
+        step: self._probe(base, name, step, 'a', {d: self.sets.probe_a[d] for d in domains})
+        for step in self._steps(name)
+      }
+      chosen = select({step: {d: mean_pass_at_k(v, k) for d, v in row.items()} for step, row in curves.items()})
+      held = {
+        step: self._probe(base, name, step, 'b', {d: self.sets.probe_b[d] for d in domains if chosen[d] == step})
+        for step in sorted(set(chosen.values()))
+      }
+      for domain in domains:
+        experts[domain] = {
+          'run': name,
+          'steps': list(curves),
+          'pass_at_k': [mean_pass_at_k(row[domain], k) for row in curves.values()],
+          'k': k,
+          'selected_step': chosen[domain],
+          'held_out': mean_pass_at_k(held[chosen[domain]][domain], k),
+        }
+        tqdm.write(
+          f'expert for {domain}: step {chosen[domain]}, Pass@{k} {max(experts[domain]["pass_at_k"]):.3f} where chosen, '
+          f'{experts[domain]["held_out"]:.3f} held out'
+        )
+    write_json(self.workdir / 'experts.json', {d: experts[d] for d in self.s.data.domains})
+
+  def fuse(self, base: Qwen2) -> None:
+    """The weighted mean of the selected checkpoints, as a Hugging Face directory."""
+    if not (self.workdir / 'fused').exists():
+      self._save(self._fused(base), self.workdir / 'fused')
+
+  def rl(self) -> None:
+    """MGPO through its stages, from the fused model to final/."""
+    model = self._load(self.workdir / 'fused')
+    s = self.s
+    trainer = rl.Trainer(s.rl, s.mgpo, self.text, self.engine, self.grader, self.journal, s.seed)
+    for number, stage in enumerate(s.rl.stages):
+      problems = [problem for domain in stage.domains for problem in self.sets.train[domain]]
+      model = trainer.run(number, model, problems, self.workdir / 'rl' / stage.name).model
+    if not (self.workdir / 'final').exists():
+      self._save(model, self.workdir / 'final')
+
+  def evaluate(self, base: Qwen2) -> None:
+    """Every model of the run on the test sets; summary.json and report.html."""
+    experts = _read(self.workdir / 'experts.json')
+    named = {
+      'base': lambda: base,
+      'last': lambda: self._mean(base, [(run, self._steps(run)[-1]) for run in self._runs()]),
+      'uniform': lambda: self._mean(base, self._spaced()),
+    }
+    for domain, expert in experts.items():
+      named[f'expert_{domain}'] = lambda e=expert: self._mean(base, [(e['run'], e['selected_step'])])
+    named['fused'] = lambda: self._load(self.workdir / 'fused')
+    named['rl'] = lambda: self._load(self.workdir / 'final')
+    # a checkpoint chosen for several domains is one model: it is evaluated once
+    same = {}
+    for domain, expert in experts.items():
+      same[f'expert_{domain}'] = (expert['run'], expert['selected_step'])
+    if len(self._runs()) == 1:
+      same['last'] = next((run, self._steps(run)[-1]) for run in self._runs())
+    done: dict = {}
+    for name, load in named.items():
+      key = same.get(name, name)
+      if key not in done:
+        done[key] = self._evaluate(name, load)
+    models = {name: done[same.get(name, name)] for name in named}
+    self._summarise(models, experts)
+    print(f'report: {write_report(self.workdir)}')
+
+  # ---- models -------------------------------------------------------------------------------------------------------
+
+  def _load(self, directory: pathlib.Path) -> Qwen2:
+    return self._ready(hf.load(directory, self.s.start.param_dtype))
+
+  def _ready(self, model: Qwen2) -> Qwen2:
+    """The model with the run's way of computing, on the run's mesh."""
+    s, c = self.s.start, model.config
+    model.config = dataclasses.replace(
+      c,
+      rope_theta=c.rope_theta if s.rope_theta is None else s.rope_theta,
+      positions=c.positions if s.positions is None else s.positions,
+      dtype=s.dtype,
+      remat=s.remat,
+      unroll=s.unroll,
+      logit_chunk=s.logit_chunk,
+    )
+    model = jax.tree.map(lambda x: x.astype(s.param_dtype), model)
+    return place(model, self.mesh) if self.mesh.size > 1 else model
+
+  def _save(self, model: Qwen2, directory: pathlib.Path) -> None:
+    source = self.s.start.tokenizer or self.s.start.path or TINY_BASE
+    hf.save(model, directory, source, self.text.stop_ids)
+
+  def _runs(self) -> dict[str, tuple[str, ...]]:
+    """SFT runs and the domains each trains on; domains without an expert go along with every run."""
+    d = self.s.data
+    if self.s.experts == 'one_run':
+      return {'all': (*d.domains, *d.others)}
+    return {domain: (domain, *d.others) for domain in d.domains}
+
+  def _steps(self, run: str) -> list[int]:
+    """Steps at which the run is to have checkpoints."""
+    steps, every = self.s.sft.steps, self.s.sft.save_every
+    return sorted({*range(every, steps + 1, every), steps})
+
+  def _spaced(self) -> list[tuple[str, int]]:
+    """As many equally spaced checkpoints as there are experts, of every run."""
+    n = len(self.s.data.domains)
+    out = []
+    for run in self._runs():
+      steps = self._steps(run)
+      out += [(run, steps[round((i + 1) * len(steps) / n) - 1]) for i in range(n)]
+    return out
+
+  def _mean(self, base: Qwen2, chosen: list[tuple[str, int]]) -> Qwen2:
+    """The plain mean of checkpoints (run, step)."""
+    return self._weighted(base, chosen, [1 / len(chosen)] * len(chosen))
+
+  def _fused(self, base: Qwen2) -> Qwen2:
+    experts = _read(self.workdir / 'experts.json')
+    weights = self.s.fusion.weights or [1 / len(experts)] * len(experts)
+    return self._weighted(base, [(e['run'], e['selected_step']) for e in experts.values()], weights)
+
+  def _weighted(self, base: Qwen2, chosen, weights) -> Qwen2:
+    like = start(base, optimizer(self.s.sft.optim, self.s.sft.steps))
+    models = []
+    for run, step in chosen:
+      checkpoints = Checkpoints(self.workdir / 'sft' / run)
+      models.append(checkpoints.model(like, step))
+      checkpoints.close()
+    return fuse(models, weights)
+
+  # ---- judging ------------------------------------------------------------------------------------------------------
+
+  def _decoding(self, model: Qwen2) -> Qwen2:
+    return model if self.mesh.size == 1 else place(model, decode_mesh(self.mesh))
+
+  def _ask(self, e: Evaluate, model: Qwen2, sets: dict, what: str) -> dict[str, Rollout]:
+    """All domains in one go of the engine, taken apart again by domain."""
+    problems = [problem for domain in sets for problem in sets[domain]]
+    whole = evaluate(e, self.engine, self._decoding(model), self.text, problems, self.grader, self.s.seed + 1000, what)
+    out, first = {}, 0
+    for domain, own in sets.items():
+      part = slice(first, first + len(own))
+      out[domain] = Rollout(*(getattr(whole, f.name)[part] for f in dataclasses.fields(Rollout)))
+      first += len(own)
+    return out
+
+  def _probe(self, base: Qwen2, run: str, step: int, half: str, sets: dict) -> dict[str, np.ndarray]:
+    path = self.workdir / 'probe' / run / f'{step}-{half}.json'
+    if not path.exists():
+      asked = self._ask(self.s.probe, self._mean(base, [(run, step)]), sets, f'probe {run} {step}{half}')
+      _write_asked(path, asked)
+    return {d: np.array(v, bool) for d, v in _read(path)['correct'].items()}
+
+  def _evaluate(self, name: str, load: Callable[[], Qwen2]) -> dict:
+    path = self.workdir / 'evaluate' / f'{name}.json'
+    if not path.exists():
+      _write_asked(path, self._ask(self.s.evaluate, load(), self.sets.test, f'evaluate {name}'))
+    return _read(path)
+
+  def _summarise(self, models: dict, experts: dict) -> None:
+    s = self.s
+    rl_tokens = {
+      stage.name: sum(row['tokens'] for row in self.journal.rows(f'rl/{stage.name}')) for stage in s.rl.stages
+    }
+    asked = lambda folder: sum(_read(p)['tokens'] for p in sorted((self.workdir / folder).rglob('*.json')))
+    seconds = _read(self.workdir / 'seconds.json')
+    hours = sum(seconds.values()) / 3600 * s.cost.devices
+    device = jax.devices()[0]
+    verdicts = lambda model: {d: np.array(v, bool) for d, v in model['correct'].items()}
+    summary = {
+      'models': {name: table(verdicts(m), s.evaluate.k, s.data.domains) for name, m in models.items()},
+      'experts': experts,
+      'mgpo': {
+        'lambda': s.mgpo.lam,
+        'p0': s.mgpo.p0,
+        'stages': [{**dataclasses.asdict(stage), 'tokens': rl_tokens[stage.name]} for stage in s.rl.stages],
+      },
+      'seconds': seconds,
+      'tokens': {
+        'sft': len(self._runs()) * s.sft.steps * s.sft.accumulation * s.sft.rows * s.sft.length,
+        'probe': asked('probe'),
+        'rl': sum(rl_tokens.values()),
+        'evaluate': asked('evaluate'),
+      },
+      'cost': {
+        'device_hours': hours,
+        'price_per_hour': s.cost.price_per_hour,
+        'dollars': hours * s.cost.price_per_hour,
+      },
+      'device': {'platform': device.platform, 'kind': device.device_kind, 'count': jax.device_count()},
+      'versions': {'python': platform.python_version(), 'jax': jax.__version__},
+    }
+    write_json(self.workdir / 'summary.json', summary)
+    shown = [
+      row for name in ('base', 'fused', 'rl') for row in _read(self.workdir / 'evaluate' / f'{name}.json')['samples']
+    ]
+    names = iter(
+      name for name in ('base', 'fused', 'rl') for _ in _read(self.workdir / 'evaluate' / f'{name}.json')['samples']
+    )
+    write_text(
+      self.workdir / 'samples.jsonl',
+      ''.join(json.dumps({'model': next(names), **row}) + '\n' for row in shown),
+    )
+
+  @contextlib.contextmanager
+  def _timed(self, stage: str):
+    """Adds the seconds spent to seconds.json, over restarts."""
+    path, clock = self.workdir / 'seconds.json', time.perf_counter()
+    try:
+      yield
+    finally:
+      seconds = _read(path) if path.exists() else {}
+      write_json(path, {**seconds, stage: seconds.get(stage, 0.0) + time.perf_counter() - clock})
+
+
+def _check(s: Settings) -> None:
+  domains = (*s.data.domains, *s.data.others)
+  if s.experts not in ('one_run', 'per_domain'):
+    raise BadInput(f"config.experts is {s.experts!r}, expected 'one_run' or 'per_domain'")
+  if s.fusion.weights:
+    try:
+      check_weights(s.fusion.weights, len(s.data.domains))
+    except ValueError as error:
+      raise BadInput(f'config.fusion.weights: {error}') from None
+  for stage in s.rl.stages:
+    for domain in stage.domains:
+      if domain not in domains:
+        raise BadInput(f'config.rl stage {stage.name!r}: unknown domain {domain!r}, expected one of {domains}')
+
+
+def _claim(path: pathlib.Path, settings: Settings) -> None:
+  """The workdir is this config's from now on. Raises BadInput where it is another's."""
+  mine = json.loads(json.dumps(dataclasses.asdict(settings)))
+  if path.exists():
+    theirs = _read(path)
+    differing = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
+    if differing:
+      raise BadInput(
+        f'{path}: the workdir holds a run with another config ({", ".join(differing)} differ); use a new one'
+      )
+  else:
+    write_json(path, mine)
+
+
+def _read(path: pathlib.Path) -> dict:
+  if not path.exists():
+    raise BadInput(f'{path}: not found; the stage that writes it has not run in this workdir')
+  return json.loads(path.read_text())
+
+
+def _write_asked(path: pathlib.Path, asked: dict[str, Rollout]) -> None:
+  """Verdicts of every sample, and the first sample of each problem in full."""
+  samples = [
+    {
+      'domain': domain,
+      'id': problem.id,
+      'prompt': problem.prompt,
+      'response': rolled.responses[i][0],
+      'answer': problem.answer if problem.tests is None else 'tests',
+      'score': rolled.verdicts[i][0].score,
+      'extracted': rolled.verdicts[i][0].extracted,
+      'reason': rolled.verdicts[i][0].reason,
+    }
+    for domain, rolled in asked.items()
+    for i, problem in enumerate(rolled.problems)
+  ]
+  write_json(
+    path,
+    {
+      'correct': {domain: rolled.correct.astype(int).tolist() for domain, rolled in asked.items()},
+      'tokens': int(sum(rolled.lengths.sum() for rolled in asked.values())),
+      'truncated': float(np.mean([rolled.truncated.mean() for rolled in asked.values()])),
+      'samples': samples,
+    },
+  )
