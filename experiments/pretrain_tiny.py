@@ -64,7 +64,9 @@ def main(argv) -> None:
   size = freeze(Config, config.model, 'config.model')
   make_tokenizer(workdir / 'tokenizer', size.V, config.corpus.tokenizer_lines, config.seed)
   text = load_text(workdir / 'tokenizer')
-  corpus = synthetic.corpus(config.corpus.n, config.seed, config.corpus.path_weights.to_dict(), config.corpus.slip_rate)
+  corpus = synthetic.corpus(
+    config.corpus.n, config.seed, config.corpus.path_weights.to_dict(), config.corpus.slip_rate, config.corpus.practice
+  )
   rows = [(problem, problem.solutions[0]) for problem in corpus]
   model = jax.jit(lambda key: Qwen2(size, key))(jax.random.key(config.seed))
   settings = freeze(sft.SFT, config.sft, 'config.sft')

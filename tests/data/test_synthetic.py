@@ -16,7 +16,7 @@ ALIKE = dict.fromkeys(PATHS, 1.0)
 @pytest.fixture(scope='module')
 def world():
   """{(domain, split): problems}: 80 of each but 2,000 to train on."""
-  return {(d, s): synthetic.problems(d, s, 2000 if s == 'train' else 80, seed=1) for d in DOMAINS for s in SPLITS}
+  return {(d, s): synthetic.problems(d, s, 1000 if s == 'train' else 64, seed=1) for d in DOMAINS for s in SPLITS}
 
 
 @pytest.fixture(scope='module')

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from vibethinker_jax.evaluate import report
+from vibethinker_jax.evaluate import plots, report
 
 MATH = ('algebra', 'geometry', 'calculus', 'statistics')
 SECTIONS = (
@@ -279,7 +279,7 @@ def test_stages_follow_each_other_on_one_axis(restarts):
   rows = [{'stage': 'rl/a', 'step': s, 'reward': s} for s in (1, 2, 3)]
   rows += [{'stage': 'rl/b', 'step': s if restarts else s + 3, 'reward': s} for s in (1, 2)]
   rows += [{'stage': 'rl/a', 'step': 3, 'reward': 30}, {'stage': 'sft', 'step': 9}, {'stage': 'rl/a'}]
-  track = report._track(rows, 'rl')
+  track = plots.tracks_of(rows, 'rl')
   assert [(name, x.tolist()) for name, x, _ in track] == [('a', [1, 2, 3]), ('b', [4, 5])]
   assert [row['reward'] for row in track[0][2]] == [1, 2, 30]
 
@@ -396,8 +396,8 @@ def test_errors_name_what_is_wrong(tmp_path):
 
 
 def test_main_figure_has_a_panel_for_mathematics_and_one_for_code(parts):
-  figure = report.main_figure(parts[0])
+  figure = plots.main_figure(parts[0])
   assert [ax.get_xlabel().split(', ')[1].split(' (')[0] for ax in figure.axes] == ['math', 'code']
   assert [label.get_text() for label in figure.axes[0].get_yticklabels()][-2:] == ['fused', 'fused + RL']
   with pytest.raises(ValueError, match='no model'):
-    report.main_figure({})
+    plots.main_figure({})

@@ -168,12 +168,12 @@ def _choice(rng, options):
 
 def _term(rng, level):
   """A number to add: one digit (or little more) at level 1, two at level 5."""
-  return _between(rng, *((1, 12), (5, 20), (10, 40), (15, 45), (25, 60))[level - 1])
+  return _between(rng, *((1, 9), (1, 15), (3, 20), (5, 30), (10, 45))[level - 1])
 
 
 def _factor(rng, level):
   """A one-digit number to multiply by."""
-  return _between(rng, *((2, 6), (2, 9), (3, 9), (4, 9), (6, 9))[level - 1])
+  return _between(rng, *((2, 4), (2, 5), (2, 6), (3, 8), (4, 9))[level - 1])
 
 
 def _two_part(number):
@@ -234,7 +234,7 @@ EVALUATE = Family(
 
 SEQUENCE = Family(
   name='sequence',
-  draw=lambda rng, level: (_term(rng, level), _factor(rng, level), _between(rng, 2 + level, 4 + 7 * level)),
+  draw=lambda rng, level: (_term(rng, level), _factor(rng, level), _between(rng, 2 + level, 10 + 2 * level)),
   prompts=lambda start, step, n: (
     f'A sequence starts {start}, {start + step}, {start + 2 * step}. Find term {n}.',
     f'The first term is {start} and each step adds {step}. Find term {n}.',
@@ -249,7 +249,7 @@ SEQUENCE = Family(
 
 
 def _draw_two(rng, level):
-  limit = (20, 30, 45, 70, 99)[level - 1]
+  limit = (18, 24, 30, 38, 48)[level - 1]
   small, gap = _between(rng, 1, limit - 1), _between(rng, 1, limit // 2)
   return 2 * small + gap, gap, _choice(rng, 'xy')
 
@@ -407,7 +407,7 @@ def _differentiate(pen, a, b, k):
 
 DERIVATIVE = Family(
   name='derivative',
-  draw=lambda rng, level: (_between(rng, 2, 4 + 4 * level), _term(rng, level), _factor(rng, level)),
+  draw=lambda rng, level: (_between(rng, 2, 4 + 2 * level), _term(rng, level), _factor(rng, level)),
   prompts=lambda a, b, k: (
     f"Let f(x) = {a}x^2 + {b}x. Find f'({k}).",
     f'Find the slope of {a}x^2 + {b}x at x = {k}.',
@@ -455,7 +455,7 @@ INTEGRAL = Family(
 
 def _draw_peak(rng, level):
   root = _between(rng, *((1, 8), (1, 9), (2, 9), (4, 10), (5, 10))[level - 1])
-  return 2 * root, _between(rng, 1, 99 if level < 3 else 250)
+  return 2 * root, _between(rng, 1, 20 + 20 * level)
 
 
 def _climb(pen, b, c):
@@ -483,7 +483,7 @@ SLOPE = Family(
   draw=lambda rng, level: (
     _factor(rng, level),
     _term(rng, level),
-    *((start := _between(rng, 1, 8 * level)), start + _between(rng, 1, 5 * level)),
+    *((start := _between(rng, 1, 5 * level)), start + _between(rng, 1, 4 * level)),
   ),
   prompts=lambda a, b, p, q: (
     f'Find the mean slope of {a}x^2 + {b}x from {p} to {q}.',
@@ -900,8 +900,26 @@ def problems(domain: str, split: str, n: int, seed: int, paths: tuple[str, ...] 
   return drawn
 
 
+def _practice(rng):
+  """Lines of arithmetic with nothing to solve, in one go or by place value."""
+  pen = Pen(_choice(rng, ('steps', 'split')), None)
+  pen.text = 'Practice:'
+  for _ in range(6):
+    a, b, small = _between(rng, 1, 99), _between(rng, 1, 49), _between(rng, 2, 9)
+    _choice(
+      rng,
+      (
+        lambda a=a, b=b: pen.add(a, b),
+        lambda a=a, b=b: pen.sub(a + b, b),
+        lambda b=b, small=small: pen.mul(small, b),
+        lambda b=b, small=small: pen.div(small * b, small),
+      ),
+    )()
+  return pen
+
+
 def corpus(
-  n: int, seed: int, path_weights: dict[str, float], slip_rate: float, split: str = 'train'
+  n: int, seed: int, path_weights: dict[str, float], slip_rate: float, practice: float = 0.0, split: str = 'train'
 ) -> Iterator[Problem]:
   """The base model's text: `n` problems over all domains, each with one solution, some of them wrong.
 
@@ -912,6 +930,7 @@ def corpus(
     seed: of everything; item i depends on (seed, i) alone.
     path_weights: weight of each path; a family draws one of its own in proportion. Paths not named weigh 0.
     slip_rate: share of solutions with one wrong operation, whose error runs on to the answer.
+    practice: share of items that are plain lines of arithmetic, right ones, in place of a problem.
     split: the split of the instances.
 
   Raises:
@@ -921,6 +940,11 @@ def corpus(
   _check(path_weights, PATHS, 'path')
   for i in range(n):
     rng = random.Random(f'{seed}/corpus/{split}/{i}')
+    if rng.random() < practice:
+      pen = _practice(rng)
+      solution = Solution(pen.text, 'practice', tuple(pen.spans))
+      yield Problem(id=f'practice/{i}', domain='practice', prompt='Practice.', solutions=(solution,))
+      continue
     domain = _choice(rng, DOMAINS)
     family, level = _choice(rng, FAMILIES[domain]), _choice(rng, LEVELS)
     numbers = _draw(rng, family, level, split)

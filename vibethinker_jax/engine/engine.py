@@ -70,7 +70,8 @@ class Engine:
   """Samples from any model of one config. It owns no weights: the policy is an argument of `generate`.
 
   rows: samples decoded at a time. block: most tokens drawn between two looks by the host. prefill: prompts
-  prefilled at a time. max_length: prompt and response together. With a mesh (mesh.decode_mesh) the rows are spread over its data axis.
+  prefilled at a time. max_length: prompt and response together. With a mesh (mesh.decode_mesh) the rows are spread over
+  its data axis.
   """
 
   def __init__(
@@ -312,7 +313,10 @@ def thin_rows(state: Rows, cache: Cache, order: np.ndarray) -> tuple[Rows, Cache
 
 @jax.jit
 def prefill(model: Qwen2, prompts, lengths):
-  """Keys and values of prompts [P,T] (Qwen2.prefill), and the logits [P,V] after the last of each one's `lengths` [P]."""
+  """Keys and values of prompts [P,T] (Qwen2.prefill), and the logits [P,V] after each one's last token.
+
+  `lengths` int32 [P] are the prompts' own.
+  """
   hidden, kept = model.prefill(prompts)
   last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
   return kept, model.logits(last)[:, 0]

@@ -5,67 +5,43 @@ may be missing: a run that stopped early, or ran some stages only, still gets a 
 """
 
 import html
-import io
 import json
 import math
 import os
 import pathlib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-_DOMAINS = ('algebra', 'geometry', 'calculus', 'statistics', 'math', 'code', 'all')
-_MODELS = {'base': 0, 'last': 1, 'uniform': 2, 'fused': 4, 'rl': 5}  # the order of the road; experts are 3
-_BLUE, _ORANGE, _RED, _GREY = '#2457c5', '#d9730d', '#b3263e', '#8a919c'
-_STYLE = {
-  'font.family': 'DejaVu Sans',
-  'axes.spines.top': False,
-  'axes.spines.right': False,
-  'axes.edgecolor': '#9aa1ad',
-  'axes.grid': True,
-  'axes.axisbelow': True,
-  'grid.color': '#e6e9ee',
-  'legend.frameon': False,
-  'legend.fontsize': 9,
-}
-_SFT_PANELS = (  # title, y label, keys of the metrics
-  ('SFT loss', 'cross-entropy (nats per token)', ['loss']),
-  ('SFT gradient norm', 'gradient norm', ['grad_norm']),
-  ('SFT learning rate', 'learning rate', ['learning_rate']),
+from vibethinker_jax.evaluate.plots import (
+  MODELS,
+  RL_PANELS,
+  SFT_PANELS,
+  SMOOTH_FROM,
+  STYLE,
+  WINDOW,
+  Score,
+  before_after_figure,
+  curves,
+  expert_figure,
+  expert_scores,
+  fusion_figure,
+  headline_domains,
+  ks_of,
+  label,
+  measured,
+  models_of,
+  number,
+  ordered,
+  part,
+  percent,
+  plots_of,
+  score_of,
+  tracks_of,
 )
-_RL_PANELS = (
-  ('Reward', 'mean over rollouts', ['reward', 'pass_rate']),
-  ('Entropy', 'entropy (nats per token)', ['entropy']),
-  ('Response length', 'mean length (tokens)', ['mean_length']),
-  ('Truncated responses', 'share of responses (%)', ['truncated']),
-  ('Groups without a signal', 'share of groups (%)', ['all_right', 'all_wrong']),
-  ('Gradient norm', 'gradient norm', ['grad_norm']),
-  ('MGPO weight', 'mean max-entropy weight', ['weight_mean']),
-  ('Probability ratio', 'policy / rollout policy', ['ratio_min', 'ratio_max']),
-  ('Clipped tokens', 'share of tokens (%)', ['clip_fraction']),
-  ('Divergence', 'KL (nats per token)', ['kl']),
-)
-_SMOOTH_FROM, _WINDOW = 40, 9  # steps of a stage from which its curve gets a running mean, and of how many
+
 _MAX_PROBLEMS, _MAX_CHARS = 8, 6000
-
-
-@dataclass(frozen=True)
-class _Score:
-  """A score and its 95% interval in per cent; NaN where it was not measured."""
-
-  value: float
-  lo: float
-  hi: float
-
-  def __str__(self) -> str:
-    interval = f' <small>[{self.lo:.1f}, {self.hi:.1f}]</small>' if math.isfinite(self.lo + self.hi) else ''
-    return _percent(self.value) + interval
 
 
 def _object(text: str, where: str) -> dict:
@@ -88,230 +64,6 @@ def _read_rows(path: pathlib.Path) -> list[dict]:
   return [_object(line, f'{path}:{i}') for i, line in enumerate(lines, 1) if line.strip()]
 
 
-def _number(value: object) -> float:
-  return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
-
-
-def _part(data: dict, *keys: str) -> dict:
-  """A nested object, empty when it is missing or null."""
-  for key in keys:
-    data = data.get(key) or {}
-  return data
-
-
-def _models(summary: dict) -> list[str]:
-  names = _part(summary, 'models')
-  return sorted(names, key=lambda m: _MODELS[m] if m in _MODELS else 3 if m.startswith('expert_') else 6)
-
-
-def _domains(names: Sequence[str]) -> list[str]:
-  """Distinct names: the known domains in their order, then the others as they came."""
-  return [d for d in _DOMAINS if d in names] + [d for d in dict.fromkeys(names) if d not in _DOMAINS]
-
-
-def _measured(summary: dict) -> list[str]:
-  return _domains([d for row in _part(summary, 'models').values() for d in row])
-
-
-def _ks(summary: dict) -> list[int]:
-  """[1, K], K the largest of the keys pass@K; [1] when there is no other."""
-  keys = [key for row in _part(summary, 'models').values() for d in row for key in _part(row, d)]
-  return sorted({1, max([int(key[5:]) for key in keys if re.fullmatch(r'pass@\d+', key)], default=1)})
-
-
-def _score(summary: dict, model: str, domain: str, k: int) -> _Score:
-  cell = _part(summary, 'models', model, domain)
-  lo, hi = cell.get(f'pass@{k}_ci') or (None, None)
-  return _Score(*(100 * _number(x) for x in (cell.get(f'pass@{k}'), lo, hi)))
-
-
-def _headline_domains(summary: dict) -> list[str]:
-  """Pooled mathematics (else everything, else the first domain that was measured), and code if measured."""
-  domains = _measured(summary)
-  main = [d for d in ('math', 'all') if d in domains] + domains
-  return list(dict.fromkeys([*main[:1], *(['code'] if 'code' in domains else [])]))
-
-
-def _label(model: str) -> str:
-  if model.startswith('expert_'):
-    return f'expert {model[7:]}'
-  return {'last': 'last checkpoint', 'uniform': 'uniform mean', 'rl': 'fused + RL'}.get(model, model)
-
-
-def _points(ax: Axes, rows: Sequence[str], series: Sequence[tuple[str, str, str, list[_Score]]]) -> None:
-  """Scores with 95% whiskers, a name per row of the y axis; series: label, colour, marker, score per row."""
-  for i, (label, colour, marker, scores) in enumerate(series):
-    y = np.arange(len(rows)) + (i - (len(series) - 1) / 2) * 0.22
-    whiskers = np.array([[s.value - s.lo for s in scores], [s.hi - s.value for s in scores]])
-    # A missing interval has no whisker, and rounding in the file must not make one negative.
-    whiskers = np.maximum(np.nan_to_num(whiskers), 0)
-    ax.errorbar([s.value for s in scores], y, xerr=whiskers, fmt=marker, color=colour, label=label, capsize=2.5)
-  ax.set_yticks(range(len(rows)), rows)
-  ax.set_ylim(len(rows) - 0.5, -0.5)
-  ax.grid(False, axis='y')
-  for edge in range(1, len(rows)):
-    ax.axhline(edge - 0.5, color='#eef0f4', lw=0.8, zorder=0)
-
-
-def _legend(ax: Axes, columns: int) -> None:
-  """Above the plot, where it hides no point."""
-  ax.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, handletextpad=0.3)
-
-
-def _fusion_figure(summary: dict, domains: Sequence[str]) -> Figure:
-  models, looks = _models(summary), ((_BLUE, 'o'), (_ORANGE, 'D'))
-  figure = Figure((1.4 + 3.2 * len(domains), 1.1 + 0.42 * len(models)), layout='constrained')
-  axes = figure.subplots(1, len(domains), sharey=True, squeeze=False)[0]
-  for ax, domain in zip(axes, domains):
-    series = [
-      (f'Pass@{k}', *look, [_score(summary, m, domain, k) for m in models]) for k, look in zip(_ks(summary), looks)
-    ]
-    _points(ax, [_label(m) for m in models], series)
-    ax.set_xlabel(f'problems solved, {domain} (%), 95% interval')
-  _legend(axes[0], 2)
-  return figure
-
-
-def main_figure(summary: dict) -> Figure:
-  """The fusion comparison: Pass@1 and Pass@K with 95% intervals of every model, on mathematics and on code.
-
-  Args:
-    summary: the content of summary.json; scores are shares in [0, 1].
-
-  Returns:
-    A figure with a panel for mathematics (else the first domain measured) and one for code, if measured.
-
-  Raises:
-    ValueError: the summary has no score of any model.
-  """
-  domains = _headline_domains(summary)
-  if not domains:
-    raise ValueError('the summary has no model to compare')
-  with matplotlib.rc_context(_STYLE):
-    return _fusion_figure(summary, domains)
-
-
-def _before_after_figure(summary: dict, domains: Sequence[str], k: int) -> Figure:
-  looks = (('base', _GREY, 'v'), ('fused', _BLUE, 'o'), ('rl', _RED, 's'))
-  looks = [look for look in looks if look[0] in _part(summary, 'models')]
-  figure = Figure((4.6, 1.1 + 0.46 * len(domains)), layout='constrained')
-  ax = figure.subplots()
-  series = [(_label(m), colour, mark, [_score(summary, m, d, k) for d in domains]) for m, colour, mark in looks]
-  _points(ax, domains, series)
-  ax.set_xlabel(f'Pass@{k} (%), 95% interval')
-  _legend(ax, 3)
-  return figure
-
-
-def _expert_scores(expert: dict) -> tuple[list[float], list[float], float, float, float]:
-  """Steps, their Pass@K, the selected step, Pass@K of its selection and held-out half (per cent)."""
-  pairs = list(zip(expert.get('steps') or [], expert.get('pass_at_k') or []))
-  steps, scores = [_number(s) for s, _ in pairs], [100 * _number(p) for _, p in pairs]
-  chosen = _number(expert.get('selected_step'))
-  score = scores[steps.index(chosen)] if chosen in steps else math.nan
-  return steps, scores, chosen, score, 100 * _number(expert.get('held_out'))
-
-
-def _expert_figure(expert: dict) -> Figure:
-  steps, scores, chosen, score, held_out = _expert_scores(expert)
-  figure = Figure((4.4, 2.9), layout='constrained')
-  ax = figure.subplots()
-  ax.plot(steps, scores, color=_BLUE, marker='o', ms=4, label='selection half')
-  if math.isfinite(score):
-    ax.plot(chosen, score, '*', color=_ORANGE, ms=16, mec='white', label='selected', zorder=4)
-  if math.isfinite(chosen + held_out):
-    ax.plot(chosen, held_out, 'D', color=_RED, ms=6, mfc='white', mew=1.8, label='held-out half')
-  ax.set_xlabel('SFT step')
-  ax.set_ylabel(f'Pass@{expert.get("k", "K")} (%)')
-  ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-  ax.margins(y=0.15)
-  _legend(ax, 3)
-  return figure
-
-
-def _track(metrics: Sequence[dict], family: str) -> list[tuple[str, np.ndarray, list[dict]]]:
-  """(stage, x [R], its R rows): stages one after the other, whether their steps go on or start anew."""
-  stages: dict[str, dict[float, dict]] = {}
-  for row in metrics:
-    stage, step = str(row.get('stage')), _number(row.get('step'))
-    if stage.split('/')[0] == family and math.isfinite(step):
-      # A run that was resumed logs some steps twice: the later row is the one that led on.
-      stages.setdefault(stage, {})[step] = row
-  track, end = [], -math.inf
-  for stage, by_step in stages.items():
-    steps = np.array(sorted(by_step))
-    x = steps if steps[0] > end else steps - steps[0] + end + 1
-    track.append((stage.split('/', 1)[-1], x, [by_step[step] for step in steps]))
-    end = x[-1]
-  return track
-
-
-def _running_mean(y: np.ndarray) -> np.ndarray:
-  """Centred mean [R] over a window that shrinks at the ends and skips NaN."""
-  total, count = (np.convolve(a, np.ones(_WINDOW), 'same') for a in (np.nan_to_num(y), np.isfinite(y)))
-  return np.where(count > 0.5, total / np.maximum(count, 1), np.nan)
-
-
-def _curve_figure(track: Sequence[tuple], y_label: str, keys: Sequence[str]) -> Figure:
-  figure = Figure((4.4, 2.9), layout='constrained')
-  ax = figure.subplots()
-  scale = 100 if '%' in y_label else 1
-  for key, colour in zip(keys, (_BLUE, _ORANGE)):
-    label = key.replace('_', ' ')
-    for _, x, rows in track:
-      y = scale * np.array([_number(row.get(key)) for row in rows])
-      # A schedule has no noise, and a mean would bend it.
-      strong = _running_mean(y) if len(y) >= _SMOOTH_FROM and key != 'learning_rate' else y
-      if strong is not y:
-        ax.plot(x, y, color=colour, lw=1, alpha=0.3)
-      # A line does not draw a value that stands alone between missing ones; a point does.
-      ax.plot(x, strong, color=colour, lw=1.8, marker='o' if len(y) < 15 else '', ms=3, label=label)
-      label = None  # one legend entry a curve, not one a stage
-  for i, (name, x, _) in enumerate(track[1:] and track):
-    ax.text(x[0], 1.02, name, transform=ax.get_xaxis_transform(), fontsize=8, color='#4a515c')
-    if i:
-      ax.axvline((track[i - 1][1][-1] + x[0]) / 2, color='#4a515c', lw=1, ls=(0, (4, 3)))
-  ax.set_xlabel('step')
-  ax.set_ylabel(y_label)
-  ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-  ax.margins(x=0.02, y=0.12)
-  if len(keys) > 1:
-    ax.legend()
-  return figure
-
-
-def _svg(figure: Figure, tag: str, alt: str) -> str:
-  """Inline SVG; tag keeps its ids apart from those of the other plots of the page."""
-  buffer = io.StringIO()
-  with matplotlib.rc_context({'svg.fonttype': 'path', 'svg.hashsalt': tag}):
-    figure.savefig(buffer, format='svg', metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
-  text = buffer.getvalue()
-  text = re.sub(r'<!--.*?-->|<metadata>.*?</metadata>|\s+xmlns(:\w+)?="[^"]*"', '', text, flags=re.DOTALL)
-  text = text[text.index('<svg') :].replace(' id="', f' id="{tag}-').replace('url(#', f'url(#{tag}-')
-  text = text.replace('xlink:href="#', f'href="#{tag}-')
-  width = figure.get_size_inches()[0] * 96
-  head = f'<svg role="img" aria-label="{html.escape(alt)}" style="max-width:{width:.0f}px"'
-  return re.sub(r'<svg width="[^"]*" height="[^"]*"', head, text, count=1).strip()
-
-
-def _plots(figures: Sequence[tuple[str, Figure]], tag: str) -> str:
-  cards = [
-    f'<figure><figcaption>{html.escape(title)}</figcaption>{_svg(figure, f"{tag}{i}", title)}</figure>'
-    for i, (title, figure) in enumerate(figures)
-  ]
-  return f'<div class="plots">{"".join(cards)}</div>'
-
-
-def _curves(track: Sequence[tuple], panels: Sequence[tuple], tag: str) -> str:
-  figures = []
-  for title, y_label, keys in panels:
-    rows = [row for _, _, rows in track for row in rows]
-    keys = [key for key in keys if any(math.isfinite(_number(row.get(key))) for row in rows)]
-    if keys:
-      figures.append((title, _curve_figure(track, y_label, keys)))
-  return _plots(figures, tag)
-
-
 def _missing(text: str) -> str:
   return f'<p class="missing">{text}</p>'
 
@@ -320,11 +72,7 @@ def _note(text: str) -> str:
   return f'<p class="note">{text}</p>'
 
 
-def _percent(value: float) -> str:
-  return f'{value:.1f}%' if math.isfinite(value) else '–'
-
-
-def _change(a: _Score, b: _Score) -> tuple[str, str]:
+def _change(a: Score, b: Score) -> tuple[str, str]:
   """The change from a to b in points, and whether the intervals are disjoint (empty if one is unknown)."""
   points = f'{b.value - a.value:+.1f}' if math.isfinite(a.value + b.value) else '–'
   if not math.isfinite(a.lo + a.hi + b.lo + b.hi):
@@ -351,7 +99,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _headline(summary: dict) -> str:
-  k, domain = _ks(summary)[-1], (_headline_domains(summary) or ['math'])[0]
+  k, domain = ks_of(summary)[-1], (headline_domains(summary) or ['math'])[0]
   cards, parts = [], []
   for name, before, after, where, at in (
     ('Fusion', 'base', 'fused', domain, k),
@@ -359,38 +107,38 @@ def _headline(summary: dict) -> str:
     ('Code', 'fused', 'rl', 'code', 1),
   ):
     a, b, metric = (
-      *(_score(summary, m, where, at) for m in (before, after)),
+      *(score_of(summary, m, where, at) for m in (before, after)),
       f'Pass@{at} on {html.escape(where)}',
     )
     points, verdict = _change(a, b)
     text = _missing(f'Needs the models {before} and {after}: not in this run.')
     if points != '–':
       verdict = f'{points} points' + (f', 95% {verdict}' if verdict else '')
-      text = f'<p class="big">{b}</p><p>{_label(after)}, against {a} of {before}</p><p><b>{verdict}</b></p>'
+      text = f'<p class="big">{b}</p><p>{label(after)}, against {a} of {before}</p><p><b>{verdict}</b></p>'
       subject = 'Fusion' if name == 'Fusion' else 'MGPO'
-      parts.append(f'{subject} moved {metric} from {_percent(a.value)} to {_percent(b.value)} ({verdict}).')
+      parts.append(f'{subject} moved {metric} from {percent(a.value)} to {percent(b.value)} ({verdict}).')
     cards.append(f'<div class="key"><h3>{name}: {metric}</h3>{text}</div>')
   lead = ' '.join(parts) or 'This run has no pair of stages to compare yet.'
   return f'<p class="lead">{lead}</p><div class="keys">{"".join(cards)}</div>'
 
 
 def _pipeline(summary: dict) -> str:
-  models, domains = _models(summary), _measured(summary)
+  models, domains = models_of(summary), measured(summary)
   if not domains:
     return _missing('No model was evaluated in this run.')
   heads = []
   for d in domains:
-    cells = [_part(row, d) for row in _part(summary, 'models').values()]
+    cells = [part(row, d) for row in part(summary, 'models').values()]
     sizes = [f'{c["n_problems"]} × {c.get("n_samples", "?")}' for c in cells if 'n_problems' in c]
     heads.append(f'{html.escape(d)}<small>{html.escape(", ".join(dict.fromkeys(sizes)))}</small>')
   parts = []
-  for k in _ks(summary):
-    scores = [[_score(summary, m, d, k) for d in domains] for m in models]
-    best = [max([_percent(row[i].value) for row in scores], key=_rank) for i in range(len(domains))]
+  for k in ks_of(summary):
+    scores = [[score_of(summary, m, d, k) for d in domains] for m in models]
+    best = [max([percent(row[i].value) for row in scores], key=_rank) for i in range(len(domains))]
     rows = [
       [
-        html.escape(_label(m)),
-        *(f'<b>{s}</b>' if _percent(s.value) == b else str(s) for s, b in zip(row, best)),
+        html.escape(label(m)),
+        *(f'<b>{s}</b>' if percent(s.value) == b else str(s) for s, b in zip(row, best)),
       ]
       for m, row in zip(models, scores)
     ]
@@ -406,29 +154,29 @@ def _rank(percent: str) -> float:
 
 
 def _selection(summary: dict, metrics: Sequence[dict]) -> str:
-  experts, track = _part(summary, 'experts'), _track(metrics, 'sft')
+  experts, track = part(summary, 'experts'), tracks_of(metrics, 'sft')
   text = _missing('No checkpoint was probed in this run.')
   if experts:
-    domains = _domains(list(experts))
+    domains = ordered(list(experts))
     rows = []
     for d in domains:
-      *_, chosen, score, held_out = _expert_scores(_part(experts, d))
-      rows.append([html.escape(d), _value(chosen), _percent(score), _percent(held_out)])
-    text = _plots([(d, _expert_figure(_part(experts, d))) for d in domains], 'expert')
+      *_, chosen, score, held_out = expert_scores(part(experts, d))
+      rows.append([html.escape(d), _value(chosen), percent(score), percent(held_out)])
+    text = plots_of([(d, expert_figure(part(experts, d))) for d in domains], 'expert')
     text += _table(['domain', 'selected step', 'selection half', 'held-out half'], rows)
     text += _note('The best of several noisy scores is biased upwards; the held-out half had no part in the choice.')
-  return text + (_curves(track, _SFT_PANELS, 'sft') if track else '')
+  return text + (curves(track, SFT_PANELS, 'sft') if track else '')
 
 
 def _fusion(summary: dict) -> str:
-  domains = _headline_domains(summary)
-  absent = [m for m in _MODELS if m not in _models(summary)]
-  figures = [(f'All models on {d}', _fusion_figure(summary, [d])) for d in domains]
-  return _plots(figures, 'fusion') + (_missing(f'Not in this run: {", ".join(absent)}.') if absent else '')
+  domains = headline_domains(summary)
+  absent = [m for m in MODELS if m not in models_of(summary)]
+  figures = [(f'All models on {d}', fusion_figure(summary, [d])) for d in domains]
+  return plots_of(figures, 'fusion') + (_missing(f'Not in this run: {", ".join(absent)}.') if absent else '')
 
 
 def _rl(summary: dict, metrics: Sequence[dict]) -> str:
-  mgpo, track = _part(summary, 'mgpo'), _track(metrics, 'rl')
+  mgpo, track = part(summary, 'mgpo'), tracks_of(metrics, 'rl')
   facts = ', '.join(f'{html.escape(key)} = {_value(v)}' for key, v in mgpo.items() if key != 'stages')
   text = f'<p>MGPO with {facts}.</p>' if facts else ''
   stages = mgpo.get('stages') or []
@@ -440,29 +188,29 @@ def _rl(summary: dict, metrics: Sequence[dict]) -> str:
     return text + _missing('No RL step was logged in this run.')
   return (
     text
-    + _curves(track, _RL_PANELS, 'rl')
+    + curves(track, RL_PANELS, 'rl')
     + _note(
-      f'Dashed lines are borders of stages. In a stage of {_SMOOTH_FROM} steps or more the pale line is each '
-      f'step, the strong one the mean of {_WINDOW}.'
+      f'Dashed lines are borders of stages. In a stage of {SMOOTH_FROM} steps or more the pale line is each '
+      f'step, the strong one the mean of {WINDOW}.'
     )
   )
 
 
 def _before_after(summary: dict) -> str:
-  if not {'fused', 'rl'} <= set(_models(summary)):
+  if not {'fused', 'rl'} <= set(models_of(summary)):
     return _missing('Needs the fused model and the one after RL: not both in this run.')
-  domains, ks = _measured(summary), _ks(summary)
+  domains, ks = measured(summary), ks_of(summary)
   rows = []
   for d in domains:
     row = [html.escape(d)]
     for k in ks:
-      a, b = (_score(summary, m, d, k) for m in ('fused', 'rl'))
+      a, b = (score_of(summary, m, d, k) for m in ('fused', 'rl'))
       points, verdict = _change(a, b)
-      row += [f'{_percent(a.value)} → {_percent(b.value)}', f'<b>{points}</b> <small>{verdict}</small>']
+      row += [f'{percent(a.value)} → {percent(b.value)}', f'<b>{points}</b> <small>{verdict}</small>']
     rows.append(row)
-  figures = [(f'Pass@{k} before and after RL', _before_after_figure(summary, domains, k)) for k in ks]
+  figures = [(f'Pass@{k} before and after RL', before_after_figure(summary, domains, k)) for k in ks]
   head = [cell for k in ks for cell in (f'Pass@{k}', 'points')]
-  return _plots(figures, 'after') + _table(['domain', *head], rows)
+  return plots_of(figures, 'after') + _table(['domain', *head], rows)
 
 
 def _clip(value: object) -> str:
@@ -474,13 +222,13 @@ def _clip(value: object) -> str:
 
 
 def _sample(model: str, rows: Sequence[dict]) -> str:
-  row, right = rows[0], [_number(row.get('score')) >= 0.5 for row in rows]
+  row, right = rows[0], [number(row.get('score')) >= 0.5 for row in rows]
   mark = '<span class="right">✓ right</span>' if right[0] else '<span class="wrong">✗ wrong</span>'
   more = f' <small>{sum(right)} of {len(rows)} samples right</small>' if len(rows) > 1 else ''
   read = 'No answer read' if row.get('extracted') is None else f'Read as <code>{_clip(row["extracted"])}</code>'
   reason = f' <small>{_clip(row["reason"])}</small>' if row.get('reason') else ''
   return (
-    f'<div class="sample"><h4>{html.escape(_label(model))} {mark}{more}</h4>'
+    f'<div class="sample"><h4>{html.escape(label(model))} {mark}{more}</h4>'
     f'<pre>{_clip(row.get("response", ""))}</pre><p>{read}{reason}</p></div>'
   )
 
@@ -523,8 +271,8 @@ def _duration(seconds: float) -> str:
 
 
 def _time(summary: dict) -> str:
-  seconds = {stage: _number(s) for stage, s in _part(summary, 'seconds').items()}
-  tokens = {stage: _number(n) for stage, n in _part(summary, 'tokens').items()}
+  seconds = {stage: number(s) for stage, s in part(summary, 'seconds').items()}
+  tokens = {stage: number(n) for stage, n in part(summary, 'tokens').items()}
   if not seconds and not tokens:
     return _missing('No time was recorded in this run.')
   total, count, rows = np.nansum([*seconds.values()]), np.nansum([*tokens.values()]), []
@@ -538,8 +286,8 @@ def _time(summary: dict) -> str:
 
 
 def _cost(summary: dict) -> str:
-  cost = _part(summary, 'cost')
-  hours, price, dollars = (_number(cost.get(key)) for key in ('device_hours', 'price_per_hour', 'dollars'))
+  cost = part(summary, 'cost')
+  hours, price, dollars = (number(cost.get(key)) for key in ('device_hours', 'price_per_hour', 'dollars'))
   if not math.isfinite(hours):
     return _missing('No cost was recorded in this run.')
   rate = f' at ${price:,.2f} an hour' if math.isfinite(price) else ''
@@ -549,7 +297,7 @@ def _cost(summary: dict) -> str:
 def _config(config: dict, summary: dict) -> str:
   text = ''
   for title in ('device', 'versions'):
-    facts = ', '.join(f'{html.escape(k)} <code>{_value(v)}</code>' for k, v in _part(summary, title).items())
+    facts = ', '.join(f'{html.escape(k)} <code>{_value(v)}</code>' for k, v in part(summary, title).items())
     text += f'<p>{title.capitalize()}: {facts}</p>' if facts else ''
   if not config:
     return text + _missing('No config.json in this workdir.')
@@ -614,7 +362,7 @@ def write_report(workdir: pathlib.Path) -> pathlib.Path:
     raise FileNotFoundError(f'no workdir to report on: {workdir}')
   config, summary = _read(workdir / 'config.json'), _read(workdir / 'summary.json')
   metrics, samples = _read_rows(workdir / 'metrics.jsonl'), _read_rows(workdir / 'samples.jsonl')
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(STYLE):
     sections = {
       'Headline': _headline(summary),
       'The pipeline': _pipeline(summary),
