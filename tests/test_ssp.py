@@ -1,0 +1,170 @@
+"""The whole pipeline on a small random model: every stage, the files it leaves, interruption, refusals."""
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from vibethinker_jax.data.domains import Data, load_sets
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.model import hf
+from vibethinker_jax.settings import freeze
+from vibethinker_jax.ssp import Pipeline, Settings
+
+ROOT = pathlib.Path(__file__).parents[1]
+DATA = pathlib.Path(os.environ.get('VIBETHINKER_DATA', ROOT.parent / 'shared' / 'data'))
+
+
+def config(name):
+  spec = importlib.util.spec_from_file_location(name, ROOT / 'configs' / f'{name}.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config()
+
+
+def shrink(c):
+  """configs/tiny.py, with everything in it and little of it."""
+  c.start = dict(random=dict(V=512, D=16, L=2, K=2, G=2, H=4, F=32, positions=512), tokenizer=c.start.path)
+  c.data.update(train=20, probe=4, test=4)
+  c.sft.update(steps=6, save_every=2, rows=4)
+  c.probe.update(samples=2, k=2, max_tokens=8)
+  c.evaluate.update(samples=2, k=2, max_tokens=8)
+  c.rl.update(prompts=2, group=4, micro_rows=8, save_every=2)
+  c.rl.stages = tuple(dict(stage, steps=3, max_tokens=8) for stage in c.rl.stages)
+  c.engine.update(rows=16, block=8)
+  return c
+
+
+@pytest.fixture(scope='module')
+def settings():
+  return freeze(Settings, shrink(config('tiny')))
+
+
+@pytest.fixture(scope='module')
+def whole(settings, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('whole')
+  return workdir, Pipeline(settings, workdir).run()
+
+
+def digest(workdir) -> str:
+  return hashlib.sha256((workdir / 'final' / 'model.safetensors').read_bytes()).hexdigest()
+
+
+def test_every_stage_leaves_its_files(whole):
+  workdir, summary = whole
+  assert summary == json.loads((workdir / 'summary.json').read_text())
+  assert (workdir / 'report.html').stat().st_size > 10_000
+  domains = {'algebra', 'geometry', 'calculus', 'statistics'}
+  names = {'base', 'last', 'uniform', 'fused', 'rl', *(f'expert_{d}' for d in domains)}
+  assert set(summary['models']) == names
+  for row in summary['models'].values():
+    assert set(row) == {*domains, 'code', 'math'}
+    for cell in row.values():
+      assert {'n_problems', 'n_samples', 'pass@1', 'pass@1_ci', 'pass@2'} <= set(cell)
+  assert set(summary['experts']) == domains
+  for expert in summary['experts'].values():
+    assert expert['steps'] == [2, 4, 6] and expert['selected_step'] in expert['steps']
+    assert {'pass_at_k', 'k', 'held_out'} <= set(expert)
+  assert [stage['name'] for stage in summary['mgpo']['stages']] == ['math_short', 'math_long', 'code']
+  assert all(summary['tokens'][stage] > 0 for stage in ('sft', 'probe', 'rl', 'evaluate'))
+  assert all(summary['seconds'][stage] > 0 for stage in ('sft', 'probe', 'fuse', 'rl', 'evaluate'))
+
+
+def test_fused_is_the_mean_of_the_selected(whole, settings):
+  workdir, summary = whole
+  pipeline = Pipeline(settings, workdir)
+  chosen = [(e['run'], e['selected_step']) for e in summary['experts'].values()]
+  experts = [hf.tensors(pipeline._mean(pipeline.base(), [one])) for one in chosen]
+  fused = hf.tensors(hf.load(workdir / 'fused'))
+  for name, value in fused.items():
+    np.testing.assert_allclose(value, np.mean([e[name].astype(np.float64) for e in experts], 0), atol=1e-6)
+
+
+def test_run_again_does_nothing_anew(whole, settings):
+  workdir, summary = whole
+  before = digest(workdir), (workdir / 'metrics.jsonl').read_text()
+  again = Pipeline(settings, workdir).run()
+  assert (digest(workdir), (workdir / 'metrics.jsonl').read_text()) == before
+  assert again['models'] == summary['models']
+
+
+def test_another_config_is_refused(whole, settings):
+  with pytest.raises(BadInput, match='another config .*mgpo'):
+    Pipeline(dataclasses.replace(settings, mgpo=dataclasses.replace(settings.mgpo, lam=9.0)), whole[0])
+
+
+def test_per_domain_runs(settings, tmp_path):
+  settings = dataclasses.replace(settings, experts='per_domain')
+  summary = Pipeline(settings, tmp_path).run(('sft', 'probe', 'fuse'))
+  assert summary == {}
+  experts = json.loads((tmp_path / 'experts.json').read_text())
+  assert {d: e['run'] for d, e in experts.items()} == {d: d for d in settings.data.domains}
+  assert (tmp_path / 'fused' / 'model.safetensors').exists()
+
+
+def test_killed_anywhere_it_ends_with_the_same_bits(whole, settings, tmp_path):
+  """Killed with -9 again and again, at moments spread over the whole run, and started again each time."""
+  script = tmp_path / 'run.py'
+  workdir = tmp_path / 'w'
+  raw = json.dumps(dataclasses.asdict(settings))
+  script.write_text(
+    'import json, sys\n'
+    'from vibethinker_jax.settings import freeze\n'
+    'from vibethinker_jax.ssp import Pipeline, Settings\n'
+    f'Pipeline(freeze(Settings, json.loads({raw!r})), {str(workdir)!r}).run(("sft", "probe", "fuse", "rl"))\n'
+  )
+  env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+  marks = [('sft/all', 3), ('sft/all', 5), ('rl/math_short', 2), ('rl/math_long', 1), ('rl/code', 3)]
+  for stage, step in marks:
+    process = subprocess.Popen([sys.executable, script], env=env, stderr=subprocess.DEVNULL)
+    metrics = workdir / 'metrics.jsonl'
+    mark = json.dumps({'stage': stage, 'step': step})[:-1] + ','
+    while process.poll() is None and not (metrics.exists() and mark in metrics.read_text()):
+      time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  subprocess.run([sys.executable, script], env=env, check=True, stderr=subprocess.DEVNULL)
+  assert digest(workdir) == digest(whole[0])
+
+
+def test_unknown_fields_and_values_are_refused():
+  raw = shrink(config('tiny')).to_dict()
+  with pytest.raises(BadInput, match="config.mgpo: unknown field 'lamb'"):
+    freeze(Settings, {**raw, 'mgpo': {'lamb': 1.0}})
+  with pytest.raises(BadInput, match="config.sft: field 'steps' is missing"):
+    freeze(Settings, {**raw, 'sft': {k: v for k, v in raw['sft'].items() if k != 'steps'}})
+  with pytest.raises(BadInput, match='expected a number'):
+    freeze(Settings, {**raw, 'mgpo': {'lam': 'two'}})
+
+
+@pytest.mark.parametrize('name', ['tiny', 'smoke_gsm8k', 'ssp_1p5b'])
+def test_shipped_configs_are_whole(name):
+  freeze(Settings, config(name).to_dict())
+
+
+def test_sets_are_disjoint():
+  c = config('tiny')
+  sets = load_sets(freeze(Data, c.data), c.seed)
+  for domain in c.data.domains:
+    groups = [sets.train[domain], sets.probe_a[domain], sets.probe_b[domain], sets.test[domain]]
+    ids = [{p.id for p in group} for group in groups]
+    assert sum(map(len, ids)) == len(set.union(*ids)) == sum(map(len, groups))
+
+
+@pytest.mark.slow
+def test_gsm8k_smoke_run(tmp_path):
+  if not (DATA / 'gsm8k').exists():
+    pytest.skip(f'{DATA}: no gsm8k folder; set VIBETHINKER_DATA')
+  command = ['experiments/ssp.py', '--config=configs/smoke_gsm8k.py', f'--workdir={tmp_path / "w"}']
+  env = {**os.environ, 'PYTHONPATH': str(ROOT), 'VIBETHINKER_DATA': str(DATA)}
+  subprocess.run([sys.executable, *command], cwd=ROOT, env=env, check=True)
+  assert (tmp_path / 'w' / 'report.html').exists()

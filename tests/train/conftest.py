@@ -1,0 +1,25 @@
+"""A small model over the shipped tokenizer, and problems of the embedded world."""
+
+import jax
+import pytest
+
+from vibethinker_jax.data import synthetic
+from vibethinker_jax.data.text import load_text
+from vibethinker_jax.model.qwen2 import Config, Qwen2
+from vibethinker_jax.ssp import TINY_BASE
+
+
+@pytest.fixture(scope='session')
+def text():
+  return load_text(TINY_BASE)
+
+
+@pytest.fixture(scope='session')
+def small(text):
+  c = Config(V=len(text.tokenizer), D=16, L=2, K=2, G=2, H=4, F=32, positions=512)
+  return jax.jit(lambda key: Qwen2(c, key))(jax.random.key(0))
+
+
+@pytest.fixture(scope='session')
+def algebra():
+  return synthetic.problems('algebra', 'train', 40, seed=0)

@@ -1,0 +1,119 @@
+"""The RL loop on a small random model: exact ratios, everything moves, resumed = uninterrupted, dynamic sampling."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from vibethinker_jax.engine.engine import Completion, Engine
+from vibethinker_jax.train import rl
+from vibethinker_jax.train.journal import Journal
+from vibethinker_jax.train.optim import Optim
+from vibethinker_jax.train.state import gradient_adder
+from vibethinker_jax.verify.answer import Verdict
+
+STAGE = rl.Stage('short', ('algebra',), steps=4, max_tokens=12)
+LOOP = rl.RL(2, 4, 1.0, 4, 2, Optim(1e-2, warmup=1, end=1.0), (STAGE,))
+
+
+class CoinGrader:
+  """Right or wrong by the letters of the response: a signal that does not need a model that can do anything."""
+
+  def grade(self, rows):
+    return [Verdict(sum(map(ord, response)) % 2, None, 'coin') for response, _, _ in rows]
+
+
+def trainer(text, small, folder, loop=LOOP, algorithm=rl.MGPO(lam=1.0), journal=Journal):  # noqa: B008
+  engine = Engine(small.config, text.stop_ids, rows=8, block=8)
+  return rl.Trainer(loop, algorithm, text, engine, CoinGrader(), journal(folder / 'm.jsonl'), seed=0)
+
+
+def same(a, b) -> bool:
+  return all(bool((x == y).all()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_ratio_is_one_at_the_first_update_and_everything_moves(text, small, algebra, tmp_path):
+  for temperature in (1.0, 0.7):
+    folder = tmp_path / str(temperature)
+    loop = dataclasses.replace(LOOP, temperature=temperature)
+    state = trainer(text, small, folder, loop).run(0, small, algebra, folder / 'rl')
+    rows = Journal(folder / 'm.jsonl').rows('rl/short')
+    assert [row['step'] for row in rows] == [1, 2, 3, 4]
+    for row in rows:
+      assert abs(row['ratio_min'] - 1) < 1e-4 and abs(row['ratio_max'] - 1) < 1e-4
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), small, state.model)
+    assert all(jax.tree.leaves(moved))
+
+
+def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
+  whole = trainer(text, small, tmp_path / 'a').run(0, small, algebra, tmp_path / 'a' / 'rl')
+
+  class Killed(Exception):
+    pass
+
+  class Dying(Journal):
+    def write(self, stage, step, values):
+      if step == 4:
+        raise Killed
+      super().write(stage, step, values)
+
+  cut = tmp_path / 'b'
+  with pytest.raises(Killed):
+    trainer(text, small, cut, journal=Dying).run(0, small, algebra, cut / 'rl')
+  again = trainer(text, small, cut).run(0, small, algebra, cut / 'rl')
+  assert same(whole, again)
+  drop = lambda rows: [{k: v for k, v in row.items() if not k.startswith('seconds')} for row in rows]
+  assert drop(Journal(cut / 'm.jsonl').rows('rl/short')) == drop(Journal(tmp_path / 'a' / 'm.jsonl').rows('rl/short'))
+
+
+def test_micro_rows_do_not_change_the_gradient(text, small, algebra):
+  rng = np.random.default_rng(0)
+  rows = []
+  for i in range(6):
+    tokens = rng.integers(5, 200, rng.integers(3, 40)).astype(np.int32)
+    logps = np.full(len(tokens), -5.0, np.float32)
+    rows.append((text.prompt(algebra[i]), Completion(0, i, tokens, logps, logps, 'stop'), float(rng.normal())))
+  add = gradient_adder(rl.make_loss(rl.MGPO(lam=0.0, clip_low=10.0, clip_high=10.0), 1.0))
+  whole, _ = add(None, small, rl.sequences(rows, 8))
+  parts = None
+  for i in range(0, 6, 2):
+    parts, _ = add(parts, small, rl.sequences(rows[i : i + 2], 4))
+  for x, y in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4 * float(abs(x).max()) + 1e-7)
+
+
+def test_dynamic_sampling_keeps_groups_with_a_signal(text, small, algebra, tmp_path):
+  one = trainer(text, small, tmp_path, algorithm=rl.MGPO(lam=1.0, refills=3))
+  order = {i: i % len(algebra) for i in range(100)}
+  kept, advantages, row, cursor = one._roll(0, small, algebra, order, 0)
+  rate = kept.correct.mean(1)
+  assert ((rate > 0) & (rate < 1)).all() and len(rate) <= LOOP.prompts
+  assert cursor == row['groups'] and cursor % LOOP.prompts == 0
+  assert advantages.shape == kept.correct.shape and np.abs(advantages.sum(1)).max() < 1e-4
+
+
+def test_kl_and_several_updates_are_reported(text, small, algebra, tmp_path):
+  algorithm = rl.MGPO(lam=1.0, kl=0.1, updates=2)
+  state = trainer(text, small, tmp_path, algorithm=algorithm).run(0, small, algebra, tmp_path / 'rl')
+  rows = Journal(tmp_path / 'm.jsonl').rows('rl/short')
+  assert int(state.step) == 2 * STAGE.steps
+  assert rows[0]['ratio_max'] != pytest.approx(1, abs=1e-4), 'the second update sees a policy that has moved'
+  assert rows[-1]['kl'] > 0
+
+
+def test_overlong_shaping_leaves_the_pass_rate_alone(text, small, algebra, tmp_path):
+  plain = trainer(text, small, tmp_path / 'a')._roll(0, small, algebra, dict(enumerate(range(40))), 0)
+  shaped = trainer(text, small, tmp_path / 'b', algorithm=rl.MGPO(lam=1.0, overlong=6))
+  shaped = shaped._roll(0, small, algebra, dict(enumerate(range(40))), 0)
+  assert plain[2]['pass_rate'] == shaped[2]['pass_rate'] and shaped[2]['reward'] < plain[2]['reward']
+
+
+def test_sequences_put_the_mask_on_the_response():
+  tokens = np.array([7, 8, 9], np.int32)
+  logps = np.array([-1.0, -2, -3], np.float32)
+  batch = rl.sequences([([1, 2], Completion(0, 0, tokens, logps, logps, 'stop'), 0.5)], B=2)
+  at = batch.mask[0] > 0
+  assert batch.targets[0][at].tolist() == [7, 8, 9] and batch.old_logps[0][at].tolist() == [-1, -2, -3]
+  assert batch.tokens[0, :4].tolist() == [1, 2, 7, 8] and batch.segments[0].sum() == 4
+  assert batch.mask[1].sum() == 0 and batch.advantages.tolist() == [0.5, 0]

@@ -1,0 +1,130 @@
+"""SFT: what is learned from, that everything learns, that accumulation and interruption change nothing."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from vibethinker_jax.data.batches import Batch, Packed
+from vibethinker_jax.data.domains import solved
+from vibethinker_jax.data.problem import Problem, Solution
+from vibethinker_jax.data.text import render
+from vibethinker_jax.train import sft
+from vibethinker_jax.train.journal import Journal
+from vibethinker_jax.train.optim import Optim, optimizer
+from vibethinker_jax.train.state import Diverged, gradient_adder, start, updater
+
+SETTINGS = sft.SFT(steps=6, rows=2, length=128, accumulation=2, save_every=3, optim=Optim(1e-2, warmup=2, end=0.1))
+
+
+def train(settings, model, algebra, text, folder, seed=0):
+  return sft.run(settings, 'sft', model, solved(algebra), text, folder / 'sft', Journal(folder / 'm.jsonl'), seed)
+
+
+def same(a, b) -> bool:
+  return all(bool((x == y).all()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_render_weighs_the_response_only(text):
+  problem = Problem('1', 'algebra', 'Find x.', answer='12')
+  solution = Solution('x = 4 + 8 = \\boxed{12}', key_spans=((12, 23, 3.0),))
+  row = render(text, problem, solution)
+  prompt = len(text.prompt(problem))
+  assert row['tokens'][1:].tolist() == row['targets'][:-1].tolist()
+  assert (row['weights'][: prompt - 1] == 0).all() and (row['weights'][prompt - 1 :] > 0).all()
+  assert text.tokenizer.decode(row['targets'][row['weights'] > 0]) == solution.text + '<|im_end|>'
+  assert text.tokenizer.decode(row['targets'][row['weights'] == 3]).strip() == '\\boxed{12}'
+  assert row['tokens'][:prompt].tolist() == text.prompt(problem)
+
+
+def test_packing_keeps_sequences_apart_and_whole(text, algebra):
+  rows = solved(algebra)
+  wanted = sorted(tuple(render(text, *row)['targets'].tolist()) for row in rows)
+  data, seen = Packed(rows, lambda row: render(text, *row), 4, 160, seed=1), []
+  for _ in range(12):
+    batch = next(data)
+    for b in range(4):
+      for segment in range(1, batch.segments[b].max() + 1):
+        at = np.flatnonzero(batch.segments[b] == segment)
+        assert (batch.positions[b, at] == np.arange(len(at))).all()
+        seen.append(tuple(batch.targets[b, at].tolist()))
+    assert (batch.weights[batch.segments == 0] == 0).all()
+  assert set(seen) <= set(wanted) and len(set(seen)) > len(wanted) // 3
+
+
+def test_packed_equals_unpacked(text, small, algebra):
+  """The loss and gradient of a packed batch are those of its sequences one by one."""
+  packed = next(Packed(solved(algebra), lambda row: render(text, *row), 2, 160, seed=0))
+  add = gradient_adder(sft.loss)
+  (gradient, count), _ = add(None, small, packed)
+  alone = None
+  for b in range(2):
+    for segment in range(1, packed.segments[b].max() + 1):
+      at = packed.segments[b] == segment
+      pad = lambda x, at=at, b=b: np.pad(x[b][at], (0, 160 - at.sum()))[None]
+      one = Batch(*(pad(getattr(packed, f.name)) for f in dataclasses.fields(Batch)))
+      alone, _ = add(alone, small, dataclasses.replace(one, segments=(one.segments > 0).astype(np.int32)))
+  assert float(count) == pytest.approx(float(alone[1]), rel=1e-6)
+  for x, y in zip(jax.tree.leaves(gradient), jax.tree.leaves(alone[0]), strict=True):
+    np.testing.assert_allclose(x, y, atol=2e-4 * float(abs(x).max()) + 1e-7)
+
+
+def test_every_parameter_moves(text, small, algebra, tmp_path):
+  state, _ = train(SETTINGS, small, algebra, text, tmp_path)
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), small, state.model)
+  assert all(jax.tree.leaves(moved))
+
+
+def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
+  whole, _ = train(SETTINGS, small, algebra, text, tmp_path / 'whole')
+  half = dataclasses.replace(SETTINGS, save_every=3)
+  cut = tmp_path / 'cut'
+
+  class Killed(Exception):
+    pass
+
+  class Dying(Journal):
+    def write(self, stage, step, values):
+      if step == 5:
+        raise Killed
+      super().write(stage, step, values)
+
+  with pytest.raises(Killed):
+    sft.run(half, 'sft', small, solved(algebra), text, cut / 'sft', Dying(cut / 'm.jsonl'), 0)
+  again, _ = train(half, small, algebra, text, cut)
+  assert same(whole, again)
+  steps = [row['step'] for row in Journal(cut / 'm.jsonl').rows('sft')]
+  assert steps == list(range(1, 7))
+
+
+def test_accumulation_equals_one_batch(text, small, algebra):
+  data = Packed(solved(algebra), lambda row: render(text, *row), 2, 128, seed=0)
+  a, b = next(data), next(data)
+  both = jax.tree.map(lambda x, y: np.concatenate([x, y]), a, b)
+  add = gradient_adder(sft.loss)
+  twice, _ = add(add(None, small, a)[0], small, b)
+  once, _ = add(None, small, both)
+  for x, y in zip(jax.tree.leaves(twice), jax.tree.leaves(once), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4 * float(abs(y).max()) + 1e-7)
+
+
+def test_weight_decay_spares_norms_and_biases(small):
+  transform = optimizer(Optim(1.0, weight_decay=0.5, end=1.0, clip=1.0), 10)
+  state = start(small, transform)
+  nothing = jax.tree.map(np.zeros_like, small)
+  after, _ = updater(transform)(state, (nothing, np.float32(1)))
+  shrunk = jax.tree.map(lambda a, b: float(abs(b).sum()) < float(abs(a).sum()), small, after.model)
+  assert shrunk.layers.wq[...] and shrunk.layers.w_down[...] and shrunk.embed[...]
+  assert not shrunk.layers.attention_norm[...] and not shrunk.norm[...] and not shrunk.layers.bq[...]
+
+
+def test_divergence_stops_with_a_clear_line(text, small, algebra, tmp_path):
+  broken = jax.tree.map(lambda x: x * float('nan'), small)
+  with pytest.raises(Diverged, match='sft, step 1: loss is nan'):
+    train(SETTINGS, broken, algebra, text, tmp_path)
+
+
+def test_nothing_fits(text, algebra):
+  with pytest.raises(ValueError, match='none of'):
+    Packed(solved(algebra), lambda row: render(text, *row), 2, 8, seed=0)
