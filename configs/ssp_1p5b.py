@@ -1,6 +1,6 @@
-"""The real run: Qwen2.5-Math-1.5B to VibeThinker-1.5B on one TPU v5p-64 slice or 64 A100-80G, one config.
+"""The real run: Qwen2.5-Math-1.5B to VibeThinker-1.5B on 64 accelerators (a TPU v5p-128 slice, or A100-80G).
 
-  python experiments/ssp.py --config=configs/ssp_1p5b.py --workdir=gs://BUCKET/ssp_1p5b --config.start.path=DIR
+  python experiments/ssp.py --config=configs/ssp_1p5b.py --workdir=DIR --config.start.path=QWEN_DIR
 
 Published (arXiv 2511.06221): the base, four mathematical sub-domains and their fusion by 1/N, MGPO's formulas with
 p0 = 0.5, mathematics at 16K, then at 32K, then code. Everything marked `ours` was not published: a guess to start

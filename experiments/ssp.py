@@ -1,9 +1,9 @@
 """The Spectrum-to-Signal pipeline: SFT, probing, fusion, MGPO, evaluation, report.
 
   python experiments/ssp.py --config=configs/tiny.py --workdir=runs/tiny
-  python experiments/ssp.py --config=configs/tiny.py --workdir=runs/tiny --stages=rl,evaluate --config.mgpo.lam=2
+  python experiments/ssp.py --config=configs/tiny.py --workdir=runs/lam2 --config.mgpo.lam=2
 
-Run again with the same workdir it continues.
+Run again with the same workdir it continues; --stages=sft,probe carries out only those.
 """
 
 import os
@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.settings import freeze
 from vibethinker_jax.ssp import STAGES, Pipeline, Settings
+from vibethinker_jax.train.state import Diverged
 
 CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; an existing one is continued.', required=True)
@@ -31,8 +32,16 @@ def main(argv) -> None:
   try:
     Pipeline(freeze(Settings, CONFIG.value), WORKDIR.value).run(tuple(ONLY.value))
   except BadInput as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+    sys.exit(_say(error, 2))
+  except Diverged as error:
+    sys.exit(_say(error, 1))
+  except KeyboardInterrupt:
+    sys.exit(_say(f'interrupted; the same command continues {WORKDIR.value}', 130))
+
+
+def _say(message, code: int) -> int:
+  print(f'\nerror: {message}', file=sys.stderr)
+  return code
 
 
 if __name__ == '__main__':

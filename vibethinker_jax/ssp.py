@@ -299,13 +299,10 @@ class Pipeline:
 
   # ---- judging ------------------------------------------------------------------------------------------------------
 
-  def _decoding(self, model: Qwen2) -> Qwen2:
-    return model if self.mesh.size == 1 else place(model, decode_mesh(self.mesh))
-
   def _ask(self, e: Evaluate, model: Qwen2, sets: dict, what: str) -> dict[str, Rollout]:
     """All domains in one go of the engine, taken apart again by domain."""
     problems = [problem for domain in sets for problem in sets[domain]]
-    whole = evaluate(e, self.engine, self._decoding(model), self.text, problems, self.grader, self.s.seed + 1000, what)
+    whole = evaluate(e, self.engine, model, self.text, problems, self.grader, self.s.seed + 1000, what)
     out, first = {}, 0
     for domain, own in sets.items():
       part = slice(first, first + len(own))
