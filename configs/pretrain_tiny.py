@@ -29,11 +29,11 @@ def get_config():
     ),
   )
   config.sft = dict(
-    steps=2400,
+    steps=1200,  # in the middle of its decay: at the end of it, step 2400, it solves a third of the tests at the first try
     rows=28,
     length=112,
     accumulation=1,
     save_every=300,
-    optim=dict(learning_rate=2.5e-3, warmup=80, end=0.02, weight_decay=0.01),
+    optim=dict(learning_rate=2.5e-3, warmup=80, end=0.02, weight_decay=0.01, horizon=2400),
   )
   return config

@@ -38,8 +38,8 @@ def get_config():
   config.experts = 'one_run'
   config.sft = dict(
     steps=6,
-    rows=2,
-    length=512,
+    rows=1,
+    length=384,
     accumulation=2,
     save_every=3,
     optim=dict(learning_rate=1e-3, warmup=2, end=0.1),

@@ -33,19 +33,19 @@ def get_config():
   config.fusion = dict(weights=())
   config.mgpo = dict(lam=1.0, clip_low=0.2, clip_high=0.28)
   config.rl = dict(
-    prompts=24,
+    prompts=32,
     group=8,
     temperature=1.0,
     micro_rows=64,
     save_every=10,
-    optim=dict(learning_rate=2e-4, warmup=3, end=1.0, b2=0.95),
+    optim=dict(learning_rate=1.5e-4, warmup=3, end=1.0, b2=0.95),
     stages=(
       dict(name='math_short', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=30, max_tokens=40),
       dict(name='math_long', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=30, max_tokens=80),
       dict(name='code', domains=('code',), steps=15, max_tokens=80),
     ),
   )
-  config.engine = dict(rows=192, block=32)
+  config.engine = dict(rows=256, block=32)
   config.evaluate = dict(samples=8, k=8, max_tokens=80)
   config.cost = dict(price_per_hour=0.1)
   return config

@@ -5,10 +5,11 @@
 Writes WORKDIR/tiny_base, a Hugging Face directory; the shipped one is vibethinker_jax/tiny_base.
 """
 
+import json
 import pathlib
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -56,10 +57,16 @@ def make_tokenizer(directory: pathlib.Path, vocabulary: int, lines: int, seed: i
     tokenizer_object=tokenizer, eos_token=SPECIALS[0], pad_token=SPECIALS[0], chat_template=CHAT_TEMPLATE
   )
   wrapped.save_pretrained(str(directory))
+  # Beside a config.json of qwen2, AutoTokenizer of transformers 5 takes Qwen2's own pre-tokenizer instead of the one in
+  # tokenizer.json, unless the files claim a class of their own; it then loads them as they are and runs no such code.
+  settings = directory / 'tokenizer_config.json'
+  claimed = {'tokenizer_class': 'PreTrainedTokenizerFast', 'auto_map': {'AutoTokenizer': [None, 'own.Tokenizer']}}
+  settings.write_text(json.dumps({**json.loads(settings.read_text()), **claimed}, indent=2) + '\n')
 
 
 def main(argv) -> None:
   del argv
+  logging.set_verbosity(logging.WARNING)  # the checkpoint library reports every save
   config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
   size = freeze(Config, config.model, 'config.model')
   make_tokenizer(workdir / 'tokenizer', size.V, config.corpus.tokenizer_lines, config.seed)

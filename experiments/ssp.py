@@ -11,7 +11,7 @@ import sys
 
 os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers are used: it need not miss torch
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vibethinker_jax.errors import BadInput
@@ -26,6 +26,7 @@ ONLY = flags.DEFINE_list('stages', list(STAGES), 'Which stages to carry out.')
 
 def main(argv) -> None:
   del argv
+  logging.set_verbosity(logging.WARNING)  # the checkpoint library reports every save
   for stage in ONLY.value:
     if stage not in STAGES:
       sys.exit(f'error: --stages: unknown stage {stage!r}, expected some of {",".join(STAGES)}')

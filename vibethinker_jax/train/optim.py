@@ -8,7 +8,10 @@ import optax
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-  """learning_rate is the peak, reached after `warmup` steps; cosine decay to `end` times the peak (1: constant)."""
+  """learning_rate is the peak, reached after `warmup` steps; cosine decay to `end` times the peak (1: constant).
+
+  The decay ends with the run, or at step `horizon` where that is given: a run may stop in the middle of its decay.
+  """
 
   learning_rate: float
   warmup: int = 0
@@ -18,11 +21,12 @@ class Optim:
   eps: float = 1e-8
   weight_decay: float = 0.0
   clip: float = 1.0
+  horizon: int = 0
 
 
 def schedule(o: Optim, steps: int) -> optax.Schedule:
   """Learning rate at each of `steps` steps."""
-  peak = o.learning_rate
+  peak, steps = o.learning_rate, o.horizon or steps
   rise = optax.linear_schedule(peak / max(o.warmup, 1), peak, max(o.warmup - 1, 1))
   fall = optax.cosine_decay_schedule(peak, max(steps - o.warmup, 1), alpha=o.end)
   return optax.join_schedules([rise, fall], [o.warmup]) if o.warmup else fall
