@@ -36,12 +36,12 @@ def get_config():
     prompts=32,
     group=8,
     temperature=1.0,
-    micro_rows=64,
+    micro_rows=32,
     save_every=10,
     optim=dict(learning_rate=1.5e-4, warmup=3, end=1.0, b2=0.95),
     stages=(
-      dict(name='math_short', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=30, max_tokens=40),
-      dict(name='math_long', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=30, max_tokens=80),
+      dict(name='math_short', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=30, max_tokens=48),
+      dict(name='math_long', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=30, max_tokens=96),
       dict(name='code', domains=('code',), steps=15, max_tokens=80),
     ),
   )

@@ -9,8 +9,8 @@ import pytest
 from vibethinker_jax.engine.engine import Completion, Engine
 from vibethinker_jax.train import rl
 from vibethinker_jax.train.journal import Journal
-from vibethinker_jax.train.optim import Optim
-from vibethinker_jax.train.state import gradient_adder
+from vibethinker_jax.train.optim import Optim, optimizer
+from vibethinker_jax.train.state import gradient_adder, start
 from vibethinker_jax.verify.answer import Verdict
 
 STAGE = rl.Stage('short', ('algebra',), steps=4, max_tokens=12)
@@ -117,3 +117,26 @@ def test_sequences_put_the_mask_on_the_response():
   assert batch.targets[0][at].tolist() == [7, 8, 9] and batch.old_logps[0][at].tolist() == [-1, -2, -3]
   assert batch.tokens[0, :4].tolist() == [1, 2, 7, 8] and batch.segments[0].sum() == 4
   assert batch.mask[1].sum() == 0 and batch.advantages.tolist() == [0.5, 0]
+
+
+def test_rows_without_a_signal_are_left_out_and_counted(text, small, algebra, tmp_path):
+  """The update with silent groups skipped is the update with everything computed."""
+  for aggregate in ('sequence', 'token'):
+    algorithm = rl.MGPO(lam=0.0, aggregate=aggregate)
+    one = trainer(text, small, tmp_path / aggregate, algorithm=algorithm)
+    rolled, _, _, _ = one._roll(0, small, algebra, dict(enumerate(range(40))), 0)
+    advantages = np.array([[1.0, -1, 1, -1], [0, 0, 0, 0]], np.float32)
+    seen = {}
+
+    def update(state, sums, seen=seen):
+      seen['sums'] = jax.device_get(sums)
+      norm = np.float32(0)
+      return state, {'grad_norm': norm, 'update_norm': norm, 'count': sums[1]}
+
+    one._learn(update, start(small, optimizer(LOOP.optim, 4)), None, rolled, advantages)
+    skipped = seen['sums']
+    one._with_signal = lambda rows: (rows, 0.0)
+    one._learn(update, start(small, optimizer(LOOP.optim, 4)), None, rolled, advantages)
+    assert float(skipped[1]) == float(seen['sums'][1])
+    for x, y in zip(jax.tree.leaves(skipped[0]), jax.tree.leaves(seen['sums'][0]), strict=True):
+      np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5 * float(abs(y).max()) + 1e-8)

@@ -131,10 +131,13 @@ def load(directory: pathlib.Path, dtype: str | None = None) -> Qwen2:
     if name not in where:
       raise BadModel(f'{directory}: tensor {name} is missing')
     with _open(where[name]) as file:
+      if name not in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+        raise BadModel(f'{where[name]}: tensor {name} is missing, although the index places it here')
       tensor = file.get_tensor(name)
     heads = shape(c, axes)
-    if tensor.size != np.prod(heads):
-      raise BadModel(f'{where[name]}: {name} has shape {tensor.shape}, config.json asks for {heads}')
+    if tensor.shape != _their_shape(heads, axes):
+      wanted = _their_shape(heads, axes)
+      raise BadModel(f'{where[name]}: {name} has shape {tensor.shape}, config.json asks for {wanted}')
     tensor = tensor.reshape(heads)
     return tensor if dtype is None else tensor.astype(jnp.dtype(dtype))
 
@@ -228,12 +231,17 @@ def _turn(value: np.ndarray, theirs: str, ours: str) -> np.ndarray:
 
 
 def _flatten(value: np.ndarray, ours: str, theirs: str) -> np.ndarray:
-  """Our parameter in their order, heads joined: everything but D, F and V is one axis of theirs."""
+  """Our parameter in their order and shape."""
   turned = value.transpose([ours.index(letter) for letter in theirs])
-  if len(theirs) <= 2 and 'K' not in theirs:
-    return np.ascontiguousarray(turned)
-  if theirs[0] == 'D':
-    return np.ascontiguousarray(turned.reshape(turned.shape[0], -1))
-  if theirs[-1] == 'D':
-    return np.ascontiguousarray(turned.reshape(-1, turned.shape[-1]))
-  return np.ascontiguousarray(turned.reshape(-1))
+  return np.ascontiguousarray(turned.reshape(_their_shape(turned.shape, theirs)))
+
+
+def _their_shape(sizes: tuple[int, ...], axes: str) -> tuple[int, ...]:
+  """Sizes of their axes `axes` once heads are joined: D, F and V stand for themselves, the others are one axis."""
+  out: list[int] = []
+  for i, (size, letter) in enumerate(zip(sizes, axes, strict=True)):
+    if i and letter not in 'DFV' and axes[i - 1] not in 'DFV':
+      out[-1] *= size
+    else:
+      out.append(size)
+  return tuple(out)

@@ -238,14 +238,16 @@ class Trainer:
         for p in share
         for g, completion in enumerate(rolled.completions[p])
       ]
-      flat.sort(key=lambda row: len(row[0]) + len(row[1].tokens))  # equal lengths together: less padding
+      loud, silent = self._with_signal(flat)
+      loud.sort(key=lambda row: len(row[0]) + len(row[1].tokens))  # equal lengths together: less padding
       gradient = None
-      for i in range(0, len(flat), self.r.micro_rows):
-        batch = sequences(flat[i : i + self.r.micro_rows], self.r.micro_rows)
+      for i in range(0, len(loud), self.r.micro_rows):
+        batch = sequences(loud[i : i + self.r.micro_rows], self.r.micro_rows)
         if reference is not None:
           batch = dataclasses.replace(batch, ref_logps=score(reference, batch, self.r.temperature))
         gradient, metrics = self._add(gradient, state.model, _spread(batch))
         sums.append(metrics)
+      gradient = (gradient[0], gradient[1] + silent)
       state, norms = update(state, gradient)
       rows.append(norms)
     sums, rows = jax.device_get((sums, rows))
@@ -261,6 +263,18 @@ class Trainer:
       'grad_norm': max(float(row['grad_norm']) for row in rows),
       'update_norm': max(float(row['update_norm']) for row in rows),
     }
+
+  def _with_signal(self, rows: list[tuple]) -> tuple[list[tuple], float]:
+    """The rows that have a gradient, and how much the others add to the loss's count.
+
+    Without a divergence term a row of advantage 0 moves nothing: its forward and backward pass need not be made. The
+    entropy, the ratios and the clipped share are then those of the rows that have a signal.
+    """
+    loud = [row for row in rows if row[2] != 0]
+    if self.m.kl or not loud:
+      return rows, 0.0
+    silent = [row for row in rows if row[2] == 0]
+    return loud, float(len(silent) if self.m.aggregate == 'sequence' else sum(len(row[1].tokens) for row in silent))
 
 
 def sequences(rows: list[tuple], B: int) -> Sequences:
