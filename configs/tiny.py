@@ -22,7 +22,7 @@ def get_config():
   )
   config.experts = 'one_run'
   config.sft = dict(
-    steps=240,
+    steps=200,
     rows=28,
     length=112,
     accumulation=1,
@@ -42,7 +42,7 @@ def get_config():
     stages=(
       dict(name='math_short', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=30, max_tokens=48),
       dict(name='math_long', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=30, max_tokens=96),
-      dict(name='code', domains=('code',), steps=15, max_tokens=80),
+      dict(name='code', domains=('code',), steps=10, max_tokens=96),
     ),
   )
   config.engine = dict(rows=256, block=32)

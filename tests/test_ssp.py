@@ -11,16 +11,21 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from vibethinker_jax.data.domains import Data, load_sets
+from vibethinker_jax.data.text import load_text
+from vibethinker_jax.engine.engine import Engine, Request
+from vibethinker_jax.engine.sampling import Sampling
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import hf
 from vibethinker_jax.settings import freeze
-from vibethinker_jax.ssp import Pipeline, Settings
+from vibethinker_jax.ssp import TINY_BASE, Pipeline, Settings
 
 ROOT = pathlib.Path(__file__).parents[1]
+ONE = jax.devices()[:1]  # the session has eight
 DATA = pathlib.Path(os.environ.get('VIBETHINKER_DATA', ROOT.parent / 'shared' / 'data'))
 
 
@@ -33,7 +38,7 @@ def config(name):
 
 def shrink(c):
   """configs/tiny.py, with everything in it and little of it."""
-  c.start = dict(random=dict(V=512, D=16, L=2, K=2, G=2, H=4, F=32, positions=512), tokenizer=c.start.path)
+  c.start = dict(random=dict(V=512, D=16, L=2, K=2, G=2, H=4, F=32, positions=512), tokenizer=str(TINY_BASE))
   c.data.update(train=20, probe=4, test=4)
   c.sft.update(steps=6, save_every=2, rows=4)
   c.probe.update(samples=2, k=2, max_tokens=8)
@@ -52,7 +57,7 @@ def settings():
 @pytest.fixture(scope='module')
 def whole(settings, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('whole')
-  return workdir, Pipeline(settings, workdir).run()
+  return workdir, Pipeline(settings, workdir, ONE).run()
 
 
 def digest(workdir) -> str:
@@ -81,7 +86,7 @@ def test_every_stage_leaves_its_files(whole):
 
 def test_fused_is_the_mean_of_the_selected(whole, settings):
   workdir, summary = whole
-  pipeline = Pipeline(settings, workdir)
+  pipeline = Pipeline(settings, workdir, ONE)
   chosen = [(e['run'], e['selected_step']) for e in summary['experts'].values()]
   experts = [hf.tensors(pipeline._mean(pipeline.base(), [one])) for one in chosen]
   fused = hf.tensors(hf.load(workdir / 'fused'))
@@ -89,22 +94,49 @@ def test_fused_is_the_mean_of_the_selected(whole, settings):
     np.testing.assert_allclose(value, np.mean([e[name].astype(np.float64) for e in experts], 0), atol=1e-6)
 
 
+def test_final_loads_in_transformers_and_says_the_same(whole, settings):
+  """final/ in AutoModelForCausalLM and AutoTokenizer: the same ids, and the same greedy text."""
+  torch = pytest.importorskip('torch', reason='parity with transformers needs torch: pip install -e .[test]')
+  from transformers import AutoModelForCausalLM, AutoTokenizer
+
+  workdir, _ = whole
+  theirs = AutoModelForCausalLM.from_pretrained(workdir / 'final', dtype=torch.float32)
+  tokenizer = AutoTokenizer.from_pretrained(workdir / 'final')
+  ours, text = hf.load(workdir / 'final'), load_text(workdir / 'final')
+  engine = Engine(ours.config, text.stop_ids, rows=4, block=8)
+  for problem in load_sets(settings.data, settings.seed).test['algebra'][:3]:
+    prompt = tokenizer.apply_chat_template(
+      [{'role': 'user', 'content': problem.prompt}], add_generation_prompt=True, tokenize=False
+    )
+    ids = tokenizer(prompt, return_tensors='pt', add_special_tokens=False)
+    assert ids['input_ids'][0].tolist() == text.prompt(problem)
+    said = theirs.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids['input_ids'].shape[1] :].tolist()
+    (mine,) = engine.generate(ours, [Request(tuple(text.prompt(problem)), 12, sampling=Sampling(temperature=0.0))])
+    assert mine.tokens.tolist() == said
+    assert text.decode(mine.tokens) == tokenizer.decode(said, skip_special_tokens=True)
+
+
+def test_a_mesh_that_does_not_fit_is_refused(settings, tmp_path):
+  with pytest.raises(BadInput, match='config.mesh: mesh .* wants 1 devices, there are 8'):
+    Pipeline(settings, tmp_path)
+
+
 def test_run_again_does_nothing_anew(whole, settings):
   workdir, summary = whole
   before = digest(workdir), (workdir / 'metrics.jsonl').read_text()
-  again = Pipeline(settings, workdir).run()
+  again = Pipeline(settings, workdir, ONE).run()
   assert (digest(workdir), (workdir / 'metrics.jsonl').read_text()) == before
   assert again['models'] == summary['models']
 
 
 def test_another_config_is_refused(whole, settings):
   with pytest.raises(BadInput, match='another config .*mgpo'):
-    Pipeline(dataclasses.replace(settings, mgpo=dataclasses.replace(settings.mgpo, lam=9.0)), whole[0])
+    Pipeline(dataclasses.replace(settings, mgpo=dataclasses.replace(settings.mgpo, lam=9.0)), whole[0], ONE)
 
 
 def test_per_domain_runs(settings, tmp_path):
   settings = dataclasses.replace(settings, experts='per_domain')
-  summary = Pipeline(settings, tmp_path).run(('sft', 'probe', 'fuse'))
+  summary = Pipeline(settings, tmp_path, ONE).run(('sft', 'probe', 'fuse'))
   assert summary == {}
   experts = json.loads((tmp_path / 'experts.json').read_text())
   assert {d: e['run'] for d, e in experts.items()} == {d: d for d in settings.data.domains}
@@ -117,10 +149,10 @@ def test_killed_anywhere_it_ends_with_the_same_bits(whole, settings, tmp_path):
   workdir = tmp_path / 'w'
   raw = json.dumps(dataclasses.asdict(settings))
   script.write_text(
-    'import json, sys\n'
+    'import json, jax\n'
     'from vibethinker_jax.settings import freeze\n'
     'from vibethinker_jax.ssp import Pipeline, Settings\n'
-    f'Pipeline(freeze(Settings, json.loads({raw!r})), {str(workdir)!r}).run(("sft", "probe", "fuse", "rl"))\n'
+    f'Pipeline(freeze(Settings, json.loads({raw!r})), {str(workdir)!r}, jax.devices()[:1]).run(("sft", "probe", "fuse", "rl"))\n'
   )
   # compiled once, for the restarts' sake
   cache = {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1'}

@@ -15,10 +15,11 @@ import json
 import pathlib
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from vibethinker_jax.data.domains import Data, Sets, load_sets, solved
@@ -108,10 +109,11 @@ class Settings:
 class Pipeline:
   """A run in a workdir. Each stage is a method that does what is not yet done; `run` calls them in order."""
 
-  def __init__(self, settings: Settings, workdir: pathlib.Path):
+  def __init__(self, settings: Settings, workdir: pathlib.Path, devices: Sequence[jax.Device] | None = None):
+    """`devices`: those of the mesh; None is all there are. Raises BadInput."""
     self.s, self.workdir = settings, pathlib.Path(workdir)
     _check(settings)
-    self.mesh = make_mesh(settings.mesh)
+    self.mesh = _mesh(settings.mesh, devices)
     self.text = load_text(settings.start.tokenizer or settings.start.path or TINY_BASE, settings.start.system)
     self.sets: Sets = load_sets(settings.data, settings.seed)
     self.workdir.mkdir(parents=True, exist_ok=True)
@@ -330,6 +332,8 @@ class Pipeline:
     }
     asked = lambda folder: sum(_read(p)['tokens'] for p in sorted((self.workdir / folder).rglob('*.json')))
     seconds = _read(self.workdir / 'seconds.json')
+    # this stage is not over; what is left of it is the page
+    seconds = {**seconds, 'evaluate': seconds.get('evaluate', 0.0) + time.perf_counter() - self._since}
     hours = sum(seconds.values()) / 3600 * s.cost.devices
     device = jax.devices()[0]
     verdicts = lambda model: {d: np.array(v, bool) for d, v in model['correct'].items()}
@@ -371,12 +375,12 @@ class Pipeline:
   @contextlib.contextmanager
   def _timed(self, stage: str):
     """Adds the seconds spent to seconds.json, over restarts."""
-    path, clock = self.workdir / 'seconds.json', time.perf_counter()
+    path, self._since = self.workdir / 'seconds.json', time.perf_counter()
     try:
       yield
     finally:
       seconds = _read(path) if path.exists() else {}
-      write_json(path, {**seconds, stage: seconds.get(stage, 0.0) + time.perf_counter() - clock})
+      write_json(path, {**seconds, stage: seconds.get(stage, 0.0) + time.perf_counter() - self._since})
 
 
 def _check(s: Settings) -> None:
@@ -392,6 +396,13 @@ def _check(s: Settings) -> None:
     for domain in stage.domains:
       if domain not in domains:
         raise BadInput(f'config.rl stage {stage.name!r}: unknown domain {domain!r}, expected one of {domains}')
+
+
+def _mesh(shape: MeshShape, devices) -> Mesh:
+  try:
+    return make_mesh(shape, devices)
+  except ValueError as error:
+    raise BadInput(f'config.mesh: {error}') from None
 
 
 def _claim(path: pathlib.Path, settings: Settings) -> None:
