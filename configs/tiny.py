@@ -22,7 +22,7 @@ def get_config():
   )
   config.experts = 'one_run'
   config.sft = dict(
-    steps=200,
+    steps=160,
     rows=28,
     length=112,
     accumulation=1,
@@ -36,13 +36,13 @@ def get_config():
     prompts=32,
     group=8,
     temperature=1.0,
-    micro_rows=32,
+    micro_rows=64,
     save_every=10,
-    optim=dict(learning_rate=1.5e-4, warmup=3, end=1.0, b2=0.95),
+    optim=dict(learning_rate=1.8e-4, warmup=3, end=1.0, b2=0.95),
     stages=(
-      dict(name='math_short', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=30, max_tokens=48),
-      dict(name='math_long', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=30, max_tokens=96),
-      dict(name='code', domains=('code',), steps=10, max_tokens=96),
+      dict(name='math_short', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=22, max_tokens=48),
+      dict(name='math_long', domains=('algebra', 'geometry', 'calculus', 'statistics'), steps=26, max_tokens=96),
+      dict(name='code', domains=('code',), steps=6, max_tokens=96),
     ),
   )
   config.engine = dict(rows=256, block=32)

@@ -134,6 +134,7 @@ def test_another_config_is_refused(whole, settings):
     Pipeline(dataclasses.replace(settings, mgpo=dataclasses.replace(settings.mgpo, lam=9.0)), whole[0], ONE)
 
 
+@pytest.mark.slow
 def test_per_domain_runs(settings, tmp_path):
   settings = dataclasses.replace(settings, experts='per_domain')
   summary = Pipeline(settings, tmp_path, ONE).run(('sft', 'probe', 'fuse'))
@@ -152,7 +153,8 @@ def test_killed_anywhere_it_ends_with_the_same_bits(whole, settings, tmp_path):
     'import json, jax\n'
     'from vibethinker_jax.settings import freeze\n'
     'from vibethinker_jax.ssp import Pipeline, Settings\n'
-    f'Pipeline(freeze(Settings, json.loads({raw!r})), {str(workdir)!r}, jax.devices()[:1]).run(("sft", "probe", "fuse", "rl"))\n'
+    f'settings = freeze(Settings, json.loads({raw!r}))\n'
+    f'Pipeline(settings, {str(workdir)!r}, jax.devices()[:1]).run(("sft", "probe", "fuse", "rl"))\n'
   )
   # compiled once, for the restarts' sake
   cache = {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1'}
