@@ -110,13 +110,14 @@ def test_accumulation_equals_one_batch(text, small, algebra):
 
 
 def test_weight_decay_spares_norms_and_biases(small):
+  small = jax.tree.map(lambda x: x + 0.1, small)  # a bias of 0 would not show it
   transform = optimizer(Optim(1.0, weight_decay=0.5, end=1.0, clip=1.0), 10)
   state = start(small, transform)
   nothing = jax.tree.map(np.zeros_like, small)
   after, _ = updater(transform)(state, (nothing, np.float32(1)))
   shrunk = jax.tree.map(lambda a, b: float(abs(b).sum()) < float(abs(a).sum()), small, after.model)
   yes = lambda param: jax.tree.leaves(param)[0]
-  assert yes(shrunk.layers.wq) and yes(shrunk.layers.w_down)
+  assert yes(shrunk.layers.wq) and yes(shrunk.layers.w_down) and yes(shrunk.embed)
   assert not yes(shrunk.layers.attention_norm) and not yes(shrunk.norm) and not yes(shrunk.layers.bq)
 
 

@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import optax
 
+from vibethinker_jax.model.mesh import is_param
+
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
@@ -34,7 +36,8 @@ def schedule(o: Optim, steps: int) -> optax.Schedule:
 
 def optimizer(o: Optim, steps: int) -> optax.GradientTransformation:
   """Weight decay acts on matrices only; norms and biases keep theirs."""
-  matrices = lambda tree: jax.tree.map(lambda x: x.ndim >= 3, tree)  # stacked: one axis more than the letters say
+  is_matrix = lambda param: 'D' in param.axes and len(param.axes) > 1
+  matrices = lambda tree: jax.tree.map(lambda p: p.replace(is_matrix(p)), tree, is_leaf=is_param)
   return optax.chain(
     optax.clip_by_global_norm(o.clip),
     optax.scale_by_adam(o.b1, o.b2, o.eps),
