@@ -362,15 +362,11 @@ class Pipeline:
     }
     write_json(self.workdir / 'summary.json', summary)
     shown = [
-      row for name in ('base', 'fused', 'rl') for row in _read(self.workdir / 'evaluate' / f'{name}.json')['samples']
+      {'model': name, **row}
+      for name in ('base', 'fused', 'rl')
+      for row in _read(self.workdir / 'evaluate' / f'{name}.json')['samples']
     ]
-    names = iter(
-      name for name in ('base', 'fused', 'rl') for _ in _read(self.workdir / 'evaluate' / f'{name}.json')['samples']
-    )
-    write_text(
-      self.workdir / 'samples.jsonl',
-      ''.join(json.dumps({'model': next(names), **row}) + '\n' for row in shown),
-    )
+    write_text(self.workdir / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in shown))
 
   @contextlib.contextmanager
   def _timed(self, stage: str):

@@ -114,3 +114,12 @@ def place(tree, mesh: Mesh, dtype=None):
   if dtype is not None:
     tree = jax.tree.map(lambda x: x.astype(dtype), tree)
   return jax.device_put(tree, shardings(tree, mesh))
+
+
+def spread_rows(batch):
+  """Arrays [B,T] or [B] on the mesh that is set, rows over data and fsdp; without one, as they are."""
+  mesh = jax.sharding.get_mesh()
+  if mesh.empty:
+    return batch
+  put = lambda x: jax.device_put(x, NamedSharding(mesh, spec('BT'[: x.ndim], ACTIVATION)))
+  return jax.tree.map(put, batch)

@@ -17,7 +17,7 @@ from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.text import Text
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.sampling import Sampling
-from vibethinker_jax.model.mesh import ACTIVATION, spec
+from vibethinker_jax.model.mesh import spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.rollout import Rollout
 from vibethinker_jax.train import mgpo
@@ -245,7 +245,7 @@ class Trainer:
         batch = sequences(loud[i : i + self.r.micro_rows], self.r.micro_rows)
         if reference is not None:
           batch = dataclasses.replace(batch, ref_logps=score(reference, batch, self.r.temperature))
-        gradient, metrics = self._add(gradient, state.model, _spread(batch))
+        gradient, metrics = self._add(gradient, state.model, spread_rows(batch))
         sums.append(metrics)
       gradient = (gradient[0], gradient[1] + silent)
       state, norms = update(state, gradient)
@@ -301,15 +301,6 @@ def _informative(rolled: Rollout, most: int) -> Rollout:
   if len(chosen) == 0:
     chosen = np.arange(min(most, len(rate)))
   return Rollout(*([getattr(rolled, f.name)[i] for i in chosen] for f in dataclasses.fields(Rollout)))
-
-
-def _spread(batch: Sequences) -> Sequences:
-  """The batch on the mesh that is set, rows over data and fsdp; without one, as it is."""
-  mesh = jax.sharding.get_mesh()
-  if mesh.empty:
-    return batch
-  place = lambda x: jax.device_put(x, jax.sharding.NamedSharding(mesh, spec('BT'[: x.ndim], ACTIVATION)))
-  return jax.tree.map(place, batch)
 
 
 class _Alarm:

@@ -5,14 +5,13 @@ import pathlib
 import time
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
 from vibethinker_jax.data.batches import Batch, Packed
 from vibethinker_jax.data.problem import Problem, Solution
 from vibethinker_jax.data.text import Text, render
-from vibethinker_jax.model.mesh import ACTIVATION, spec
+from vibethinker_jax.model.mesh import spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.train.journal import Journal
 from vibethinker_jax.train.optim import Optim, optimizer, schedule
@@ -76,7 +75,7 @@ def run(
     for step in range(done + 1, s.steps + 1):
       sums, losses = None, []
       for _ in range(s.accumulation):
-        sums, metrics = add(sums, state.model, _spread(next(data)))
+        sums, metrics = add(sums, state.model, spread_rows(next(data)))
         losses.append(metrics['loss_sum'])
       state, norms = update(state, sums)
       seconds, clock = time.perf_counter() - clock, time.perf_counter()
@@ -91,14 +90,6 @@ def run(
   if data.dropped:
     tqdm.write(f'{stage}: {data.dropped} solutions longer than {s.length} tokens were met and left out')
   return state, checkpoints
-
-
-def _spread(batch: Batch) -> Batch:
-  """The batch on the mesh that is set, rows over data and fsdp; without one, as it is."""
-  mesh = jax.sharding.get_mesh()
-  if mesh.empty:
-    return batch
-  return jax.device_put(batch, jax.sharding.NamedSharding(mesh, spec('BT', ACTIVATION)))
 
 
 def _record(journal: Journal, stage: str, bar: tqdm, step: int, values: dict, tokens_per_s: float) -> None:
