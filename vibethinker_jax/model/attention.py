@@ -27,3 +27,14 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Arr
   scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
   weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
   return einsum('BKGTS,BKSH->BKGTH', weights, v)
+
+
+def attend_scaled(q, k, k_scale, v, v_scale, mask: jax.Array) -> jax.Array:
+  """`attend` to keys and values kept as int8: k [B,K,H,S] times k_scale [B,K,S], v [B,K,S,H] times v_scale [B,K,S].
+
+  The scales multiply the scores and the weights, so that no widened copy of the cache need exist.
+  """
+  scores = einsum('BKGTH,BKHS->BKGTS', q * q.shape[-1] ** -0.5, k.astype(q.dtype)).astype(jnp.float32)
+  scores = jnp.where(mask[:, None, None], scores * k_scale[:, :, None, None], jnp.finfo(jnp.float32).min)
+  weights = jax.nn.softmax(scores, axis=-1) * v_scale[:, :, None, None]
+  return einsum('BKGTS,BKSH->BKGTH', weights.astype(q.dtype), v.astype(q.dtype))

@@ -19,10 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vibethinker_jax.model.attention import attend, cached_mask, packed_mask
+from vibethinker_jax.model.attention import attend, packed_mask
 from vibethinker_jax.model.mesh import ACTIVATION, einsum, shard, spec, use
-
-Cache = tuple[tuple[jax.Array, jax.Array], ...]  # per layer k [B,K,H,S] and v [B,K,S,H]; slot s holds position s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,33 +93,17 @@ class Qwen2(nnx.Module):
     mask = packed_mask(segments)
     return self._scan(tokens, positions, lambda q, k, v: (attend(q, k, v, mask), None))[0]
 
-  def prefill(self, tokens: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Hidden states [B,T,D] of rows that begin at position 0, and what they leave for a cache.
-
-    That is k [L,B,K,H,S] and v [L,B,K,S,H]. Padding may follow a row's tokens: what stands before it does not see it.
-    """
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    mask = cached_mask(positions, tokens.shape[1])
-    return self._scan(tokens, positions, lambda q, k, v: (attend(q, k, v, mask), (k, v)))
-
-  def extend(self, layers: tuple, tokens: jax.Array, positions: jax.Array, cache: Cache):
+  def extend(self, layers: tuple, tokens: jax.Array, positions: jax.Array, cache: tuple):
     """Hidden states [B,T,D] of tokens that continue a cache, and the cache with them in it.
 
-    `positions` [B,T] are consecutive in each row; row b writes the slots from positions[b,0] on. `layers` is
-    `self.unstacked()`, taken apart by the caller once and not for every token.
+    `positions` [B,T] are consecutive in each row. `layers` is `self.unstacked()`, taken apart by the caller once and
+    not for every token. `cache` holds for every layer what attends (engine/cache.py): `attend(q, k, v, positions)`.
     """
     c = self.config
     rope = rope_table(positions, c)
-    mask = cached_mask(positions, cache[0][0].shape[3])
-    start = positions[:, 0]
     x, grown = self._embed(tokens), []
-    for layer, (k_cache, v_cache) in zip(layers, cache):
-
-      def mix(q, k, v, k_cache=k_cache, v_cache=v_cache):
-        k_cache, v_cache = write(k_cache, k, start, 3), write(v_cache, v, start, 2)
-        return attend(q, k_cache.astype(q.dtype), v_cache.astype(q.dtype), mask), (k_cache, v_cache)
-
-      x, kept = layer(x, rope, c.norm_eps, mix)
+    for layer, kept in zip(layers, cache):
+      x, kept = layer(x, rope, c.norm_eps, lambda q, k, v, kept=kept: kept.attend(q, k, v, positions))
       grown.append(kept)
     return rms_norm(x, use(self.norm, x.dtype), c.norm_eps), tuple(grown)
 
@@ -195,13 +177,6 @@ def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
   cos, sin = (t.reshape(t.shape[0], *[1] * (x.ndim - 3), *t.shape[1:]).astype(x.dtype) for t in rope)
   a, b = jnp.split(x, 2, axis=-1)
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
-
-
-def write(cache: jax.Array, new: jax.Array, start: jax.Array, axis: int) -> jax.Array:
-  """The cache with `new` in the slots from start[b] on, of each row b; slots lie along `axis`."""
-  at = lambda s: tuple(s if a == axis - 1 else 0 for a in range(cache.ndim - 1))
-  put = lambda c, n, s: jax.lax.dynamic_update_slice(c, n.astype(c.dtype), at(s))
-  return jax.vmap(put)(cache, new, start)
 
 
 def remat(body: Callable, policy: str) -> Callable:
