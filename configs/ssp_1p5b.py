@@ -61,6 +61,7 @@ def get_config():
     group=16,  # ours
     temperature=1.0,
     micro_rows=64,
+    share=1,
     save_every=10,
     optim=dict(learning_rate=1e-6, warmup=5, end=1.0),  # ours
     stages=(  # lengths published, steps ours

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vibethinker_jax.model.attention import attend, packed_mask
+from vibethinker_jax.model.attention import attend, attend_shared, packed_mask
 from vibethinker_jax.model.mesh import ACTIVATION, einsum, shard, spec, use
 
 
@@ -92,6 +92,22 @@ class Qwen2(nnx.Module):
     """Hidden states [B,T,D] of packed rows: tokens, positions and segments [B,T] (positions restart with a segment)."""
     mask = packed_mask(segments)
     return self._scan(tokens, positions, lambda q, k, v: (attend(q, k, v, mask), None))[0]
+
+  def continued(self, prompts: jax.Array, lengths: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Hidden states [B,n,T,D] of n continuations, tokens [B,n,T], of each prompt, which is computed once.
+
+    prompts [B,S] are filled up to lengths [B]; a continuation's tokens stand at the positions that follow.
+    """
+    (B, S), (n, T) = prompts.shape, tokens.shape[1:]
+    own = lengths[:, None, None] + jnp.arange(T, dtype=jnp.int32)
+    positions = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
+    positions = jnp.concatenate([positions, jnp.broadcast_to(own, (B, n, T)).reshape(B, n * T)], 1)
+    whole = jnp.concatenate([prompts, tokens.reshape(B, n * T)], 1)
+    if n == 1:  # a packed row with a gap before the continuation, which whatever attends to packed rows can do
+      filled = jnp.arange(S) < lengths[:, None]
+      return self(whole, positions, jnp.concatenate([filled, jnp.ones((B, T), bool)], 1).astype(jnp.int32))[:, None, S:]
+    hidden, _ = self._scan(whole, positions, lambda q, k, v: (attend_shared(q, k, v, lengths, S, n), None))
+    return hidden[:, S:].reshape(B, n, T, -1)
 
   def extend(self, layers: tuple, tokens: jax.Array, positions: jax.Array, cache: tuple):
     """Hidden states [B,T,D] of tokens that continue a cache, and the cache with them in it.
