@@ -39,17 +39,21 @@ def attend_shared(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, 
   T = (whole - S) // n
   causal = lambda size: jnp.arange(size)[:, None] >= jnp.arange(size)[None]
   prompt = attend(q[:, :, :, :S], k[..., :S], v[:, :, :S], jnp.broadcast_to(causal(S), (B, S, S)))
-  # every continuation becomes a row of its own, with the prompt's keys and values before its own
+  # Two blocks of scores: all continuations against the one prompt, and each, as a row of its own, against itself.
   apart = lambda x, axis: jnp.moveaxis(x, axis, 1).reshape(B * n, *x.shape[1:axis], *x.shape[axis + 1 :])
-  again = lambda x: jnp.repeat(x, n, axis=0)
-  q_own = apart(q[:, :, :, S:].reshape(B, K, G, n, T, H), 3)
+  joined = lambda x: jnp.moveaxis(x.reshape(B, n, K, G, T, -1), 1, 3).reshape(B, K, G, n * T, -1)
+  q = q[:, :, :, S:] * H**-0.5
+  q_own = apart(q.reshape(B, K, G, n, T, H), 3)
   k_own = apart(k[..., S:].reshape(B, K, H, n, T), 3)
   v_own = apart(v[:, :, S:].reshape(B, K, n, T, H), 2)
-  filled = jnp.broadcast_to((jnp.arange(S) < again(lengths)[:, None])[:, None], (B * n, T, S))
-  mask = jnp.concatenate([filled, jnp.broadcast_to(causal(T), (B * n, T, T))], axis=2)
-  keys, values = jnp.concatenate([again(k[..., :S]), k_own], 3), jnp.concatenate([again(v[:, :, :S]), v_own], 2)
-  own = attend(q_own, keys, values, mask)
-  own = jnp.moveaxis(own.reshape(B, n, K, G, T, H), 1, 3).reshape(B, K, G, n * T, H)
+  least = jnp.finfo(jnp.float32).min
+  to_prompt = einsum('BKGTH,BKHS->BKGTS', q, k[..., :S]).astype(jnp.float32)
+  to_prompt = jnp.where((jnp.arange(S) < lengths[:, None])[:, None, None, None], to_prompt, least)
+  to_own = jnp.where(causal(T), einsum('BKGTH,BKHS->BKGTS', q_own, k_own).astype(jnp.float32), least)
+  weights = jax.nn.softmax(jnp.concatenate([to_prompt, joined(to_own)], axis=-1), axis=-1).astype(v.dtype)
+  from_prompt = einsum('BKGTS,BKSH->BKGTH', weights[..., :S], v[:, :, :S])
+  weights = apart(weights[..., S:].reshape(B, K, G, n, T, T), 3)
+  own = from_prompt + joined(einsum('BKGTS,BKSH->BKGTH', weights, v_own))
   return jnp.concatenate([prompt, own], axis=3)
 
 

@@ -1,0 +1,287 @@
+"""Times one GRPO step, decoding with a long tail of lengths, and the device; each beside its yardstick, in one run.
+
+  python experiments/benchmark.py --config=configs/benchmark.py --workdir=runs/benchmark
+
+Writes WORKDIR/benchmark.json and prints it as a table. With torch installed, transformers' generate does the rollout
+on the same weights and prompts in between.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from vibethinker_jax.engine.engine import Completion, Engine, Request
+from vibethinker_jax.model import hf
+from vibethinker_jax.model.qwen2 import Config, Qwen2
+from vibethinker_jax.settings import freeze
+from vibethinker_jax.train import rl
+from vibethinker_jax.train.optim import Optim, optimizer
+from vibethinker_jax.train.state import gradient_adder, start, updater
+
+CONFIG = config_flags.DEFINE_config_file('config', 'configs/benchmark.py', lock_config=True)
+WORKDIR = flags.DEFINE_string('workdir', 'runs/benchmark', 'Where benchmark.json goes.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """One GRPO step: every response has exactly `new_tokens`."""
+
+  prompts: int
+  group: int
+  prompt_tokens: int
+  new_tokens: int
+  rows: int
+  micro_rows: int
+  share: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LongTail:
+  """Log-normal response lengths, a quarter of `longest` on average; `spread` is the deviation of their logarithm."""
+
+  samples: int
+  rows: int
+  prompt_tokens: int
+  longest: int
+  spread: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """configs/benchmark.py, frozen."""
+
+  seed: int
+  repeats: int
+  model: Config
+  optim: Optim
+  grpo_step: Step
+  long_tail: LongTail
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+  """Median of the repeats, and the first call beyond it, which compiles."""
+
+  wall_s: float
+  cpu_s: float
+  compile_s: float
+
+
+def timed(work: Callable[[], object], repeats: int, what: str) -> Times:
+  """Calls `work`, which returns when it is done, once to compile and `repeats` times to measure."""
+  wall, cpu = [], []
+  for _ in tqdm(range(1 + repeats), desc=what, leave=False):
+    w, c = time.perf_counter(), time.process_time()
+    work()
+    wall.append(time.perf_counter() - w)
+    cpu.append(time.process_time() - c)
+  median = statistics.median(wall[1:])
+  return Times(median, statistics.median(cpu[1:]), max(0.0, wall[0] - median))
+
+
+def requests(s: Settings) -> list[Request]:
+  """The prompts of the GRPO step."""
+  g, rng = s.grpo_step, np.random.default_rng(s.seed + 1)
+  prompts = rng.integers(8, s.model.V, (g.prompts, g.prompt_tokens))
+  return [Request(tuple(map(int, p)), g.new_tokens, g.group, seed=s.seed, number=i) for i, p in enumerate(prompts)]
+
+
+def rollout(s: Settings, model: Qwen2) -> tuple[dict, list[Completion], list[Request]]:
+  """Times of the rollout, and what it drew."""
+  asked, done = requests(s), []
+  engine = Engine(s.model, (), rows=s.grpo_step.rows)
+
+  def work():
+    done[:] = engine.generate(model, asked)
+
+  t = timed(work, s.repeats, 'rollout')
+  tokens = sum(len(c.tokens) for c in done)
+  row = {'rollout_wall_s': t.wall_s, 'rollout_cpu_s': t.cpu_s, 'rollout_compile_s': t.compile_s}
+  return row | {'rollout_tokens_per_s': tokens / t.wall_s}, done, asked
+
+
+def update(s: Settings, model: Qwen2, done: list[Completion], asked: list[Request]) -> dict:
+  """Times of the update on these responses: every one has a signal, none is skipped."""
+  g, rng = s.grpo_step, np.random.default_rng(s.seed + 2)
+  rows = [(asked[c.request].prompt, c, float(rng.normal())) for c in done]
+  add = gradient_adder(rl.make_loss(rl.MGPO(lam=1.0), 1.0))
+  transform = optimizer(s.optim, 100)
+  step, state = updater(transform), start(model, transform)
+  N, S = g.micro_rows // g.share, rl.rounded_up(g.prompt_tokens - 1)
+
+  def work():
+    nonlocal state
+    shares, sums = rl.sharing(rows, g.share), None
+    for i in range(0, len(shares), N):
+      sums, _ = add(sums, state.model, rl.responses(shares[i : i + N], N, g.share, S))
+    state, norms = step(state, sums)
+    jax.block_until_ready((state, norms))
+
+  t = timed(work, s.repeats, 'update')
+  return {'update_wall_s': t.wall_s, 'update_cpu_s': t.cpu_s, 'update_compile_s': t.compile_s}
+
+
+def theirs(s: Settings, model: Qwen2) -> dict:
+  """transformers' generate on the same prompts and weights: every sample a row of one batch, its default cache."""
+  if importlib.util.find_spec('torch') is None:
+    return {}
+  import torch
+  from transformers import AutoModelForCausalLM
+
+  where = 'cuda' if torch.cuda.is_available() else 'cpu'
+  with tempfile.TemporaryDirectory() as directory:
+    hf.save(model, pathlib.Path(directory), None, ())
+    kind = torch.float32 if s.model.dtype == 'float32' else torch.bfloat16
+    network = AutoModelForCausalLM.from_pretrained(directory, dtype=kind).to(where).eval()
+  g = s.grpo_step
+  prompts = torch.tensor([r.prompt for r in requests(s) for _ in range(g.group)]).to(where)
+  cache = {'cache_implementation': 'static'} if where == 'cuda' else {}
+
+  def work():
+    with torch.no_grad():
+      network.generate(
+        prompts,
+        attention_mask=torch.ones_like(prompts),
+        do_sample=True,
+        top_k=0,
+        max_new_tokens=g.new_tokens,
+        min_new_tokens=g.new_tokens,
+        eos_token_id=None,
+        pad_token_id=0,
+        **cache,
+      )
+
+  t = timed(work, max(1, s.repeats // 2), 'transformers generate')
+  return {'transformers_wall_s': t.wall_s, 'transformers_cpu_s': t.cpu_s}
+
+
+def long_tail(s: Settings, model: Qwen2) -> dict:
+  """The same samples in batches that wait for their longest, and with rows refilled as they fall free."""
+  t, rng = s.long_tail, np.random.default_rng(s.seed + 3)
+  # the mean of a log-normal is exp(mu + spread^2 / 2)
+  lengths = rng.lognormal(np.log(t.longest / 4) - t.spread**2 / 2, t.spread, t.samples)
+  lengths = np.clip(lengths, 1, t.longest).astype(int)
+  prompts = rng.integers(8, s.model.V, (t.samples, t.prompt_tokens))
+  asked = [Request(tuple(map(int, p)), int(n), seed=s.seed, number=i) for i, (p, n) in enumerate(zip(prompts, lengths))]
+  static, continuous = (Engine(s.model, (), rows=t.rows) for _ in range(2))
+  static.row_sizes = [t.rows]  # a static batch keeps its rows to the end
+
+  def wait():
+    for i in range(0, t.samples, t.rows):
+      list(static.generate(model, asked[i : i + t.rows]))
+
+  repeats = max(1, s.repeats // 2)
+  waiting = timed(wait, repeats, 'long tail, static')
+  refilling = timed(lambda: list(continuous.generate(model, asked)), repeats, 'long tail, continuous')
+  return {
+    'samples': t.samples,
+    'mean_length': float(lengths.mean()),
+    'longest': int(lengths.max()),
+    'static_row_steps': static.row_steps // (1 + repeats),
+    'continuous_row_steps': continuous.row_steps // (1 + repeats),
+    'static_wall_s': waiting.wall_s,
+    'continuous_wall_s': refilling.wall_s,
+  }
+
+
+def device(dtype: str) -> dict:
+  """What the device reaches by itself: a large copy in GB/s (read and written), a large matmul in TFLOP/s."""
+  accelerated = jax.default_backend() != 'cpu'
+  big = jnp.zeros((512 if accelerated else 64, 2**20), jnp.float32)
+  side = 8192 if accelerated else 2048
+  square = jnp.ones((side, side), dtype)
+  copy, multiply = jax.jit(lambda x: x + 1), jax.jit(lambda x: x @ x)
+  copied = timed(lambda: jax.block_until_ready(copy(big)), 9, 'copy').wall_s
+  multiplied = timed(lambda: jax.block_until_ready(multiply(square)), 9, 'matmul').wall_s
+  return {
+    'kind': jax.devices()[0].device_kind,
+    'jax': jax.__version__,
+    'copy_gb_s': 2 * big.nbytes / copied / 1e9,
+    'matmul_tflop_s': 2 * side**3 / multiplied / 1e12,
+  }
+
+
+def ideals(s: Settings, d: dict) -> dict:
+  """Seconds that the bytes and the multiplications alone would take at the device's own rates.
+
+  Decoding: each step reads the weights and the live keys and values once, and multiplies every weight once a row; the
+  slower of the two counts. The update: six operations a weight and token, a prompt counted once for its group, and
+  attention.
+  """
+  c, g = s.model, s.grpo_step
+  size = jnp.dtype(c.dtype).itemsize
+  layer = c.D * c.H * c.K * (2 * c.G + 2) + 3 * c.D * c.F
+  weights = c.L * layer + c.V * c.D
+  samples = g.prompts * g.group
+  mean_slots = g.prompt_tokens + g.new_tokens / 2
+  kv = 2 * c.L * c.K * c.H * size * mean_slots * g.rows
+  attended = 4 * c.L * c.K * c.G * c.H * mean_slots  # operations a token, forward
+  steps = g.new_tokens * samples / g.rows
+  read = steps * (weights * size + kv) / d['copy_gb_s'] / 1e9
+  multiplied = steps * g.rows * (2 * weights + attended) / d['matmul_tflop_s'] / 1e12
+  prompts = g.prompts * (g.group // g.share) * g.prompt_tokens
+  trained = prompts + samples * g.new_tokens
+  operations = trained * (6 * weights + 3 * attended) - 6 * prompts * c.V * c.D
+  return {
+    'rollout_ideal_s': max(read, multiplied),
+    'rollout_bound': 'bandwidth' if read > multiplied else 'matmul',
+    'update_ideal_s': operations / d['matmul_tflop_s'] / 1e12,
+  }
+
+
+def table(result: dict) -> str:
+  """The figures, their yardsticks and the ratios."""
+  g, t, d = result['grpo_step'], result['long_tail'], result['device']
+  lines = [
+    f'{d["kind"]}, jax {d["jax"]}: copies {d["copy_gb_s"]:.1f} GB/s, multiplies {d["matmul_tflop_s"]:.3f} TFLOP/s',
+    '',
+    f'{"":34}{"seconds":>9}{"yardstick":>12}{"ratio":>8}',
+  ]
+  row = lambda name, ours, other, what: lines.append(f'{name:34}{ours:9.2f}{other:12.2f}{ours / other:8.2f}  {what}')
+  row('rollout', g['rollout_wall_s'], g['rollout_ideal_s'], f'the {g["rollout_bound"]} roofline')
+  if 'transformers_wall_s' in g:
+    row('rollout', g['rollout_wall_s'], g['transformers_wall_s'], 'transformers generate')
+  row('update', g['update_wall_s'], g['update_ideal_s'], 'the matmul roofline')
+  row('long tail, continuous', t['continuous_wall_s'], t['static_wall_s'], 'static batches')
+  lines += [
+    '',
+    f'rollout {g["rollout_tokens_per_s"]:.0f} tokens/s, {g["rollout_cpu_s"]:.1f} CPU s; update {g["update_cpu_s"]:.1f} '
+    f'CPU s; compiling {g["compile_s"]:.1f} s',
+    f'update at {g["update_ideal_s"] / g["update_wall_s"]:.0%} of the matmul rate (MFU), rollout at '
+    f'{g["rollout_ideal_s"] / g["rollout_wall_s"]:.0%} of its roofline',
+    f'long tail: {t["continuous_row_steps"]} row-steps instead of {t["static_row_steps"]} '
+    f'({t["static_row_steps"] / t["continuous_row_steps"]:.2f} times fewer)',
+  ]
+  return '\n'.join(lines)
+
+
+def main(argv) -> None:
+  del argv
+  s = freeze(Settings, CONFIG.value, 'config')
+  model = jax.jit(lambda key: Qwen2(s.model, key))(jax.random.key(s.seed))
+  model = jax.tree.map(lambda x: x.astype(s.model.dtype), model)
+  g, done, asked = rollout(s, model)
+  g |= theirs(s, model) | update(s, model, done, asked)
+  g['compile_s'] = g['rollout_compile_s'] + g['update_compile_s']
+  d = device(s.model.dtype)
+  result = {'grpo_step': g | ideals(s, d), 'long_tail': long_tail(s, model), 'device': d}
+  out = pathlib.Path(WORKDIR.value) / 'benchmark.json'
+  out.parent.mkdir(parents=True, exist_ok=True)
+  out.write_text(json.dumps(result, indent=2) + '\n')
+  print(table(result), f'\n{out}: the same figures', sep='\n')
+
+
+if __name__ == '__main__':
+  app.run(main)
