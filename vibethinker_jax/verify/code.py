@@ -66,7 +66,7 @@ def job(code: str, tests: Sequence[dict[str, str]] | dict, limit_s: float, memor
   """The sandbox job that runs `code` on all `tests` in `limit_s` seconds and `memory` bytes a process."""
   head = {'code': code, 'limit_s': limit_s, 'memory': memory}
   if isinstance(tests, dict):
-    return [head | {'kind': 'function', 'tests': tests}]
+    return [head | {'kind': 'function', 'tests': 1}, tests]
   parts = [part for test in tests for part in (test['input'], test['output'])]
   return [head | {'kind': 'stdin', 'tests': len(tests)}, *parts]
 
