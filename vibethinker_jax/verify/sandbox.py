@@ -44,7 +44,7 @@ _LINE = 61  # number of the one file a program has besides stdin, stdout and std
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 1 << 17, 1 << 26, 1 << 27, 1 << 28, 1 << 29, 1 << 30
 _RDONLY, _NOSUID, _NODEV, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 32, 4096, 16384, 1 << 18
 _DETACH = 2
-_SET_PDEATHSIG, _SET_DUMPABLE, _SET_NO_NEW_PRIVS = 1, 4, 38
+_SET_PDEATHSIG, _SET_DUMPABLE, _SET_CHILD_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 4, 36, 38
 # What solutions import most, imported once here. Only modules that leave a fork cheap: threading, random and
 # what imports them do work of their own after every fork and double its price.
 _COMMON = (
@@ -327,11 +327,17 @@ class Zygote:
     import shutil
     import tempfile
 
+    self.kernel.prctl(_SET_CHILD_SUBREAPER, 1)  # no pid namespace: daemons of the program become our children
     scratch = tempfile.mkdtemp()
     os.chmod(scratch, 0o777)
     try:
       yield scratch
     finally:
+      with contextlib.suppress(FileNotFoundError):  # a kernel may be built without this list
+        while children := _children():
+          for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
       shutil.rmtree(scratch, ignore_errors=True)
 
   def _watch_program(self, head: dict, stdin: str, end: float) -> dict:
@@ -461,7 +467,7 @@ class Zygote:
     """Never returns. Everything up to the call of a harness is trusted code; nothing after it is."""
     try:
       self._shut(head, scratch, given, printed, [line], end, _NOBODY)
-      sys.argv = ['solution.py']
+      sys.argv, sys.orig_argv = ['solution.py'], []
     except BaseException as error:
       os.write(2, f'sandbox: {error}\n'.encode())
       os._exit(125)
@@ -480,6 +486,12 @@ class Zygote:
       os._exit(0)
     finally:
       os._exit(1)
+
+
+def _children() -> list[int]:
+  """This process's children. Raises FileNotFoundError where the kernel keeps no list of them."""
+  with open('/proc/thread-self/children') as file:
+    return [int(child) for child in file.read().split()]
 
 
 def _namespace(name: str) -> dict:
