@@ -156,7 +156,7 @@ def test_judge_answer_alone():
 def test_golden_cases_of_math_verify(read_data):
   rows = read_data('golden/math_verify_cases.jsonl')
   jobs = [
-    symbolic.job(
+    symbolic.same_job(
       [row['gold']],
       row['pred'],
       tuple(row.get('match_types', ('latex', 'expr'))),
@@ -167,7 +167,7 @@ def test_golden_cases_of_math_verify(read_data):
     for row in rows
   ]
   with Pool(2, symbolic.command()) as pool:
-    answers = pool.map(jobs, 10.0)
+    answers = symbolic.ask(pool, jobs, 10.0)
   wrong = [row for row, answer in zip(rows, answers, strict=True) if answer is not bool(row['expected'])]
   assert len(rows) == 134 and wrong == []
 
