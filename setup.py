@@ -12,6 +12,7 @@ setup(
   package_data={'vibethinker_jax': ['tiny_base/*']},
   install_requires=[
     'absl-py',
+    'array-record',
     'datasets',
     'flax>=0.12.8',
     'grain>=0.2.18',
@@ -23,6 +24,7 @@ setup(
     'numpy',
     'optax',
     'orbax-checkpoint>=0.12.8',
+    'pyarrow',
     'safetensors',
     'tensorflow-datasets',
     'tokenizers',

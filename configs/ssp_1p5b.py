@@ -26,9 +26,8 @@ def get_config():
   config.mesh = dict(data=1, fsdp=16, seq=4, tensor=1)
   config.data = dict(
     source='files',
-    form='problems',
-    train_files=('data/train.jsonl',),
-    test_files=('data/test.jsonl',),
+    train_files=(dict(path='data/train.jsonl'),),
+    test_files=(dict(path='data/test.jsonl'),),
     domains=('algebra', 'geometry', 'calculus', 'statistics'),
     others=('code',),
     train=1_000_000,

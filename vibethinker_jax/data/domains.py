@@ -1,12 +1,12 @@
 """Problems by domain and by purpose: what is trained on, what checkpoints are probed with, what is reported."""
 
 import dataclasses
-import pathlib
 import random
 from collections.abc import Sequence
 
 from vibethinker_jax.data import synthetic
-from vibethinker_jax.data.problem import Problem, read_gsm8k, read_problems
+from vibethinker_jax.data.problem import Problem, merge
+from vibethinker_jax.data.sources import Source, load_all
 from vibethinker_jax.errors import BadInput
 
 
@@ -14,8 +14,8 @@ from vibethinker_jax.errors import BadInput
 class Data:
   """Where problems come from, and how many of each kind a domain gets.
 
-  `source` 'synthetic' is the embedded world. 'files' reads `train` and `test`, JSON Lines of problems in the project's
-  form ('problems') or GSM8K's ('gsm8k') by `form`; the probing halves are then taken out of train.
+  `source` 'synthetic' is the embedded world. 'files' reads `train_files` and `test_files`; the probing halves are then
+  taken out of train.
   """
 
   source: str
@@ -25,9 +25,8 @@ class Data:
   probe: int  # in each of the two halves
   test: int
   paths: tuple[str, ...] = ()  # synthetic: solution paths SFT sees; () is all
-  form: str = 'problems'
-  train_files: tuple[str, ...] = ()
-  test_files: tuple[str, ...] = ()
+  train_files: tuple[Source, ...] = ()
+  test_files: tuple[Source, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +61,7 @@ def _synthetic(data: Data, seed: int) -> Sets:
 
 
 def _files(data: Data, seed: int) -> Sets:
-  read = {'problems': read_problems, 'gsm8k': read_gsm8k}[data.form]
-  train = [p for name in data.train_files for p in read(pathlib.Path(name))]
-  test = [p for name in data.test_files for p in read(pathlib.Path(name))]
+  train, test = merge(load_all(data.train_files)), merge(load_all(data.test_files))
   seen = {p.prompt for p in test}
   train = [p for p in train if p.prompt not in seen]
   rng = random.Random(seed)
@@ -75,8 +72,9 @@ def _files(data: Data, seed: int) -> Sets:
     own, final = ([p for p in problems if p.domain == domain] for problems in (train, test))
     probes = 2 * data.probe if domain in data.domains else 0
     if len(own) <= probes or not final:
+      named = ', '.join(source.path for source in data.train_files)
       raise BadInput(
-        f'{", ".join(data.train_files)}: {len(own)} training and {len(final)} test problems of domain {domain!r}, '
+        f'{named}: {len(own)} training and {len(final)} test problems of domain {domain!r}, '
         f'expected more than {probes} and at least 1'
       )
     if domain in data.domains:
