@@ -142,6 +142,13 @@ def _choice(plain: str) -> str | None:
   return match[1] if match else None
 
 
+def same_vote(answer: str) -> str:
+  """A text that two answers share when they count as one in a vote: the value of a number, else the tidied text."""
+  plain = _plain(answer)
+  value = _number(plain)
+  return _tight(plain) if value is None else str(value)
+
+
 def accepted_texts(answer: str | Sequence[str]) -> tuple[str, ...]:
   """The accepted answers as a tuple. Raises TypeError or ValueError for anything but a text or texts."""
   if not isinstance(answer, str | list | tuple):
