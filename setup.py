@@ -25,6 +25,7 @@ setup(
     'optax',
     'orbax-checkpoint>=0.12.8',
     'pyarrow',
+    'pylatexenc',
     'safetensors',
     'tensorflow-datasets',
     'tokenizers',

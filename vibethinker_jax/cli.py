@@ -190,8 +190,12 @@ def grade(args: argparse.Namespace) -> None:
       raise BadInput(f'{where}: {error}') from None
     asked.append((response, None, row['tests']))
   with _output(args.output) as out, Grader(args.workers, args.deadline, args.strict) as grader:
-    for (_, row), verdict in zip(rows, grader.grade(asked)):
-      _write(out, {'id': row['id'], **dataclasses.asdict(verdict)})
+    verdicts = [dataclasses.asdict(verdict) for verdict in grader.grade(asked)]
+    if args.steps:
+      traces = grader.check_traces([response for response, _, _ in asked])
+      verdicts = [{**v, 'steps': t.checked, 'steps_share': t.share} for v, t in zip(verdicts, traces)]
+    for (_, row), verdict in zip(rows, verdicts):
+      _write(out, {'id': row['id'], **verdict})
 
 
 def evaluate(args: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ stay up between batches.
 import warnings
 from collections.abc import Sequence
 
-from vibethinker_jax.verify import answer, code, symbolic
+from vibethinker_jax.verify import answer, code, symbolic, trace
 from vibethinker_jax.verify.answer import Verdict
 from vibethinker_jax.verify.pool import Pool
 
@@ -82,3 +82,7 @@ class Grader:
         )
         break
     return verdicts
+
+  def check_traces(self, texts: Sequence[str]) -> list[trace.Trace]:
+    """The steps of responses checked, in order (trace.py): their `share` is a process score, no verdict."""
+    return trace.check(texts, self._algebra, self._deadline_s)
