@@ -300,6 +300,7 @@ def _parser() -> argparse.ArgumentParser:
   verb.add_argument('--workers', type=int, default=2, help='processes of each kind at most')
   verb.add_argument('--deadline', type=float, default=10.0, help='seconds one response may take')
   verb.add_argument('--strict', action='store_true', help="the published grader's rules")
+  verb.add_argument('--steps', action='store_true', help='check the equalities of each response too')
   verb.add_argument(
     '--problems', type=pathlib.Path, metavar='F', help="an evaluation's problems.jsonl, for its samples"
   )
