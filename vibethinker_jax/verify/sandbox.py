@@ -376,6 +376,7 @@ class Zygote:
     if clerk == 0:
       self._be_examiner(head, null, ours.detach(), brief, decide, end)
     ours.close()
+    os.close(brief)
     os.close(decide)
     with self._scratch() as scratch:
       pid = os.fork()

@@ -106,7 +106,10 @@ def _apart(text: str) -> tuple[list[str], str]:
     elif (sign in _CLOSES or sign.startswith('\\begin')) and opened not in ('$', '$$'):
       words.append(text[at : mark.start()])  # an opening bracket within brackets starts anew
       opened, at = sign, mark.end()
-  words.append(text[at:])
+  if opened is None:
+    words.append(text[at:])
+  else:
+    words.append(words.pop() + opened + text[at:])  # a lone dollar is money
   return mathematics, '\n'.join(words)
 
 
