@@ -218,8 +218,8 @@ def find_leaks(rows: Iterable[tuple[str, str]], index: Index) -> Iterator[Leak |
 
 # what LaTeX says about space, size and type face; a command ends where its letters end
 _LATEX = re.compile(
-  r'\\(?:\\|[,;:!> ]|(?:q?quad|left|right|[bB]igg?[lr]?|displaystyle|mbox)(?![a-zA-Z])'
-  r'|(?:text|math)(?:bf|it|rm)?(?![a-zA-Z]))|(?<=\\)[dt](?=frac)'
+  r'\\(?:[\\,;:!> ]|[dt](?=frac)|(?:q?quad|left|right|[bB]igg?[lr]?|displaystyle|mbox'
+  r'|(?:text|math)(?:bf|it|rm)?)(?![a-zA-Z]))'
 )
 _FOREIGN = re.compile(r'[^\w\x00-\x7f]')
 _WORD = re.compile(r'[0-9]+|[^\W_0-9]+[0-9]*')
@@ -336,7 +336,7 @@ def _runs(values: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
   return (sums[end] - sums[begin]) * inverse[begin]
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=8)
 def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:
   powers = []
   for base in (_ODD, _INVERSE):
