@@ -21,8 +21,8 @@ TRAIN = (
 )
 CIRCLE = (
   'Let $ABC$ be a triangle with $AB = 13$, $BC = 14$ and $CA = 15$. The circle through $A$ that touches $BC$ at its '
-  'midpoint meets $AB$ again at $D$. The length $AD$ is $\\frac{m}{n}$, where $m$ and $n$ are relatively prime positive '
-  'integers. Find $m+n$.'
+  'midpoint meets $AB$ again at $D$. The length $AD$ is $\\frac{m}{n}$, where $m$ and $n$ are relatively prime '
+  'positive integers. Find $m+n$.'
 )
 ROOT = 'Find the largest real $x$ with $\\dfrac{x^2-3x}{x+7}\\,=\\left(2x-5\\right)^{3}$ and $x^{2}+4x\\le 12$.'
 SHORT = 'Compute $\\sin 75^\\circ$.'
