@@ -2,11 +2,11 @@
 
 import dataclasses
 import random
-from collections.abc import Sequence
 
 from tqdm import tqdm
 
 from vibethinker_jax.data import synthetic
+from vibethinker_jax.data.augment import Spectrum
 from vibethinker_jax.data.decontaminate import Decontaminate, Index, find_leaks
 from vibethinker_jax.data.labels import teach
 from vibethinker_jax.data.problem import Problem, merge
@@ -36,6 +36,7 @@ class Data:
   probe_files: tuple[Source, ...] = ()
   labelled: tuple[Source, ...] = ()
   decontaminate: Decontaminate | None = None
+  spectrum: Spectrum = dataclasses.field(default_factory=Spectrum)  # what SFT makes of the training problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,8 +128,3 @@ def _clean(what: str, problems: list[Problem], against: list[Problem], s: Decont
   kept = [p for p, leak in zip(problems, find_leaks(texts(problems), index)) if leak is None]
   tqdm.write(f'{what}: {len(problems) - len(kept)} of {len(problems)} problems taken out')
   return kept
-
-
-def solved(problems: Sequence[Problem]) -> list[tuple]:
-  """(problem, solution) for every solution: what SFT trains on."""
-  return [(problem, solution) for problem in problems for solution in problem.solutions]
