@@ -8,7 +8,6 @@ from tqdm import tqdm
 from vibethinker_jax.data import synthetic
 from vibethinker_jax.data.augment import Spectrum
 from vibethinker_jax.data.decontaminate import Decontaminate, Index, find_leaks
-from vibethinker_jax.data.labels import teach
 from vibethinker_jax.data.problem import Problem, merge
 from vibethinker_jax.data.sources import Source, load_all
 from vibethinker_jax.errors import BadInput
@@ -73,6 +72,8 @@ def _synthetic(data: Data, seed: int) -> Sets:
 def _files(data: Data, seed: int) -> Sets:
   groups = [merge(load_all(files)) for files in (data.train_files, data.test_files, data.probe_files)]
   if data.labelled:
+    from vibethinker_jax.data.labels import teach  # scikit-learn: a second to import
+
     labeller = teach(load_all(data.labelled), seed)
     unknown = sum(not p.domain for group in groups for p in group)
     tqdm.write(
