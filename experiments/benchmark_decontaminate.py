@@ -1,6 +1,9 @@
 """Rows per second of decontamination on synthetic rows, with planted leaks that must all be found.
 
 python experiments/benchmark_decontaminate.py --rows=100000
+
+Measured on 2 shared cores at low priority: 100,000 rows of 200 words against 10,000 problems, index 4.3 s, search
+10.8 s (9,260 rows a second: a million in 108 s), at most 1.04 GiB, all 100 planted leaks found.
 """
 
 import resource
