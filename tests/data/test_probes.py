@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture
 def server():
-  """Writes the sum of two numbers as a problem; every third reply is no JSON, every fifth problem has a wrong answer."""
+  """Writes sums as problems; every third reply is no JSON, the answer of every fifth problem is wrong."""
   asked = []
 
   class Handler(http.server.BaseHTTPRequestHandler):
