@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import pickle
+import posixpath
 import random
 import re
 import zlib
@@ -192,7 +193,13 @@ def code_contests(row: dict, where: str) -> Problem:
 
 def kattis(row: dict, where: str) -> Problem:
   """Kattis packages as {"id", "statement_tex", "tests", "accepted_py"}; accepted programs are the solutions."""
-  tests = [{'input': t['input'], 'output': t['output']} for t in field(row, 'tests', list, where)]
+  named = {t['name']: t for t in field(row, 'tests', list, where)}
+  tests = []
+  for name, test in named.items():
+    # packages link one test to another; where links were read as files, their text is the way: ../subtask1/1.in
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(name), test['input'].removesuffix('.in')))
+    test = named.get(target, test) if test['input'].startswith('../') else test
+    tests.append({'input': test['input'], 'output': test['output']})
   accepted = field(row, 'accepted_py', dict, where)
   return Problem(
     f'kattis/{words(row, "id", where)}',
