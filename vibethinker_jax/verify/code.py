@@ -2,8 +2,8 @@
 
 This is the trainer's side: it takes the program out of the response and turns tests into sandbox jobs.
 `tests` is `[{'input': text, 'output': text}, ...]` for programs that read stdin, or `{'entry_point': name
-or None, 'setup': code, 'asserts': [code, ...]}` for functions: the program runs first, then setup, then
-each assert.
+or None, 'setup': code, 'asserts': [code, ...]}` for functions: the program runs first, then, in a process of
+their own (examiner.py), setup and each assert; the first that fails ends the run.
 """
 
 from collections.abc import Sequence
