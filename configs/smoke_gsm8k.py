@@ -26,9 +26,8 @@ def get_config():
   config.mesh = dict(data=1, fsdp=1, seq=1, tensor=1)
   config.data = dict(
     source='files',
-    form='gsm8k',
-    train_files=(f'{DATA}/gsm8k/train.jsonl',),
-    test_files=(f'{DATA}/gsm8k/test.jsonl',),
+    train_files=(dict(path=f'{DATA}/gsm8k/train.jsonl', reader='gsm8k'),),
+    test_files=(dict(path=f'{DATA}/gsm8k/test.jsonl', reader='gsm8k'),),
     domains=('algebra',),
     others=(),
     train=64,

@@ -200,10 +200,11 @@ def test_sets_are_disjoint():
 
 
 @pytest.mark.slow
-def test_gsm8k_smoke_run(tmp_path):
+@pytest.mark.parametrize('name', ['smoke_gsm8k.py', 'ssp_1p5b.py:smoke'])
+def test_smoke_runs_on_real_data(name, tmp_path):
   if not (DATA / 'gsm8k').exists():
     pytest.skip(f'{DATA}: no gsm8k folder; set VIBETHINKER_DATA')
-  command = ['experiments/ssp.py', '--config=configs/smoke_gsm8k.py', f'--workdir={tmp_path / "w"}']
+  command = ['experiments/ssp.py', f'--config=configs/{name}', f'--workdir={tmp_path / "w"}']
   env = {**os.environ, 'PYTHONPATH': str(ROOT), 'VIBETHINKER_DATA': str(DATA)}
   subprocess.run([sys.executable, *command], cwd=ROOT, env=env, check=True)
   assert (tmp_path / 'w' / 'report.html').exists()

@@ -6,6 +6,7 @@ Heavy libraries are imported by the verbs that need them, so that `vibethinker -
 """
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import json
@@ -20,6 +21,7 @@ from vibethinker_jax.errors import BadInput
 _SCORE_TOKENS = 4096  # tokens a forward pass holds, padding included
 _SCORE_LOGITS = 1024  # of them, how many have their logits in memory at the same time
 _DTYPES = ('float32', 'bfloat16')
+_DATA = pathlib.Path('../shared/data')  # where benchmarks are looked for
 
 
 def run() -> None:
@@ -157,17 +159,29 @@ _SIZES = {
 }
 
 
+# what `evaluate` writes of a sample besides, so that anybody can grade its samples.jsonl again
+_SAMPLE = ('problem', 'sample', 'tokens', 'finish_reason', 'score', 'extracted', 'reason')
+
+
 def grade(args: argparse.Namespace) -> None:
   """{"id", "response", "answer" or "tests"} -> {"id", "score", "extracted", "reason"}."""
+  from vibethinker_jax.data.sources import load
   from vibethinker_jax.verify.code import check_tests
   from vibethinker_jax.verify.grader import Grader
 
   if args.workers < 1 or not args.deadline > 0:
     raise BadInput('grade: expected --workers of 1 or more and a --deadline of more than 0 seconds')
-  rows = _rows(args.input, {'id', 'response', 'answer', 'tests'})
+  rows = _rows(args.input, {'id', 'response', 'answer', 'tests', *_SAMPLE})
+  problems = {} if args.problems is None else {p.id: p for p in load(args.problems)}
   asked = []
   for where, row in rows:
     response = field(row, 'response', str, where)
+    if args.problems is not None:
+      problem = problems.get(field(row, 'problem', str, where))
+      if problem is None:
+        raise BadInput(f'{where}: problem {row["problem"]!r} is not in {args.problems}')
+      asked.append((response, problem.answer, problem.tests))
+      continue
     if _one_of(row, ('answer', 'tests'), where) == 'answer':
       asked.append((response, _answers(row, where), None))
       continue
@@ -176,9 +190,128 @@ def grade(args: argparse.Namespace) -> None:
     except ValueError as error:
       raise BadInput(f'{where}: {error}') from None
     asked.append((response, None, row['tests']))
-  with _output(args.output) as out, Grader(args.workers, args.deadline) as grader:
-    for (_, row), verdict in zip(rows, grader.grade(asked)):
-      _write(out, {'id': row['id'], **dataclasses.asdict(verdict)})
+  with _output(args.output) as out, Grader(args.workers, args.deadline, args.strict) as grader:
+    verdicts = [dataclasses.asdict(verdict) for verdict in grader.grade(asked)]
+    if args.steps:
+      traces = grader.check_traces([response for response, _, _ in asked])
+      verdicts = [{**v, 'steps': t.checked, 'steps_share': t.share} for v, t in zip(verdicts, traces)]
+    for (_, row), verdict in zip(rows, verdicts):
+      _write(out, {'id': row['id'], **verdict})
+
+
+def evaluate(args: argparse.Namespace) -> None:
+  """The paper's protocol on a benchmark or a file of problems: OUT/summary.json, samples.jsonl, table.md; resumable."""
+  from vibethinker_jax.data import sources
+  from vibethinker_jax.engine.engine import Engine
+  from vibethinker_jax.engine.sampling import Sampling
+  from vibethinker_jax.evaluate import benchmarks, run
+  from vibethinker_jax.model.hf import read_config
+  from vibethinker_jax.verify.grader import Grader
+
+  if (args.benchmark is None) == (args.data is None):
+    raise BadInput('evaluate: expected exactly one of --benchmark and --data')
+  if args.benchmark is not None:
+    if args.reader is not None:
+      raise BadInput('evaluate: --reader goes with --data, a benchmark has its own')
+    protocol = benchmarks.named(args.benchmark).protocol
+    problems = benchmarks.load(args.benchmark, args.data_dir, tuple(args.file), args.skip_bad)
+  else:
+    protocol = benchmarks.Protocol(64)
+    problems = benchmarks.distinct(sources.load(args.data, args.reader or 'problems', skip_bad=args.skip_bad))
+  for name, low in (('limit', 1), ('rows', 1), ('seed', 0), ('n', 1), ('max_tokens', 1), ('workers', 1)):
+    value = vars(args)[name]
+    if value is not None and not low <= value < 2**31:
+      raise BadInput(f'--{name.replace("_", "-")} {value}: expected {low} to {2**31 - 1}')
+  if not args.deadline > 0:
+    raise BadInput(f'--deadline {args.deadline}: expected more than 0 seconds')
+  fields = ('n', 'temperature', 'top_p', 'top_k', 'max_tokens', 'instruction')
+  given = {name: vars(args)[name] for name in fields if vars(args)[name] is not None}
+  protocol = dataclasses.replace(protocol, **given)
+  if (fault := Sampling(protocol.temperature, protocol.top_k, protocol.top_p).fault()) is not None:
+    raise BadInput(f'evaluate: {fault}')
+  config, text = read_config(args.model), _text(args.model)
+  if text is None or text.tokenizer.chat_template is None:
+    raise BadInput(f'{args.model}: evaluation needs a tokenizer with a chat template')
+  engine = Engine(config, _stop_ids(args.model, text), rows=args.rows)
+  with Grader(args.workers, args.deadline, args.strict) as grader:
+    summary = run.evaluate(
+      args.benchmark or args.data.name,
+      str(args.model),
+      engine,
+      _model(args.model, args.dtype),
+      text,
+      problems[: args.limit],
+      protocol,
+      grader,
+      args.seed,
+      args.output,
+    )
+  print(run.table([summary]), end='')
+
+
+def decontaminate(args: argparse.Namespace) -> None:
+  """Leaves out the training rows that share 10-grams with evaluation problems or nearly repeat them, and says why."""
+  from tqdm import tqdm
+
+  from vibethinker_jax.data.decontaminate import STOCK, Decontaminate, Index, find_leaks
+
+  stock = STOCK if args.stock is None else tuple(line for line in _lines(args.stock) if line.strip())
+  if args.output.resolve() == args.report.resolve():
+    raise BadInput(f'{args.report}: --out and --report name the same file')
+  skipped: list[BadInput] = []
+  problems = [named for path in args.eval for _, named in _statements(path, args.skip_bad, skipped)]
+  try:
+    index = Index(problems, Decontaminate(args.n, args.threshold, args.least, args.common, stock))
+  except ValueError as error:
+    raise BadInput(f'decontaminate: {error}') from None
+  kinds = {'ngram': 0, 'near_duplicate': 0}
+  with _output(args.output) as out, _output(args.report) as report:
+    waiting: collections.deque[dict] = collections.deque()
+
+    def read():
+      for row, named in _statements(args.train, args.skip_bad, skipped):
+        waiting.append(row)
+        yield named
+
+    total = 0
+    for leak in tqdm(find_leaks(read(), index), desc='decontaminate', unit='row', dynamic_ncols=True):
+      row, total = waiting.popleft(), total + 1
+      if leak is None:
+        out.write(json.dumps(row, ensure_ascii=False, default=str) + '\n')
+      else:
+        kinds[leak.kind] += 1
+        _write(report, dataclasses.asdict(leak))
+  if skipped:
+    print(f'{len(skipped)} malformed rows left out, the first: {skipped[0]}', file=sys.stderr)
+  removed = ', '.join(f'{count} by {kind}' for kind, count in kinds.items())
+  print(f'{sum(kinds.values())} of {total} rows taken out ({removed}); {len(index.ids)} evaluation problems')
+
+
+def _statements(path: pathlib.Path, skip_bad: bool, skipped: list) -> Iterator[tuple[dict, tuple[str, str]]]:
+  """(row, (id, statement)) for every row of a source; malformed ones are raised, or put into `skipped`."""
+  from vibethinker_jax.data.decontaminate import named_text
+  from vibethinker_jax.data.sources import rows
+
+  empty = True
+  for where, row in rows(path):
+    empty = False
+    try:
+      if isinstance(row, BadInput):
+        raise row
+      yield row, named_text(row, where)
+    except BadInput as error:
+      if not skip_bad:
+        raise
+      skipped.append(error)
+  if empty:
+    raise BadInput(f'{path}: no rows')
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+  try:
+    return path.read_text(encoding='utf-8').splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise BadInput(f'{path}: cannot be read ({error})') from None
 
 
 def report(args: argparse.Namespace) -> None:
@@ -232,6 +365,46 @@ def _parser() -> argparse.ArgumentParser:
   verb = add(grade, 'rows')
   verb.add_argument('--workers', type=int, default=2, help='processes of each kind at most')
   verb.add_argument('--deadline', type=float, default=10.0, help='seconds one response may take')
+  verb.add_argument('--strict', action='store_true', help="the published grader's rules")
+  verb.add_argument('--steps', action='store_true', help='check the equalities of each response too')
+  verb.add_argument(
+    '--problems', type=pathlib.Path, metavar='F', help="an evaluation's problems.jsonl, for its samples"
+  )
+  verb = add(evaluate, 'model')
+  verb.add_argument('--benchmark', metavar='NAME', help='see vibethinker_jax/evaluate/benchmarks.py')
+  verb.add_argument('--data', type=pathlib.Path, metavar='F', help='problems of your own instead')
+  verb.add_argument('--reader', metavar='NAME', help='shape of --data (default: problems)')
+  verb.add_argument('--data-dir', type=pathlib.Path, default=_DATA, metavar='DIR', help='where the benchmarks lie')
+  verb.add_argument(
+    '--file', type=pathlib.Path, action='append', default=[], metavar='F', help='your own file of the benchmark'
+  )
+  verb.add_argument('--limit', type=int, metavar='N', help='only the first N problems')
+  verb.add_argument('--skip-bad', action='store_true', help='leave malformed rows out and count them')
+  verb.add_argument('--n', type=int, help="samples of each problem (default of these: the benchmark's protocol)")
+  verb.add_argument('--temperature', type=float)
+  verb.add_argument('--top-p', type=float)
+  verb.add_argument('--top-k', type=int)
+  verb.add_argument('--max-tokens', type=int, metavar='N')
+  verb.add_argument('--instruction', metavar='TEXT', help='what follows every statement')
+  verb.add_argument('--seed', type=int, default=0)
+  verb.add_argument('--rows', type=int, default=64, help='samples decoded at a time')
+  verb.add_argument('--workers', type=int, default=2, help='graders of each kind at most')
+  verb.add_argument('--deadline', type=float, default=10.0, help='seconds one response may take')
+  verb.add_argument('--strict', action='store_true', help="the published grader's rules")
+  verb.add_argument('--out', dest='output', type=pathlib.Path, required=True, metavar='DIR')
+  verb = add(decontaminate)
+  verb.add_argument('--train', type=pathlib.Path, required=True, metavar='F', help='rows to be cleaned')
+  verb.add_argument('--eval', type=pathlib.Path, required=True, action='append', metavar='F', help='may be repeated')
+  verb.add_argument('--out', dest='output', type=pathlib.Path, required=True, metavar='F', help='rows kept, JSON Lines')
+  verb.add_argument('--report', type=pathlib.Path, required=True, metavar='F', help='why a row went, JSON Lines')
+  verb.add_argument('--n', type=int, default=10, help='words in a row that give a problem away')
+  verb.add_argument('--threshold', type=float, default=0.7, help='Jaccard similarity of near-duplicates')
+  verb.add_argument('--least', type=int, default=8, help='three-word shingles a text needs for that')
+  verb.add_argument('--common', type=int, default=5, help='evaluation problems that make a 10-gram a stock phrase')
+  verb.add_argument(
+    '--stock', type=pathlib.Path, metavar='F', help='stock phrases, one a line (default: those of AIME)'
+  )
+  verb.add_argument('--skip-bad', action='store_true', help='count malformed rows and go on')
   verb = add(report)
   verb.add_argument('directory', type=pathlib.Path, metavar='DIR', help='workdir of a run')
   return parser

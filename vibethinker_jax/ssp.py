@@ -22,7 +22,8 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from vibethinker_jax.data.domains import Data, Sets, load_sets, solved
+from vibethinker_jax.data.augment import material
+from vibethinker_jax.data.domains import Data, Sets, load_sets
 from vibethinker_jax.data.text import load_text
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.errors import BadInput
@@ -151,7 +152,10 @@ class Pipeline:
   def sft(self, base: Qwen2) -> None:
     """Train the experts' runs, keeping a checkpoint every k steps."""
     for name, domains in self._runs().items():
-      rows = [row for domain in domains for row in solved(self.sets.train[domain])]
+      problems = [problem for domain in domains for problem in self.sets.train[domain]]
+      rows, left_out = material(problems, self.s.data.spectrum, self._right, self.s.seed)
+      if left_out:
+        tqdm.write(f'sft/{name}: solutions left out: ' + ', '.join(f'{n} for {why}' for why, n in left_out.items()))
       _, checkpoints = sft.run(
         self.s.sft,
         f'sft/{name}',
@@ -300,6 +304,10 @@ class Pipeline:
     return fuse(models, weights)
 
   # ---- judging ------------------------------------------------------------------------------------------------------
+
+  def _right(self, answers: list[tuple]) -> list[bool]:
+    """The grader's yes or no to (response, answer, tests)."""
+    return [verdict.score == 1 for verdict in self.grader.grade(answers)]
 
   def _ask(self, e: Evaluate, model: Qwen2, sets: dict, what: str) -> dict[str, Rollout]:
     """All domains in one go of the engine, taken apart again by domain."""

@@ -1,3 +1,4 @@
+import collections
 import itertools
 import math
 
@@ -107,3 +108,43 @@ def test_bootstrap_agrees_with_scipy():
 def test_bootstrap_refuses_what_makes_no_sense(values, resamples, level):
   with pytest.raises(ValueError):
     passk.bootstrap_ci(np.array(values), resamples=resamples, level=level)
+
+
+def majority_by_brute_force(answers: list, k: int) -> float:
+  """The right answer is 1, None is no answer."""
+  scores = []
+  for subset in itertools.combinations(answers, k):
+    votes = collections.Counter(a for a in subset if a is not None)
+    top = [a for a, n in votes.items() if n == max(votes.values())]
+    scores.append((1 in top) / len(top) if top else 0.0)
+  return sum(scores) / len(scores)
+
+
+@pytest.mark.parametrize(
+  'answers',
+  [
+    [1, 1, 2, 2, 3],
+    [1, 2, 3, 4, 5, None],
+    [1, 1, 1, 2, 2, 2, 3, None],
+    [2, 2, 3],
+    [None, None],
+    [1, 1, 1],
+    [1, 2, 2, 3, 3, 4, 4, None, None],
+  ],
+)
+def test_majority_equals_brute_force(answers):
+  counts = collections.Counter(answers)
+  wrong = [n for a, n in counts.items() if a not in (1, None)]
+  for k in range(1, len(answers) + 1):
+    want = majority_by_brute_force(answers, k)
+    assert passk.maj_at_k(counts[1], wrong, counts[None], k) == pytest.approx(want, abs=1e-12)
+
+
+def test_majority_of_one_is_pass_at_one():
+  assert passk.maj_at_k(3, [4, 1], 2, 1) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(('right', 'wrong', 'silent', 'k'), [(1, [1], 0, 3), (1, [1], 0, 0), (-1, [3], 0, 1)])
+def test_majority_refuses_what_makes_no_sense(right, wrong, silent, k):
+  with pytest.raises(ValueError, match='maj@'):
+    passk.maj_at_k(right, wrong, silent, k)

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from vibethinker_jax.data.augment import solved
 from vibethinker_jax.data.batches import Batch, Packed
-from vibethinker_jax.data.domains import solved
 from vibethinker_jax.data.problem import Problem, Solution
 from vibethinker_jax.data.text import render
 from vibethinker_jax.train import sft

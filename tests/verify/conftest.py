@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import pathlib
@@ -9,7 +10,7 @@ from vibethinker_jax.verify.grader import Grader
 
 @pytest.fixture(scope='session')
 def read_data():
-  """Reads a .json or .jsonl file of the data folder; skips the test where it is absent."""
+  """Reads a .json, .jsonl or .jsonl.gz file of the data folder; skips the test where it is absent."""
   default = pathlib.Path(__file__).parents[2].parent / 'shared' / 'data'
   root = pathlib.Path(os.environ.get('VIBETHINKER_DATA', default))
 
@@ -17,7 +18,7 @@ def read_data():
     file = root / path
     if not file.exists():
       pytest.skip(f'{file} is absent; set VIBETHINKER_DATA to the folder of data files')
-    text = file.read_text()
+    text = gzip.decompress(file.read_bytes()).decode() if file.suffix == '.gz' else file.read_text()
     lines = [text] if file.suffix == '.json' else [line for line in text.split('\n') if line]
     rows = [json.loads(line) for line in lines]
     return rows[0] if file.suffix == '.json' else rows

@@ -4,6 +4,7 @@ import pytest
 
 from vibethinker_jax.verify import symbolic
 from vibethinker_jax.verify.answer import Verdict, extract_boxed, judge_answer, judge_exactly, number
+from vibethinker_jax.verify.grader import Grader
 from vibethinker_jax.verify.pool import Pool
 
 
@@ -153,10 +154,79 @@ def test_judge_answer_alone():
   assert judge_answer(r'\boxed{\sqrt{8}}', (r'1', r'2\sqrt{2}')) == Verdict(1, r'\sqrt{8}', 'math_verify')
 
 
+@pytest.mark.parametrize(
+  ('pred', 'gold', 'score'),
+  [
+    ('B', 'B', 1),
+    ('(B)', 'B', 1),
+    ('B.', 'B', 1),
+    (r'\text{B}', 'B', 1),
+    (r'\textbf{(B)}', 'B', 1),
+    ('B. 12', 'B', 1),
+    ('(B) 12', 'B', 1),
+    ('B: the second', 'B', 1),
+    ('C', 'B', 0),
+    ('(C) B', 'B', 0),
+    ('A. B', 'B', 0),
+    ('12', 'B', 0),
+  ],
+)
+def test_multiple_choice(grader, pred, gold, score):
+  assert grader.grade([(f'\\boxed{{{pred}}}', gold, None)])[0].score == score
+
+
+def test_structures(grader):
+  rows = [
+    ('[0,1)', '[0,1)', 1),
+    (r'\left[0,1\right)', '[0, 1)', 1),
+    (r'(-\infty, 2] \cup [3, \infty)', r'(-\infty,2]\cup[3,\infty)', 1),
+    ('(0,1]', '[0,1)', 0),
+    (r'\{3,1,2\}', r'\{1,2,3\}', 1),
+    (r'\{1,2\}', r'\{1,2,3\}', 0),
+    (r'\left(3, \frac{\pi}{2}\right)', r'(3,\pi/2)', 1),
+    (r'\left(\frac{\pi}{2}, 3\right)', r'(3,\pi/2)', 0),
+    (r'\begin{pmatrix} 1 \\ 2 \end{pmatrix}', r'\begin{pmatrix}1\\2\end{pmatrix}', 1),
+    (r'\frac{10}{4}', '2.5', 1),
+  ]
+  verdicts = grader.grade([(f'\\boxed{{{pred}}}', gold, None) for pred, gold, _ in rows])
+  assert [v.score for v in verdicts] == [score for *_, score in rows]
+  assert grader.grade([(r'\boxed{2\sqrt{3}}', ('1', r'\sqrt{12}', '7'), None)])[0].score == 1
+
+
+STRICT = [
+  (r'</think>\boxed{\frac{1}{2}}', r'\frac12', 1),
+  (r'\boxed{5}', '5', 0),  # no </think>
+  (r'<think>\boxed{5}</think>so 5', '5', 0),
+  (r'<think>\boxed{4}</think>\boxed{1}, no, \boxed{5}', '5', 1),
+  (r'</think>\boxed{4}</think>\boxed{5}', '4', 1),  # what comes after a second </think> is not read
+  (r'</think>\fbox{5}', '5', 0),
+  (r'</think>\boxed{0.5}', r'\frac{1}{2}', 1),
+  (r'</think>\boxed{x = 5}', '5', 1),
+  (r'</think>\boxed{1,000}', '1000', 1),
+  (r'</think>\boxed{5.0}', '5', 1),
+  (r'</think>\boxed{2\sqrt{3}}', r'\sqrt{12}', 1),
+  (r'</think>\boxed{\frac{2}{6}}', r'\frac{1}{3}', 0),  # fractions are compared as texts
+  (r'</think>\boxed{2^{10}}', '1024', 0),  # not evaluated
+  (r'</think>\boxed{90^\circ}', '90', 1),
+  (r'</think>\boxed{(1,2)}', '(1, 2)', 1),
+  (r'</think>\boxed{(1,2]}', '(1,2)', 0),
+  (r'</think>\boxed{12 \text{ cm}}', '12', 1),
+  (r'</think>\boxed{\text{east}}', 'east', 1),
+  (r'</think>\boxed{6}', '5', 0),
+  (r"</think>\boxed{__import__('os')}", '5', 0),
+]
+
+
+def test_the_published_graders_rules():
+  with Grader(workers=1, strict=True) as strict:
+    verdicts = strict.grade([(response, gold, None) for response, gold, _ in STRICT])
+  assert [(r, v.score) for (r, _, _), v in zip(STRICT, verdicts)] == [(r, score) for r, _, score in STRICT]
+
+
 def test_golden_cases_of_math_verify(read_data):
   rows = read_data('golden/math_verify_cases.jsonl')
   jobs = [
-    symbolic.job(
+    symbolic.same_job(
       [row['gold']],
       row['pred'],
       tuple(row.get('match_types', ('latex', 'expr'))),
@@ -167,7 +237,7 @@ def test_golden_cases_of_math_verify(read_data):
     for row in rows
   ]
   with Pool(2, symbolic.command()) as pool:
-    answers = pool.map(jobs, 10.0)
+    answers = symbolic.ask(pool, jobs, 10.0)
   wrong = [row for row, answer in zip(rows, answers, strict=True) if answer is not bool(row['expected'])]
   assert len(rows) == 134 and wrong == []
 

@@ -1,5 +1,6 @@
 import os
 import pathlib
+import re
 
 import pytest
 
@@ -197,6 +198,28 @@ def test_human_eval_example(grader, read_data):
   samples = read_data('code/humaneval_example_samples.jsonl')
   verdicts = grader.grade([(fenced(problem['prompt'] + s['completion']), None, tests) for s in samples])
   assert sum(v.score for v in verdicts) == 3 and len(verdicts) == 6
+
+
+@pytest.mark.slow
+def test_real_samples_of_human_eval(grader, read_data):
+  rows = read_data('code/humaneval_codegen16B_100samples.jsonl')
+  problems = {row['entry_point']: row for row in read_data('code/HumanEval.jsonl.gz')}
+  asked, expected = [], []
+  for row in rows[:30]:
+    problem = problems[re.findall(r'^def (\w+)', row['prompt'], re.MULTILINE)[-1]]
+    entry = problem['entry_point']
+    # the helpers of the prompt (poly, encode_cyclic) are the tests' own, or a program could redefine them
+    helpers = problem['prompt'][: problem['prompt'].rindex(f'def {entry}')]
+    tests = {'entry_point': entry, 'setup': helpers + problem['test'], 'asserts': [f'check({entry})']}
+    for completion in (problem['canonical_solution'], *row['samples'][:20]):
+      asked.append((fenced(problem['prompt'] + completion), None, tests))
+    expected.append(len(asked) - 21)
+  verdicts = grader.grade(asked)
+  assert len(verdicts) == 630
+  assert [verdicts[i].reason for i in expected] == ['passed'] * 30
+  samples = [v for i, v in enumerate(verdicts) if i not in expected]
+  assert 0.1 < sum(v.score for v in samples) / len(samples) < 0.6  # CodeGen-16B: some are right, most are not
+  assert all(v.reason == 'passed' or v.reason.startswith(('test', 'error', 'timeout')) for v in samples)
 
 
 def test_mbpp_solutions(grader, read_data):

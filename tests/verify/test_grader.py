@@ -1,10 +1,13 @@
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
+from vibethinker_jax.verify import sandbox
 from vibethinker_jax.verify.grader import Grader
+from vibethinker_jax.verify.pool import Pool
 
 TESTS = {'entry_point': 'f', 'setup': '', 'asserts': ['assert f() == 1']}
 
@@ -73,6 +76,17 @@ def test_the_graders_import_no_jax():
     'assert not heavy and not ours, (heavy, ours)\n'
   )
   subprocess.run([sys.executable, '-c', code], check=True, cwd=None)
+
+
+def test_little_isolation_is_said_aloud(grader, monkeypatch):
+  row = [('```python\ndef f(): return 1\n```', None, TESTS)]
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    if 'no namespaces' not in sandbox.isolation_level():
+      grader.grade(row)
+  monkeypatch.setattr(Pool, 'greetings', lambda self: ['no namespaces (no permission), still root'])
+  with pytest.warns(RuntimeWarning, match='little between them.*no permission'):
+    grader.grade(row)
 
 
 def test_a_deadline_must_be_positive():

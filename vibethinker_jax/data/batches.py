@@ -26,14 +26,14 @@ class Batch:
 
 
 class Packed:
-  """An endless, seeded stream of Batches over `rows`, reshuffled every epoch.
+  """An endless, seeded stream of Batches over `rows`, reshuffled every epoch; with a `window` of rows, only within it.
 
   Each row is turned by `render` into arrays tokens, targets, weights of one length; sequences are packed first-fit
   into rows of T. A sequence longer than T is left out, since a solution without its end teaches not to end; `dropped`
   counts how often that has happened.
   """
 
-  def __init__(self, rows: Sequence, render: Callable, B: int, T: int, seed: int):
+  def __init__(self, rows: Sequence, render: Callable, B: int, T: int, seed: int, window: int = 0):
     self.dropped = 0
     fits = lambda row: len(row['tokens']) <= T
 
@@ -43,7 +43,12 @@ class Packed:
 
     if not any(fits(render(row)) for row in rows):
       raise ValueError(f'none of {len(rows)} sequences fits in {T} tokens')
-    stream = grain.MapDataset.source(rows).shuffle(seed=seed).repeat().map(render)
+    stream = grain.MapDataset.source(rows)
+    if window:
+      stream = grain.experimental.WindowShuffleMapDataset(stream, window_size=window, seed=seed)
+    else:
+      stream = stream.shuffle(seed=seed)
+    stream = stream.repeat().map(render)
     stream = stream.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4 * B)).filter(count)
     lengths = dict.fromkeys(('tokens', 'targets', 'weights'), T)
     stream = grain.experimental.FirstFitPackIterDataset(stream, length_struct=lengths, num_packing_bins=B)

@@ -1,12 +1,15 @@
 """Problems by domain and by purpose: what is trained on, what checkpoints are probed with, what is reported."""
 
 import dataclasses
-import pathlib
 import random
-from collections.abc import Sequence
+
+from tqdm import tqdm
 
 from vibethinker_jax.data import synthetic
-from vibethinker_jax.data.problem import Problem, read_gsm8k, read_problems
+from vibethinker_jax.data.augment import Spectrum
+from vibethinker_jax.data.decontaminate import Decontaminate, Index, find_leaks
+from vibethinker_jax.data.problem import Problem, merge
+from vibethinker_jax.data.sources import Source, load_all
 from vibethinker_jax.errors import BadInput
 
 
@@ -14,8 +17,10 @@ from vibethinker_jax.errors import BadInput
 class Data:
   """Where problems come from, and how many of each kind a domain gets.
 
-  `source` 'synthetic' is the embedded world. 'files' reads `train` and `test`, JSON Lines of problems in the project's
-  form ('problems') or GSM8K's ('gsm8k') by `form`; the probing halves are then taken out of train.
+  `source` 'synthetic' is the embedded world. 'files' reads `train_files` and `test_files`; the probing halves are read
+  from `probe_files`, or taken out of train where there are none. Problems without a domain are given one by a
+  classifier taught on `labelled`. With `decontaminate`, what gives away a test problem is taken out of probing and
+  training, and what gives away a probing problem out of training.
   """
 
   source: str
@@ -25,9 +30,12 @@ class Data:
   probe: int  # in each of the two halves
   test: int
   paths: tuple[str, ...] = ()  # synthetic: solution paths SFT sees; () is all
-  form: str = 'problems'
-  train_files: tuple[str, ...] = ()
-  test_files: tuple[str, ...] = ()
+  train_files: tuple[Source, ...] = ()
+  test_files: tuple[Source, ...] = ()
+  probe_files: tuple[Source, ...] = ()
+  labelled: tuple[Source, ...] = ()
+  decontaminate: Decontaminate | None = None
+  spectrum: Spectrum = dataclasses.field(default_factory=Spectrum)  # what SFT makes of the training problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,30 +70,62 @@ def _synthetic(data: Data, seed: int) -> Sets:
 
 
 def _files(data: Data, seed: int) -> Sets:
-  read = {'problems': read_problems, 'gsm8k': read_gsm8k}[data.form]
-  train = [p for name in data.train_files for p in read(pathlib.Path(name))]
-  test = [p for name in data.test_files for p in read(pathlib.Path(name))]
+  groups = [merge(load_all(files)) for files in (data.train_files, data.test_files, data.probe_files)]
+  if data.labelled:
+    from vibethinker_jax.data.labels import teach  # scikit-learn: a second to import
+
+    labeller = teach(load_all(data.labelled), seed)
+    unknown = sum(not p.domain for group in groups for p in group)
+    tqdm.write(
+      f'{unknown} problems labelled by a classifier of {labeller.accuracy:.1%} accuracy on labelled ones held out'
+    )
+    groups = [labeller.label(group) for group in groups]
+  train, test, probe = groups
   seen = {p.prompt for p in test}
-  train = [p for p in train if p.prompt not in seen]
+  train, probe = ([p for p in group if p.prompt not in seen] for group in (train, probe))
+  if data.decontaminate is not None:
+    train = _clean('train against test', train, test, data.decontaminate)
+    probe = _clean('probe against test', probe, test, data.decontaminate)
   rng = random.Random(seed)
-  rng.shuffle(train)
-  rng.shuffle(test)
-  sets = Sets({}, {}, {}, {})
+  for group in (train, test, probe):
+    rng.shuffle(group)
+  sets, probed = Sets({}, {}, {}, {}), []
+  for domain in data.domains:
+    pool = probe if data.probe_files else train
+    halves = [p for p in pool if p.domain == domain][: 2 * data.probe]
+    if len(halves) < 2 * data.probe:
+      files = ', '.join(source.path for source in data.probe_files or data.train_files)
+      raise BadInput(f'{files}: {len(halves)} problems of domain {domain!r} to probe with, expected {2 * data.probe}')
+    sets.probe_a[domain], sets.probe_b[domain] = halves[: data.probe], halves[data.probe :]
+    probed += halves
+  taken = {p.prompt for p in probed}
+  train = [p for p in train if p.prompt not in taken]
+  if data.decontaminate is not None:
+    train = _clean('train against probe', train, probed, data.decontaminate)
   for domain in (*data.domains, *data.others):
-    own, final = ([p for p in problems if p.domain == domain] for problems in (train, test))
-    probes = 2 * data.probe if domain in data.domains else 0
-    if len(own) <= probes or not final:
+    own, final = ([p for p in group if p.domain == domain] for group in (train, test))
+    if not own or not final:
+      files = ', '.join(source.path for source in (*data.train_files, *data.test_files))
       raise BadInput(
-        f'{", ".join(data.train_files)}: {len(own)} training and {len(final)} test problems of domain {domain!r}, '
-        f'expected more than {probes} and at least 1'
+        f'{files}: {len(own)} training (beside {2 * data.probe} for probing) and {len(final)} test problems of domain '
+        f'{domain!r}, expected at least 1 of each'
       )
-    if domain in data.domains:
-      sets.probe_a[domain], sets.probe_b[domain] = own[: data.probe], own[data.probe : probes]
-    sets.train[domain] = own[probes : probes + data.train]
-    sets.test[domain] = final[: data.test]
+    sets.train[domain], sets.test[domain] = own[: data.train], final[: data.test]
+  other = sum(p.domain not in (*data.domains, *data.others) for p in (*train, *test))
+  if other:
+    tqdm.write(f'{other} problems are of no domain of config.data.domains and others: left out')
   return sets
 
 
-def solved(problems: Sequence[Problem]) -> list[tuple]:
-  """(problem, solution) for every solution: what SFT trains on."""
-  return [(problem, solution) for problem in problems for solution in problem.solutions]
+def _clean(what: str, problems: list[Problem], against: list[Problem], s: Decontaminate) -> list[Problem]:
+  """`problems` without those that give away one of `against`."""
+  if not problems:
+    return problems
+  texts = lambda group: [(p.id, p.prompt) for p in group]
+  try:
+    index = Index(texts(against), s)
+  except ValueError as error:
+    raise BadInput(f'config.data.decontaminate: {error}') from None
+  kept = [p for p, leak in zip(problems, find_leaks(texts(problems), index)) if leak is None]
+  tqdm.write(f'{what}: {len(problems) - len(kept)} of {len(problems)} problems taken out')
+  return kept

@@ -1,4 +1,7 @@
-"""Pass@K without bias, and its uncertainty. P problems, N samples of each."""
+"""Pass@K and maj@K without bias, and their uncertainty. P problems, N samples of each."""
+
+import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -49,6 +52,48 @@ def mean_pass_at_k(passed: np.ndarray, k: int) -> float:
   if passed.ndim != 2 or passed.shape[0] == 0:
     raise ValueError(f'verdicts must be [problems, samples], not empty, got shape {passed.shape}')
   return float(pass_at_k(passed.shape[1], passed.sum(axis=1), k).mean())
+
+
+def maj_at_k(right: int, wrong: Sequence[int], silent: int, k: int) -> float:
+  """The probability that the answer most frequent among k samples, drawn without replacement, is the right one.
+
+  Args:
+    right: samples with the right answer.
+    wrong: samples with each of the wrong answers.
+    silent: samples without an answer: they are drawn and do not vote.
+    k: samples drawn, 1 <= k <= all of them.
+
+  Returns:
+    The exact expectation over all subsets of size k, the mean of what majority voting scores on them. Where answers
+    tie, each of them is chosen equally often; without any vote the outcome is wrong.
+
+  Raises:
+    ValueError: k does not fit, or a count is negative.
+  """
+  n = right + sum(wrong) + silent
+  if not 1 <= k <= n or min(right, silent, *wrong, 0) < 0:
+    raise ValueError(f'maj@{k} needs 1 <= k <= {n} samples and counts that are not negative')
+  total = 0.0
+  for votes in range(1, min(right, k) + 1):
+    # ways[t][m]: subsets of m others in which no wrong answer has more votes than the right one and t have as many
+    ways = [[math.comb(silent, m) for m in range(k - votes + 1)]]
+    for count in wrong:
+      ways = _with_answer(ways, count, votes)
+    total += math.comb(right, votes) * sum(row[-1] / (ties + 1) for ties, row in enumerate(ways))
+  return total / math.comb(n, k)
+
+
+def _with_answer(ways: list[list[int]], count: int, votes: int) -> list[list[int]]:
+  """`ways` once one more wrong answer, of `count` samples, may have at most `votes` votes."""
+  size = len(ways[0])
+  out = [[0] * size for _ in range(len(ways) + (count >= votes))]
+  for ties, row in enumerate(ways):
+    for drawn in range(min(count, votes, size - 1) + 1):
+      choices = math.comb(count, drawn)
+      into = out[ties + (drawn == votes)]
+      for m, subsets in enumerate(row[: size - drawn]):
+        into[m + drawn] += choices * subsets
+  return out
 
 
 def bootstrap_ci(values: np.ndarray, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> tuple[float, float]:

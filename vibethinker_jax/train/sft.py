@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from tqdm import tqdm
 
+from vibethinker_jax.data.augment import easy_first
 from vibethinker_jax.data.batches import Batch, Packed
 from vibethinker_jax.data.problem import Problem, Solution
 from vibethinker_jax.data.text import Text, render
@@ -27,7 +28,10 @@ from vibethinker_jax.train.state import (
 
 @dataclasses.dataclass(frozen=True)
 class SFT:
-  """One run of fine-tuning. A step sees accumulation x rows x length tokens."""
+  """One run of fine-tuning. A step sees accumulation x rows x length tokens.
+
+  With a `window`, solutions come from easy to hard, shuffled only within windows of that many; 0 shuffles them all.
+  """
 
   steps: int
   rows: int
@@ -35,6 +39,7 @@ class SFT:
   accumulation: int
   save_every: int
   optim: Optim
+  window: int = 0
 
 
 def loss(model: Qwen2, batch: Batch):
@@ -58,7 +63,8 @@ def run(
 
   Returns the last state and the checkpoints. Raises Diverged.
   """
-  data = Packed(rows, lambda row: render(text, *row), s.rows, s.length, seed)
+  rows = easy_first(rows) if s.window else rows
+  data = Packed(rows, lambda row: render(text, *row), s.rows, s.length, seed, s.window)
   transform, rate = optimizer(s.optim, s.steps), schedule(s.optim, s.steps)
   add, update = gradient_adder(loss), updater(transform)
   checkpoints = Checkpoints(workdir)

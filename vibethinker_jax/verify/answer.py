@@ -4,15 +4,17 @@ Nearly every verdict of a training run is about an integer, so the common case i
 microseconds: equal text after normalising, or two plain numbers compared as fractions. Plain against plain is
 final, in both directions: 0.333 is not 1/3. Only what is left (roots, intervals, matrices, formulas) is a
 question for math-verify, which runs in killable workers (see symbolic.py).
+
+`judge_many` is the judge of training and evaluation; `judge_many_strictly` gives the published grader's verdicts
+(official.py), for figures to be set beside published ones.
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from vibethinker_jax.verify import symbolic
+from vibethinker_jax.verify import official, symbolic
 from vibethinker_jax.verify.pool import Failure, Pool
 
 _BOX = re.compile(r'\\(?:boxed|fbox)\s*\{')
@@ -30,6 +32,8 @@ _FRAC = re.compile(
   rf'\s*([+-]?)\s*\\frac\s*(?:\{{\s*([+-]?)\s*({_UNSIGNED})\s*\}}|()(\d))'
   rf'\s*(?:\{{\s*([+-]?)\s*({_UNSIGNED})\s*\}}|()(\d))\s*'
 )
+_CHOICE = re.compile(r'[(\[]?([A-J])[)\]]?(?:[.:)]\s.*)?', re.DOTALL)
+_CHOICES = 'ABCDEFGHIJ'
 _DIGITS = 1000  # longer numbers are nobody's answer, and turning text into an int is quadratic
 
 
@@ -132,6 +136,19 @@ def _numbers(plain: str) -> tuple[str, list[Fraction], str] | None:
   return None if None in values else (plain[0], values, plain[-1])
 
 
+def _choice(plain: str) -> str | None:
+  """The letter of `A`, `(A)`, `A.`, `A: text`, `(A) text`, None for anything else."""
+  match = _CHOICE.fullmatch(plain.replace(') ', '). ', 1) if plain.startswith('(') else plain)
+  return match[1] if match else None
+
+
+def same_vote(answer: str) -> str:
+  """A text that two answers share when they count as one in a vote: the value of a number, else the tidied text."""
+  plain = _plain(answer)
+  value = _number(plain)
+  return _tight(plain) if value is None else str(value)
+
+
 def accepted_texts(answer: str | Sequence[str]) -> tuple[str, ...]:
   """The accepted answers as a tuple. Raises TypeError or ValueError for anything but a text or texts."""
   if not isinstance(answer, str | list | tuple):
@@ -158,7 +175,7 @@ def judge_exactly(response: str, answer: str | Sequence[str]) -> Verdict | None:
   plain = _plain(extracted)
   value, values, undecided = _number(plain), _numbers(plain), False
   for gold in map(_plain, golds):
-    if _tight(gold) == _tight(plain):
+    if _tight(gold) == _tight(plain) or (len(gold) == 1 and gold in _CHOICES and _choice(plain) == gold):
       return Verdict(1, extracted, 'exact')
     gold_value = _number(gold)
     if value is not None and gold_value is not None:
@@ -178,23 +195,52 @@ def _boxed(text: str) -> str:
 def judge_many(pairs: Sequence[tuple[str, str | Sequence[str]]], pool: Pool, deadline_s: float) -> list[Verdict]:
   """Verdicts for (response, answer) pairs, in order.
 
-  `pool` runs `symbolic.command()`; it is touched only if needed. Equal questions are asked once: the
-  responses of one group often agree.
+  `pool` runs `symbolic.command()`; it is touched only if needed. `deadline_s`: seconds each answer's algebra may take.
   """
   verdicts = [judge_exactly(response, answer) for response, answer in pairs]
-  questions: dict[tuple[tuple[str, ...], str], list[int]] = {}
-  for i, (response, answer) in enumerate(pairs):
-    if verdicts[i] is None:
-      questions.setdefault((accepted_texts(answer), extract_boxed(response) or ''), []).append(i)
-  jobs = [
-    symbolic.job([_boxed(gold) for gold in golds], _boxed(pred), limit_s=math.ceil(deadline_s) + 5)
-    for golds, pred in questions
-  ]
-  for ((_, pred), rows), same in zip(questions.items(), pool.map(jobs, deadline_s), strict=True):
+  asked = {
+    i: (accepted_texts(answer), extract_boxed(response) or '')
+    for i, (response, answer) in enumerate(pairs)
+    if verdicts[i] is None
+  }
+  job = lambda golds, pred: symbolic.same_job([_boxed(gold) for gold in golds], _boxed(pred))
+  return _ask(verdicts, asked, job, 'math_verify', pool, deadline_s)
+
+
+def judge_many_strictly(
+  pairs: Sequence[tuple[str, str | Sequence[str]]], pool: Pool, deadline_s: float
+) -> list[Verdict]:
+  """`judge_many` by the published grader's rules: no answer without `</think>`, and none that only algebra finds."""
+  answers = [official.extract(response) for response, _ in pairs]
+  verdicts: list[Verdict | None] = [None] * len(pairs)
+  asked = {}
+  for i, (answer, (_, gold)) in enumerate(zip(answers, pairs)):
+    golds = accepted_texts(gold)
+    if answer is None:
+      verdicts[i] = Verdict(0, None, 'no boxed answer after </think>')
+    elif len(answer) > _DIGITS + 4 * max(map(len, golds)):
+      verdicts[i] = Verdict(0, answer, 'answer too long')
+    else:
+      asked[i] = golds, answer
+  return _ask(
+    verdicts, asked, lambda golds, pred: symbolic.official_job(list(golds), pred), 'official', pool, deadline_s
+  )
+
+
+def _ask(verdicts: list, asked: dict[int, tuple], job, reason: str, pool: Pool, deadline_s: float) -> list[Verdict]:
+  """`verdicts` with those of the rows `asked` filled in.
+
+  Equal questions are asked once: the responses of one group often agree.
+  """
+  questions: dict[tuple, list[int]] = {}
+  for i, question in asked.items():
+    questions.setdefault(question, []).append(i)
+  answers = symbolic.ask(pool, [job(*question) for question in questions], deadline_s)
+  for ((_, pred), rows), same in zip(questions.items(), answers, strict=True):
     if isinstance(same, Failure):
       verdict = Verdict(0, pred, same.reason)
     else:
-      verdict = Verdict(1, pred, 'math_verify') if same else Verdict(0, pred, 'wrong')
+      verdict = Verdict(1, pred, reason) if same else Verdict(0, pred, 'wrong')
     for i in rows:
       verdicts[i] = verdict
   return verdicts

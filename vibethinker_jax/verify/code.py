@@ -2,8 +2,8 @@
 
 This is the trainer's side: it takes the program out of the response and turns tests into sandbox jobs.
 `tests` is `[{'input': text, 'output': text}, ...]` for programs that read stdin, or `{'entry_point': name
-or None, 'setup': code, 'asserts': [code, ...]}` for functions: the program runs first, then setup, then
-each assert.
+or None, 'setup': code, 'asserts': [code, ...]}` for functions: the program runs first, then, in a process of
+their own (examiner.py), setup and each assert; the first that fails ends the run.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ def job(code: str, tests: Sequence[dict[str, str]] | dict, limit_s: float, memor
   """The sandbox job that runs `code` on all `tests` in `limit_s` seconds and `memory` bytes a process."""
   head = {'code': code, 'limit_s': limit_s, 'memory': memory}
   if isinstance(tests, dict):
-    return [head | {'kind': 'function', 'tests': tests}]
+    return [head | {'kind': 'function', 'tests': 1}, tests]
   parts = [part for test in tests for part in (test['input'], test['output'])]
   return [head | {'kind': 'stdin', 'tests': len(tests)}, *parts]
 

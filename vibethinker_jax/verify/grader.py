@@ -4,9 +4,10 @@ A Grader owns two pools of workers, one for algebra and one for programs, that s
 stay up between batches.
 """
 
+import warnings
 from collections.abc import Sequence
 
-from vibethinker_jax.verify import answer, code, symbolic
+from vibethinker_jax.verify import answer, code, symbolic, trace
 from vibethinker_jax.verify.answer import Verdict
 from vibethinker_jax.verify.pool import Pool
 
@@ -19,12 +20,14 @@ class Grader:
   Args:
     workers: processes of each kind at most.
     deadline_s: seconds one response may take, its algebra or its program over all tests; then it is wrong.
+    strict: answers are judged by the published grader's rules (official.py).
   """
 
-  def __init__(self, workers: int = 2, deadline_s: float = 10.0):
+  def __init__(self, workers: int = 2, deadline_s: float = 10.0, strict: bool = False):
     if deadline_s <= 0:
       raise ValueError(f'deadline_s must be positive, not {deadline_s}')
     self._deadline_s = deadline_s
+    self._judge_answers = answer.judge_many_strictly if strict else answer.judge_many
     self._algebra = Pool(workers, symbolic.command())
     self._programs = code.make_pool(workers)
 
@@ -63,10 +66,23 @@ class Grader:
     math_rows = [i for i, row in enumerate(rows) if row[2] is None]
     code_rows = [i for i, row in enumerate(rows) if row[1] is None]
     verdicts: list[Verdict | None] = [None] * len(rows)
-    judged = answer.judge_many([rows[i][:2] for i in math_rows], self._algebra, self._deadline_s)
+    judged = self._judge_answers([rows[i][:2] for i in math_rows], self._algebra, self._deadline_s)
     for i, verdict in zip(math_rows, judged, strict=True):
       verdicts[i] = verdict
     judged = code.judge_many([(rows[i][0], rows[i][2]) for i in code_rows], self._programs, self._deadline_s)
     for i, verdict in zip(code_rows, judged, strict=True):
       verdicts[i] = verdict
+    for level in self._programs.greetings():
+      if str(level).startswith('no namespaces'):
+        warnings.warn(
+          f'programs of the model run on this machine with little between them and its files: {level}. Allow '
+          'unprivileged user namespaces, or run in a container made for it.',
+          RuntimeWarning,
+          stacklevel=2,
+        )
+        break
     return verdicts
+
+  def check_traces(self, texts: Sequence[str]) -> list[trace.Trace]:
+    """The steps of responses checked, in order (trace.py): their `share` is a process score, no verdict."""
+    return trace.check(texts, self._algebra, self._deadline_s)

@@ -116,6 +116,10 @@ class Pool:
     """The process ids of the workers that are up."""
     return [worker.process.pid for worker in self._workers]
 
+  def greetings(self) -> list[object]:
+    """What the workers that are up said of themselves when they started."""
+    return [worker.greeting for worker in self._workers if worker.greeting is not None]
+
   def map(self, jobs: Sequence[Sequence[object]], deadline_s: float) -> list[object]:
     """Runs every job. A job is a sequence of JSON values, one frame each.
 

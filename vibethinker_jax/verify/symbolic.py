@@ -1,37 +1,52 @@
-"""The slow half of comparing answers: math-verify, run as a worker of `pool.Pool` and nowhere else.
+"""The slow half of comparing answers: computer algebra, run as a worker of `pool.Pool` and nowhere else.
 
 Computer algebra on text a model wrote may take forever or eat all memory (`10^{10^{10}}` is a dozen
-characters), so this file is a program of its own: it is started by path, shares nothing with the trainer
-and may be killed at any moment. math-verify's own timeouts are signals that cannot interrupt a long C call;
-they are switched off.
+characters), so this file is a program of its own: it is started by path and shares nothing with the trainer.
+It imports the libraries once and forks a child that does the work; a child past the deadline, out of memory, or grown
+too large is replaced by a fresh fork in milliseconds, so the next answer finds a worker with nothing left in its
+caches. math-verify's own timeouts are signals that cannot interrupt a long C call; they are switched off.
 """
 
+import cmath
+import contextlib
+import gc
 import json
 import logging
+import math
 import os
 import resource
+import select
 import signal
 import sys
+import time
+from collections.abc import Sequence
 
-MEMORY = 4 << 30
-CACHE_JOBS = 200  # sympy's caches only grow; emptied now and then, a worker may live for a whole training run
+from vibethinker_jax.verify import official
+from vibethinker_jax.verify.pool import Failure, Pool, frame
+
+MEMORY = 2 << 30  # address space of a child
+RESIDENT = 512 << 20  # bytes it may keep after a job
+_GRACE_S = 5.0  # the worker keeps the deadline; the pool only steps in when the worker itself hangs
 
 
 def command() -> list[str]:
   """The argument list that starts a worker."""
-  return [sys.executable, '-I', os.path.abspath(__file__)]
+  root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+  start = (
+    'import sys; sys.path.insert(0, sys.argv.pop(1)); from vibethinker_jax.verify import symbolic; symbolic.main()'
+  )
+  return [sys.executable, '-I', '-c', start, root]
 
 
-def job(
+def same_job(
   golds: list[str],
   pred: str,
   targets: tuple[str, ...] = ('latex', 'expr'),
   precision: int = 6,
   strict: bool = True,
   set_relations: bool = False,
-  limit_s: int = 60,
-) -> list[object]:
-  """A job for the pool: is `pred` the same as one of `golds`? Its answer is a bool.
+) -> dict:
+  """A job for `ask`: is `pred` the same as one of `golds`? Its answer is a bool.
 
   Args:
     golds, pred: texts that hold an expression the way a response does (`\\boxed{..}`, `$..$`, a bare number).
@@ -39,13 +54,37 @@ def job(
     precision: decimal places for numbers.
     strict: variables matter and sets differ from tuples.
     set_relations: an inequality may equal the set of its solutions.
-    limit_s: a worker nobody kills (its parent died) ends itself after that many seconds.
   """
-  return [[golds, pred, list(targets), precision, strict, set_relations, limit_s]]
+  return {'deed': 'same', 'args': [golds, pred, list(targets), precision, strict, set_relations]}
+
+
+def official_job(golds: list[str], pred: str) -> dict:
+  """A job for `ask`: does the published grader take `pred` for one of `golds` (official.py)? Its answer is a bool."""
+  return {'deed': 'official', 'args': [golds, pred]}
+
+
+def holds_job(left: str, right: str, slack: float = 0.0) -> dict:
+  """A job for `ask`: are two sides of an equality in LaTeX equal up to `slack`? A bool, or None for unknown."""
+  return {'deed': 'holds', 'args': [left, right, slack]}
+
+
+def ask(pool: Pool, jobs: Sequence[dict], deadline_s: float) -> list[object]:
+  """The answers of a pool of such workers, in the order of the jobs; a `pool.Failure` for a job that got none.
+
+  deadline_s: seconds each job may take.
+  """
+  answers = pool.map([[job | {'limit_s': deadline_s}] for job in jobs], deadline_s + _GRACE_S)
+  return [
+    answer if isinstance(answer, Failure) else Failure(answer['failed']) if 'failed' in answer else answer['value']
+    for answer in answers
+  ]
+
+
+# ---- the work, in a child
 
 
 def same(golds, pred, targets, precision, strict, set_relations) -> bool:
-  """Whether math-verify holds `pred` equal to one of `golds`; arguments as in `job`."""
+  """Whether math-verify holds `pred` equal to one of `golds`; arguments as in `same_job`."""
   import math_verify
 
   kinds = {
@@ -67,32 +106,134 @@ def same(golds, pred, targets, precision, strict, set_relations) -> bool:
   )
 
 
-def _serve() -> None:
+def holds(left: str, right: str, slack: float) -> bool | None:
+  """Whether two LaTeX expressions are equal: numbers to 12 digits, formulas of the same variables at six points.
+
+  None where a side does not parse or the two do not speak of the same variables.
+  """
+  import sympy
+  from latex2sympy2_extended import latex2sympy
+
+  try:
+    a, b = latex2sympy(left), latex2sympy(right)
+    if not isinstance(a, sympy.Expr) or not isinstance(b, sympy.Expr) or a.free_symbols != b.free_symbols:
+      return None
+    points = [{}]
+    if a.free_symbols:
+      names = sorted(a.free_symbols, key=str)
+      points = [{x: sympy.Rational(7 * n + 3 * i + 5, 11 + 2 * i) for i, x in enumerate(names)} for n in range(6)]
+    for point in points:
+      x, y = (complex(side.subs(point).evalf(20)) for side in (a, b))
+      if not (cmath.isfinite(x) and cmath.isfinite(y)):
+        return None
+      if abs(x - y) > max(slack * (1 + 1e-9), 1e-12 * max(abs(x), abs(y))):
+        return False
+  except Exception:  # whatever a parser and an algebra system may raise for text that is no formula
+    return None
+  return True
+
+
+def _official(golds: list[str], pred: str) -> bool:
+  return any(official.right(gold, pred) for gold in golds)
+
+
+_DEEDS = {'same': same, 'official': _official, 'holds': holds}
+
+
+# ---- the worker
+
+
+def _read(fd: int, end: float) -> bytes:
+  """One frame's bytes. Raises TimeoutError at `end` (time.monotonic) and EOFError where the writer is gone."""
+  data = b''
+  while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], 'big'):
+    left = end - time.monotonic()
+    if left <= 0 or not select.select([fd], [], [], None if left == float('inf') else left)[0]:
+      raise TimeoutError
+    part = os.read(fd, 1 << 20)
+    if not part:
+      raise EOFError
+    data += part
+  return data
+
+
+class _Child:
+  """A fork that does one job after the other until it hangs, dies or has grown."""
+
+  def __init__(self):
+    read, self.to = os.pipe()
+    self.out, write = os.pipe()
+    self.pid = os.fork()
+    if self.pid == 0:
+      try:
+        os.close(self.to)
+        os.close(self.out)
+        _work(read, write)
+      finally:
+        os._exit(1)
+    os.close(read)
+    os.close(write)
+
+  def do(self, data: bytes, limit_s: float) -> bytes:
+    """The frame that answers a frame. Raises TimeoutError or EOFError."""
+    end = time.monotonic() + limit_s
+    with contextlib.suppress(BrokenPipeError):  # a dead child shows as the end of its output
+      rest = memoryview(data)
+      while rest:
+        rest = rest[os.write(self.to, rest) :]
+    return _read(self.out, end)
+
+  def grown(self) -> bool:
+    """Whether it holds more memory than it should keep."""
+    try:
+      with open(f'/proc/{self.pid}/statm') as file:
+        return int(file.read().split()[1]) * resource.getpagesize() > RESIDENT
+    except OSError:
+      return True
+
+  def kill(self) -> None:
+    with contextlib.suppress(ProcessLookupError):
+      os.kill(self.pid, signal.SIGKILL)
+    os.waitpid(self.pid, 0)
+    os.close(self.to)
+    os.close(self.out)
+
+
+def _work(jobs: int, answers: int) -> None:
   resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+  while True:
+    job = json.loads(_read(jobs, float('inf'))[4:])
+    signal.alarm(math.ceil(job['limit_s']) + 5)  # should nobody be left to kill it
+    value = _DEEDS[job['deed']](*job['args'])
+    signal.alarm(0)
+    os.write(answers, frame({'value': value}))
+
+
+def main() -> None:
+  """Serves jobs from stdin until it ends."""
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-  jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), 'wb')
+  answers = os.dup(1)
   os.dup2(2, 1)  # what a library prints must not land among the answers
   logging.disable(logging.CRITICAL)
   same(['$x^2$'], '$x$', ['latex', 'expr'], 6, True, False)  # imports and regexes, before the clock runs
-  from sympy.core.cache import clear_cache
-
-  def answer(value: object) -> None:
-    data = json.dumps(value).encode()
-    answers.write(len(data).to_bytes(4, 'big') + data)
-    answers.flush()
-
-  answer('math-verify')
-  done = 0
-  while size := jobs.read(4):
-    *question, limit_s = json.loads(jobs.read(int.from_bytes(size, 'big')))
-    signal.alarm(limit_s)
-    verdict = same(*question)
-    signal.alarm(0)
-    answer(bool(verdict))
-    done += 1
-    if done % CACHE_JOBS == 0:
-      clear_cache()
-
-
-if __name__ == '__main__':
-  _serve()
+  holds('x+1', 'x+1', 0.0)
+  _official(['\\frac{1}{3}'], '\\sqrt{3}')
+  gc.freeze()
+  os.write(answers, frame('algebra'))
+  child = None
+  with contextlib.suppress(EOFError):
+    while True:
+      data = _read(0, float('inf'))
+      child = child or _Child()
+      try:
+        answer = child.do(data, json.loads(data[4:])['limit_s'])
+      except (TimeoutError, EOFError) as error:
+        answer = frame({'failed': 'timeout' if isinstance(error, TimeoutError) else 'worker died'})
+        child.kill()
+        child = None
+      os.write(answers, answer)
+      if child and child.grown():
+        child.kill()
+        child = None
+  if child:
+    child.kill()

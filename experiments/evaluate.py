@@ -1,0 +1,90 @@
+"""A model on the report's benchmarks, one after the other, and one table of them all.
+
+  python experiments/evaluate.py --config=configs/evaluate.py --workdir=runs/eval --config.model=DIR
+
+Run again with the same workdir it goes on where it stopped. Each benchmark has its directory in the workdir
+(vibethinker_jax/evaluate/run.py says what is in it); workdir/table.md stands beside the published rows.
+"""
+
+import dataclasses
+import os
+import pathlib
+import sys
+
+os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers are used: it need not miss torch
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from vibethinker_jax.data.text import load_text
+from vibethinker_jax.engine.engine import Engine
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.evaluate import benchmarks, run
+from vibethinker_jax.model import hf
+from vibethinker_jax.settings import freeze
+from vibethinker_jax.train.journal import write_text
+from vibethinker_jax.verify.grader import Grader
+
+CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; an existing one is continued.', required=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """See configs/evaluate.py."""
+
+  model: str
+  dtype: str
+  benchmarks: tuple[str, ...]
+  data: str
+  files: dict
+  n: int
+  max_tokens: int
+  limit: int
+  seed: int
+  rows: int
+  workers: int
+  deadline_s: float
+  strict: bool
+
+
+def evaluate(s: Settings, workdir: pathlib.Path) -> str:
+  """Every benchmark of the settings; the table. Raises BadInput."""
+  if not s.model:
+    raise BadInput('config.model: expected a Hugging Face directory')
+  sets = {}
+  for name in s.benchmarks:
+    files = (pathlib.Path(s.files[name]),) if name in s.files else ()
+    sets[name] = benchmarks.load(name, pathlib.Path(s.data), files)[: s.limit or None]
+  text = load_text(pathlib.Path(s.model))
+  model = hf.load(pathlib.Path(s.model), s.dtype)
+  model.config = dataclasses.replace(model.config, dtype=s.dtype)
+  engine = Engine(model.config, text.stop_ids, rows=s.rows)
+  summaries = []
+  with Grader(s.workers, s.deadline_s, s.strict) as grader:
+    for name, problems in sets.items():
+      protocol = benchmarks.named(name).protocol
+      protocol = dataclasses.replace(protocol, n=s.n or protocol.n, max_tokens=s.max_tokens or protocol.max_tokens)
+      print(f'{name}: {len(problems)} problems, {protocol.n} samples of each', file=sys.stderr)
+      summaries.append(
+        run.evaluate(name, s.model, engine, model, text, problems, protocol, grader, s.seed, workdir / name)
+      )
+  table = run.table(summaries)
+  write_text(workdir / 'table.md', table)
+  return table
+
+
+def main(argv) -> None:
+  del argv
+  try:
+    print(evaluate(freeze(Settings, CONFIG.value), pathlib.Path(WORKDIR.value)), end='')
+  except BadInput as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+  except KeyboardInterrupt:
+    print(f'\ninterrupted; the same command continues {WORKDIR.value}', file=sys.stderr)
+    sys.exit(130)
+
+
+if __name__ == '__main__':
+  app.run(main)

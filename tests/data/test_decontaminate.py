@@ -1,0 +1,160 @@
+"""Planted leaks are found whatever was done to hide them, and innocent rows stay."""
+
+import json
+import os
+import pathlib
+import random
+import re
+
+import numpy as np
+import pytest
+
+from vibethinker_jax.cli import main
+from vibethinker_jax.data.decontaminate import Decontaminate, Index, _Block, _normal, find_leaks, words
+from vibethinker_jax.data.readers import INSTRUCTIONS
+
+DATA = pathlib.Path(os.environ.get('VIBETHINKER_DATA', pathlib.Path(__file__).parents[2].parent / 'shared' / 'data'))
+
+TRAIN = (
+  'A baker sells 12 rolls every morning and 30 loaves every evening. Rolls cost \\$2 and loaves cost \\$5. '
+  'How much does he earn in a week of 6 days?'
+)
+CIRCLE = (
+  'Let $ABC$ be a triangle with $AB = 13$, $BC = 14$ and $CA = 15$. The circle through $A$ that touches $BC$ at its '
+  'midpoint meets $AB$ again at $D$. The length $AD$ is $\\frac{m}{n}$, where $m$ and $n$ are relatively prime '
+  'positive integers. Find $m+n$.'
+)
+ROOT = 'Find the largest real $x$ with $\\dfrac{x^2-3x}{x+7}\\,=\\left(2x-5\\right)^{3}$ and $x^{2}+4x\\le 12$.'
+SHORT = 'Compute $\\sin 75^\\circ$.'
+EVALUATION = [('baker', TRAIN), ('circle', CIRCLE), ('root', ROOT), ('short', SHORT)]
+
+LEAKS = {
+  'word for word': ('baker', 'ngram', TRAIN),
+  'case and punctuation': ('baker', 'ngram', TRAIN.upper().replace('.', ' !').replace(',', ';')),
+  'inside a longer text': ('baker', 'ngram', f'Here is a task for you. {TRAIN} Please explain each step.'),
+  'words put in outside ten': ('baker', 'ngram', TRAIN.replace('Rolls cost', 'As you know, rolls cost')),
+  'LaTeX spacing': (
+    'root',
+    'ngram',
+    ROOT.replace('\\dfrac', '\\frac')
+    .replace('\\,', '')
+    .replace('\\left', '')
+    .replace('\\right', '')
+    .replace('3x', '3\\, x'),
+  ),
+  'full-width letters': ('baker', 'ngram', TRAIN.replace('A baker sells', 'Ａ ｂａｋｅｒ ｓｅｌｌｓ')),
+  'other numbers': ('baker', 'near_duplicate', re.sub('[0-9]+', lambda m: str(int(m[0]) + 3), TRAIN)),
+  'a chat with an instruction': ('short', 'ngram', f'{SHORT} {INSTRUCTIONS[0]}'),
+}
+
+
+def find(*texts: str, against=EVALUATION, **settings):
+  return Index(against, Decontaminate(**settings)).find([(str(i), text) for i, text in enumerate(texts)])
+
+
+@pytest.mark.parametrize('name', LEAKS)
+def test_planted_leaks_are_found(tmp_path, name):
+  match, kind, text = LEAKS[name]
+  train, out, report = (tmp_path / f'{n}.jsonl' for n in ('train', 'out', 'report'))
+  innocent = {'id': 'innocent', 'prompt': 'A farmer has three fields and sows one of them. What is left?', 'more': [1]}
+  chat = [{'role': 'user', 'content': text}] if 'chat' in name else text
+  train.write_text(json.dumps(innocent) + '\n' + json.dumps({'id': 'leak', 'prompt': chat}) + '\n')
+  evaluation = tmp_path / 'eval.jsonl'
+  evaluation.write_text(''.join(json.dumps({'id': i, 'problem': t}) + '\n' for i, t in EVALUATION))
+  files = ['--train', str(train), '--eval', str(evaluation), '--out', str(out), '--report', str(report)]
+  assert main(['decontaminate', *files]) == 0
+  assert [json.loads(line) for line in out.read_text().splitlines()] == [innocent]
+  (row,) = (json.loads(line) for line in report.read_text().splitlines())
+  assert (row['id'], row['match_id'], row['kind']) == ('leak', match, kind) and row['evidence']
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'Two dice are thrown. The probability that the sum is prime is $\\frac{m}{n}$, where $m$ and $n$ are relatively '
+    'prime positive integers. Find $m+n$.',
+    'The area of the region can be written as $\\frac{p}{q}$ where $p$ and $q$ are relatively prime positive '
+    'integers. Find $p + q$.',
+    'Compute $\\sin 15^\\circ$.',
+    'Compute it.',
+    '',
+  ],
+)
+def test_stock_phrases_and_short_texts_are_no_leaks(text):
+  assert find(text) == [None]
+
+
+def test_phrases_of_many_problems_are_stock():
+  phrase = 'Give every result as a decimal number rounded up to exactly three places.'
+  subjects = ['apples', 'boats', 'clouds', 'doors', 'engines', 'forests']
+  against = [(s, f'How many {s} are there in the {s[::-1]} of the story? {phrase}') for s in subjects]
+  row = f'Nobody saw the red kite rise above our quiet harbour. {phrase}'
+  assert find(row, against=against) == [None]
+  assert find(row, against=against, common=7)[0].kind == 'ngram'
+  assert find(row, against=against, common=7, stock=(phrase,)) == [None]
+
+
+def test_evidence_is_the_longest_run_of_shared_words():
+  (leak,) = find('Once more: ' + ' '.join(words(TRAIN)[3:21]) + ' and nothing else')
+  assert leak.evidence == ' '.join(words(TRAIN)[3:21]) and leak.match_id == 'baker'
+
+
+def test_agrees_with_brute_force():
+  """Every row that shares ten words is found and no other, on texts of few words in which much repeats."""
+  rng = random.Random(0)
+  vocabulary = [f'w{i}' for i in range(7)] + ['3', '14', 'Über', 'ß']
+  text = lambda n: ' '.join(rng.choices(vocabulary, k=n))
+  against = [(str(i), text(rng.randint(1, 40))) for i in range(30)]
+  rows = [(str(i), text(rng.randint(0, 60))) for i in range(300)]
+  for i in range(0, 300, 10):
+    source = against[i // 10][1].split()
+    rows[i] = (str(i), f'{rows[i][1]} {" ".join(source[:12])}')
+  grams = lambda t: {tuple(words(t)[i : i + 10]) for i in range(len(words(t)) - 9)}
+  known = set().union(*(grams(t) for _, t in against))
+  whole = {tuple(words(t)) for _, t in against}
+  wanted = [bool(grams(t) & known) or tuple(words(t)) in whole for _, t in rows]
+  leaks = list(find_leaks(rows, Index(against, Decontaminate(common=1000, threshold=1, least=1000))))
+  assert [leak is not None for leak in leaks] == wanted and 20 < sum(wanted) < 300
+
+
+def test_words_and_their_hashes_are_the_same_words():
+  texts = [TRAIN, CIRCLE, ROOT, '', 'naïve “quoted” 3x x3 a_b ÀÉ ß １２ \u0130 ①', '10cm 3.14 w12 12w']
+  block = _Block([_normal(t) for t in texts])
+  assert np.diff(block.first).tolist() == [len(words(t)) for t in texts]
+  known = {}
+  for word, value in zip([w for t in texts for w in words(t)], block.hashes.tolist()):
+    assert known.setdefault(word, value) == value
+  assert len(set(known.values())) == len(known)
+
+
+def test_bad_input_leaves_nothing(tmp_path, capsys):
+  good, bad = tmp_path / 'good.jsonl', tmp_path / 'bad.jsonl'
+  good.write_text(json.dumps({'id': 'a', 'prompt': TRAIN}) + '\n')
+  bad.write_text(json.dumps({'id': 'b', 'prompt': SHORT}) + '\n{"id": "c"}\nnot json\n')
+  run = lambda *more: main(
+    ['decontaminate', '--train', str(bad), '--eval', str(good), '--out', str(tmp_path / 'o'), '--report']
+    + [str(tmp_path / 'r'), *more]
+  )
+  assert run() == 2
+  assert 'bad.jsonl, line 2: no statement, expected one of the fields prompt' in capsys.readouterr().err
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['bad.jsonl', 'good.jsonl']
+  assert run('--threshold', '0.1') == 2 and run('--eval', str(tmp_path / 'absent.jsonl')) == 2
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['bad.jsonl', 'good.jsonl']
+  assert run('--skip-bad') == 0
+  assert '2 malformed rows left out' in capsys.readouterr().err
+  assert len((tmp_path / 'o').read_text().splitlines()) == 1
+
+
+def test_math_train_against_math500(tmp_path):
+  train, evaluation = DATA / 'math/math_train_7500.parquet', DATA / 'math/math500.jsonl'
+  if not train.exists():
+    pytest.skip(f'{train} is absent; set VIBETHINKER_DATA to the folder of data files')
+  out, report = tmp_path / 'o.jsonl', tmp_path / 'r.jsonl'
+  files = ['--train', str(train), '--eval', str(evaluation), '--out', str(out), '--report', str(report)]
+  assert main(['decontaminate', *files]) == 0
+  removed = [json.loads(line) for line in report.read_text().splitlines()]
+  assert len(removed) + len(out.read_text().splitlines()) == 7500
+  with open(evaluation) as file:
+    statements = {row['unique_id']: ' '.join(words(row['problem'])) for row in map(json.loads, file)}
+  assert sum(row['evidence'] == statements[row['match_id']] for row in removed) == 1  # the identical row
+  assert sum(row['kind'] == 'ngram' for row in removed) > 100

@@ -1,0 +1,242 @@
+"""Evaluation by protocol: resumed = uninterrupted, what the summary says = what the samples say, samples re-graded."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from vibethinker_jax.cli import main
+from vibethinker_jax.data import synthetic
+from vibethinker_jax.data.problem import Problem, row_of
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.evaluate import benchmarks, run
+from vibethinker_jax.evaluate.benchmarks import BENCHMARKS, PUBLISHED, Protocol
+from vibethinker_jax.ssp import TINY_BASE
+
+ROOT = pathlib.Path(__file__).parents[2]
+DATA = pathlib.Path(os.environ.get('VIBETHINKER_DATA', ROOT.parent / 'shared' / 'data'))
+
+
+def write(path: pathlib.Path, rows) -> pathlib.Path:
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  return path
+
+
+def read(path: pathlib.Path) -> list[dict]:
+  return [json.loads(line) for line in path.read_text().split('\n')[:-1]]
+
+
+@pytest.fixture(scope='module')
+def test_set(tmp_path_factory):
+  """Three problems of the tiny model's own world, one of them of code."""
+  problems = [*synthetic.problems('algebra', 'test', 2, 0), *synthetic.problems('code', 'test', 1, 0)]
+  return write(tmp_path_factory.mktemp('data') / 'test.jsonl', map(row_of, problems))
+
+
+def arguments(data: pathlib.Path, out: pathlib.Path, *more) -> list[str]:
+  flags = ['evaluate', '--model', TINY_BASE, '--data', data, '--n', 4, '--max-tokens', 48, '--rows', 8, '--out', out]
+  return [str(flag) for flag in (*flags, *more)]
+
+
+@pytest.fixture(scope='module')
+def whole(test_set, tmp_path_factory):
+  out = tmp_path_factory.mktemp('whole') / 'out'
+  assert main(arguments(test_set, out)) == 0
+  return out
+
+
+def test_the_files_agree(whole, test_set):
+  rows, summary = read(whole / 'samples.jsonl'), json.loads((whole / 'summary.json').read_text())
+  ids = [json.loads(line)['id'] for line in test_set.read_text().split('\n')[:-1]]
+  assert [(row['problem'], row['sample']) for row in rows] == [(i, s) for i in ids for s in range(4)]
+  assert [row['id'] for row in rows] == [f'{row["problem"]}#{row["sample"]}' for row in rows]
+  score = np.array([row['score'] for row in rows])
+  assert summary['pass@1'] == pytest.approx(score.mean())
+  assert summary['pass@4'] == pytest.approx((score.reshape(3, 4).sum(1) > 0).mean())
+  assert summary['mean_tokens'] == pytest.approx(np.mean([row['tokens'] for row in rows]))
+  assert summary['truncated'] == pytest.approx(np.mean([row['finish_reason'] == 'length' for row in rows]))
+  assert set(summary['domains']) == {'algebra', 'code'}
+  assert summary['domains']['algebra']['pass@1'] == pytest.approx(score[:8].mean())
+  assert 'maj@4' not in summary  # programs are not voted on
+
+
+def test_resumed_equals_uninterrupted(whole, test_set, tmp_path):
+  out = tmp_path / 'out'
+  out.mkdir()
+  for name in ('config.json', 'problems.jsonl'):
+    (out / name).write_bytes((whole / name).read_bytes())
+  lines = (whole / 'samples.jsonl').read_text().split('\n')[:-1]
+  kept = [
+    {k: v for k, v in json.loads(lines[i]).items() if k not in ('score', 'extracted', 'reason')} for i in (9, 2, 5)
+  ]
+  marked = [row | {'response': 'already drawn'} for row in kept]
+  write(out / 'samples.jsonl', marked)
+  with (out / 'samples.jsonl').open('a') as file:
+    file.write(lines[7][:25])  # the line at which the kill came
+  assert main(arguments(test_set, out)) == 0
+  want, got = read(whole / 'samples.jsonl'), read(out / 'samples.jsonl')
+  drawn_again = [i for i in (2, 5, 9) if got[i]['response'] != 'already drawn']
+  assert drawn_again == []
+  assert [g for i, g in enumerate(got) if i not in (2, 5, 9)] == [w for i, w in enumerate(want) if i not in (2, 5, 9)]
+
+
+def test_a_finished_evaluation_is_not_run_again(whole, test_set):
+  before = (whole / 'samples.jsonl').read_bytes()
+  assert main(arguments(test_set, whole)) == 0
+  assert (whole / 'samples.jsonl').read_bytes() == before
+
+
+def test_a_directory_belongs_to_one_evaluation(whole, test_set, capsys):
+  assert main(arguments(test_set, whole, '--seed', 1)) == 2
+  assert 'seed differ' in capsys.readouterr().err
+
+
+def test_samples_can_be_graded_again(whole, tmp_path):
+  out = tmp_path / 'verdicts.jsonl'
+  flags = ['--in', whole / 'samples.jsonl', '--problems', whole / 'problems.jsonl', '--out', out]
+  assert main(['grade', *map(str, flags)]) == 0
+  want = [{k: row[k] for k in ('id', 'score', 'extracted', 'reason')} for row in read(whole / 'samples.jsonl')]
+  assert read(out) == want
+
+
+def test_steps_of_a_response(tmp_path):
+  rows = [
+    {'id': 1, 'response': '2 + 2 = 4, 2 + 3 = 6, so \\boxed{6}', 'answer': 6},
+    {'id': 2, 'response': '', 'answer': 6},
+  ]
+  out = tmp_path / 'out.jsonl'
+  assert main(['grade', '--in', str(write(tmp_path / 'in.jsonl', rows)), '--out', str(out), '--steps']) == 0
+  assert [(r['score'], r['steps'], r['steps_share']) for r in read(out)] == [(1, 2, 0.5), (0, 0, None)]
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment(whole, test_set, tmp_path):
+  out = tmp_path / 'out'
+  command = [sys.executable, '-m', 'vibethinker_jax.cli', *arguments(test_set, out, '--n', 16)]
+  env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+  seen: list[bytes] = []
+  for lines in (3, 12):
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    samples = out / 'samples.jsonl'
+    while process.poll() is None and (not samples.exists() or samples.read_bytes().count(b'\n') < lines):
+      time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    data = samples.read_bytes()
+    seen = data[: data.rfind(b'\n') + 1].split(b'\n')[:-1]
+  assert len(seen) >= 12
+  subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  rows = {row['id']: row for row in read(out / 'samples.jsonl')}
+  assert len(read(out / 'samples.jsonl')) == len(rows) == 48
+  assert all(json.loads(line).items() <= rows[json.loads(line)['id']].items() for line in seen)
+
+
+def judged(problem: str, answers: list[str | None], right: str) -> list[dict]:
+  return [
+    {
+      'problem': problem,
+      'sample': i,
+      'score': int(answer == right),
+      'extracted': answer,
+      'tokens': 10 + i,
+      'finish_reason': 'length' if answer is None else 'stop',
+    }
+    for i, answer in enumerate(answers)
+  ]
+
+
+def test_summary_by_hand():
+  problems = [Problem('a', 'algebra', '?', '1', difficulty=2), Problem('b', '', '?', '7')]
+  rows = judged('a', ['1', '1', '2', None], '1') + judged('b', ['3', '3.0', '7', '4'], '7')
+  s = run.summarise('aime24', 'mine', problems, rows, Protocol(4))
+  assert s['pass@1'] == pytest.approx((2 / 4 + 1 / 4) / 2)
+  assert s['pass@2'] == pytest.approx((1 - 1 / 6 + 1 - 3 / 6) / 2)
+  assert s['pass@4'] == 1
+  # a: 1 wins with two votes; b: "3" and "3.0" are one answer, which outvotes the right one
+  assert s['maj@4'] == pytest.approx(1 / 2)
+  assert s['truncated'] == pytest.approx(1 / 8) and s['no_answer'] == pytest.approx(1 / 8)
+  assert s['mean_tokens'] == pytest.approx(11.5)
+  assert s['domains']['algebra']['pass@1'] == 0.5 and s['domains']['unlabelled']['pass@1'] == 0.25
+  assert set(s['levels']) == {'2', 'unlabelled'}
+  assert s['pass@1_ci'][0] <= s['pass@1'] <= s['pass@1_ci'][1]
+  assert s['published']['VibeThinker-1.5B'] == 80.3
+  text = run.table([s])
+  assert '| VibeThinker-1.5B | 80.3 |' in text and '| **mine** | 37.5 [25.0, 50.0] |' in text
+
+
+def test_a_prompt_without_room_counts_as_wrong(tmp_path, capsys):
+  long = {'id': 'long', 'prompt': '1 + ' * 3000 + '1', 'answer': '1'}
+  assert main(arguments(write(tmp_path / 'd.jsonl', [long]), tmp_path / 'out', '--n', 1)) == 0
+  (row,) = read(tmp_path / 'out' / 'samples.jsonl')
+  assert row['finish_reason'] == 'no room' and row['score'] == 0 and row['response'] == ''
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--benchmark', 'aime99'], "unknown benchmark 'aime99'"),
+    (['--benchmark', 'gpqa-diamond'], 'needs a file of your own'),
+    ([], 'exactly one of --benchmark and --data'),
+    (['--benchmark', 'aime24', '--data', 'x'], 'exactly one of --benchmark and --data'),
+    (['--benchmark', 'aime24', '--data-dir', 'nowhere'], 'nowhere/competition/aime24.jsonl'),
+    (['--data', 'FILE', '--n', '0'], '--n 0'),
+    (['--data', 'FILE', '--top-p', '2'], 'top_p'),
+    (['--data', 'BROKEN'], 'broken.jsonl, line 2'),
+  ],
+)
+def test_bad_input_is_one_line(flags, message, test_set, tmp_path, capsys):
+  broken = tmp_path / 'broken.jsonl'
+  broken.write_text(test_set.read_text().split('\n')[0] + '\n{"id": \n')
+  flags = [str({'FILE': test_set, 'BROKEN': broken}.get(flag, flag)) for flag in flags]
+  assert main(['evaluate', '--model', str(TINY_BASE), '--out', str(tmp_path / 'out'), *flags]) == 2
+  said = capsys.readouterr().err
+  assert message in said and said.count('\n') == 1
+  assert not (tmp_path / 'out').exists()
+
+
+def test_skip_bad_goes_on_and_counts(test_set, tmp_path, capsys):
+  broken = tmp_path / 'broken.jsonl'
+  broken.write_text(test_set.read_text().split('\n')[0] + '\n{"id": \n')
+  assert main(arguments(broken, tmp_path / 'out', '--n', 1, '--skip-bad')) == 0
+  assert '1 of 2 rows left out' in capsys.readouterr().err
+
+
+def test_benchmarks_at_hand_have_their_published_size():
+  if not DATA.exists():
+    pytest.skip(f'{DATA} is absent; set VIBETHINKER_DATA to the folder of data files')
+  for name, b in BENCHMARKS.items():
+    if b.file:
+      problems = benchmarks.load(name, DATA)
+      assert len(problems) == b.expected == len({p.id for p in problems}), name
+
+
+def test_published_scores_are_of_benchmarks():
+  assert {name for scores in PUBLISHED.values() for name in scores} <= set(BENCHMARKS)
+
+
+def test_date_windows(tmp_path):
+  def row(i: int, date: str) -> dict:
+    cases = json.dumps([{'input': '1\n', 'output': '1\n', 'testtype': 'stdin'}])
+    return {
+      'question_id': str(i),
+      'question_content': f'Echo {i}.',
+      'starter_code': '',
+      'public_test_cases': cases,
+      'private_test_cases': cases,
+      'contest_date': date,
+      'difficulty': 'easy',
+    }
+
+  dates = ['2024-07-31T00:00:00', '2024-08-01T00:00:00', '2025-01-31T20:00:00', '2025-02-01T00:00:00', '2025-05-02']
+  file = write(tmp_path / 'test.jsonl', [row(i, date) for i, date in enumerate(dates)])
+  windows = {v: [p.id for p in benchmarks.load(f'livecodebench-{v}', tmp_path, (file,))] for v in ('v5', 'v6')}
+  assert windows == {'v5': ['livecodebench/1', 'livecodebench/2'], 'v6': ['livecodebench/3']}
+  late = write(tmp_path / 'late.jsonl', [row(9, '2026-01-01')])
+  with pytest.raises(BadInput, match='no problem published'):
+    benchmarks.load('livecodebench-v5', tmp_path, (late,))

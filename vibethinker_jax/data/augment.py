@@ -1,0 +1,279 @@
+r"""What SFT learns from, made of problems and their solutions: more paths, cleaner paths, weighed and ordered.
+
+  perturbed   copies whose answer stays: variables, names or units renamed, given facts in another order
+  faults      why a solution is not fit to be learned from: it repeats itself, has no answer, has a wrong one
+  key_spans   where a solution's equations, their results and its final answer stand, for weights in the loss
+  easy_first, hard_and_long   the order of a curriculum, and its second stage (arXiv 2606.16140)
+
+A problem's several solutions are several rows: all paths are kept. A perturbation is a rule about words, and a rule can
+be wrong about a text; whatever has a solution is therefore judged again after it, by the judge that is passed in.
+"""
+
+import dataclasses
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from vibethinker_jax.data.problem import Problem, Solution, field, read_rows
+from vibethinker_jax.data.readers import boxed_span
+
+Row = tuple[Problem, Solution]
+Judge = Callable[[list[tuple]], list[bool]]  # (response, answer, tests) -> right?
+
+
+@dataclasses.dataclass(frozen=True)
+class Spectrum:
+  """The material of a run. The defaults take every solution as it is.
+
+  copies: perturbed copies of a problem at most. equation, result, answer: loss weights of these spans in solutions that
+  bring none. repetition: share of repeated eight-word runs above which a solution is left out. judged: solutions that
+  the grader finds wrong are left out. error_rates: a JSON Lines file {"id", "error_rate"} of a reference model's; with
+  it only hard and long rows stay: error rate of `least_error` and `least_characters` of solution or more.
+  """
+
+  copies: int = 0
+  equation: float = 1.0
+  result: float = 1.0
+  answer: float = 1.0
+  repetition: float = 1.0
+  judged: bool = False
+  error_rates: str = ''
+  least_error: float = 0.75
+  least_characters: int = 0
+
+
+def solved(problems: Sequence[Problem]) -> list[Row]:
+  """(problem, solution) for every solution: all the paths that are known."""
+  return [(problem, solution) for problem in problems for solution in problem.solutions]
+
+
+def material(problems: Sequence[Problem], s: Spectrum, judge: Judge, seed: int) -> tuple[list[Row], dict[str, int]]:
+  """The rows of SFT, and how many were left out for which fault."""
+  rows = solved(problems)
+  if s.error_rates:
+    rows = hard_and_long(rows, _error_rates(s.error_rates), s.least_error, s.least_characters)
+  copies = [copy for p in {id(p): p for p, _ in rows}.values() for copy in perturbed(p, s.copies, seed)]
+  made = solved(copies)
+  kept, counts = [], {}
+  for group, judged in ((rows, s.judged), (made, True)):  # a copy is right by rule, and no rule knows every text
+    asked = [(solution.text, p.answer, p.tests) for p, solution in group]
+    right = judge(asked) if judged and group else [True] * len(group)
+    for (problem, solution), good in zip(group, right, strict=True):
+      fault = fault_of(problem, solution, s) or (None if good else 'wrong answer')
+      if fault is not None:
+        counts[fault] = counts.get(fault, 0) + 1
+        continue
+      spans = solution.key_spans or key_spans(solution.text, s.equation, s.result, s.answer)
+      kept.append((problem, dataclasses.replace(solution, key_spans=spans)))
+  return kept, counts
+
+
+# ---- quality ---------------------------------------------------------------------------------------------------------
+
+
+def fault_of(problem: Problem, solution: Solution, s: Spectrum) -> str | None:
+  """What a rule finds wrong with a solution: 'no answer' (no box, no program) or 'repetition'; None for nothing."""
+  answered = '```' in solution.text if problem.answer is None else boxed_span(solution.text) is not None
+  if s.judged and not answered:
+    return 'no answer'
+  return 'repetition' if s.repetition < 1 and repeated_share(solution.text) > s.repetition else None
+
+
+def repeated_share(text: str, n: int = 8) -> float:
+  """The share of the runs of n words that stand earlier in the text too: 0 for most texts, near 1 for a loop."""
+  found = text.split()
+  runs = [tuple(found[i : i + n]) for i in range(len(found) - n + 1)]
+  return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+# ---- key steps -------------------------------------------------------------------------------------------------------
+
+
+def key_spans(text: str, equation: float, result: float, answer: float) -> tuple[tuple[int, int, float], ...]:
+  r"""Weighted spans: formulas with an equals sign, what stands after their last one, and the last `\boxed{}`.
+
+  A formula is what LaTeX's signs enclose, or an "a + b = c" of numbers in plain text. Where spans overlap, the later
+  one counts: results over equations, the answer over both.
+  """
+  equations, results, final = [], [], []
+  for formula in _FORMULA.finditer(text):
+    begin, end = formula.span()
+    sign = text.rfind('=', begin, end)
+    if sign < 0:
+      continue
+    equations.append((begin, end, equation))
+    while end > begin and text[end - 1] in '$\\])} \n.':
+      end -= 1
+    after = sign + 1 + len(text[sign + 1 : end]) - len(text[sign + 1 : end].lstrip())
+    if after < end:
+      results.append((after, end, result))
+  if (span := boxed_span(text)) is not None:
+    final.append((text.rindex('\\', 0, span[0]), min(span[1] + 1, len(text)), answer))
+  return tuple(span for span in (*equations, *results, *final) if span[2] != 1.0)
+
+
+_FORMULA = re.compile(
+  r'\$\$.+?\$\$|\\\[.+?\\\]|\\\(.+?\\\)|(?<!\\)\$[^$]+?(?<!\\)\$'
+  r'|[\d(][\d\s+*/().,%-]*=\s*\\?\$?\s*-?\d[\d.,]*\d|[\d(][\d\s+*/().,%-]*=\s*\\?\$?\s*-?\d',
+  re.DOTALL,
+)
+
+
+# ---- perturbations ---------------------------------------------------------------------------------------------------
+
+
+def perturbed(problem: Problem, copies: int, seed: int) -> list[Problem]:
+  """Up to `copies` variants of a problem of mathematics, each by one rule, with the same answer and solutions to match.
+
+  Ids are the problem's with the rule's name. A rule that does not apply, or is not sure to keep the answer, makes none.
+  """
+  out: list[Problem] = []
+  if problem.answer is None or not copies:
+    return out
+  rng = random.Random(f'{seed}/{problem.id}')
+  rules = [variable_renamed, person_renamed, unit_changed, facts_reordered]
+  rng.shuffle(rules)
+  for rule in rules:
+    if len(out) < copies and (made := rule(problem, rng)) is not None:
+      out.append(dataclasses.replace(made, id=f'{problem.id}#{rule.__name__}'))
+  return out
+
+
+def variable_renamed(problem: Problem, rng: random.Random) -> Problem | None:
+  """One variable of the formulas under another letter, in the problem and all its solutions.
+
+  A letter is taken for a variable if it stands alone in a formula of the problem, and neither outside formulas, nor in
+  a run of letters, nor in the answer. Capitals and a, d to j, l and o mean other things too often and are left.
+  """
+  texts = [problem.prompt, *(s.text for s in problem.solutions)]
+  formulas = ' '.join(f for text in texts for f in _formulas(text))
+  outside = ' '.join(_IN_DOLLARS.sub(' ', text) for text in texts)
+  taken = set(re.findall('[a-zA-Z]', ' '.join(_answers(problem)))) | set(re.findall(r'\b[a-zA-Z]\b', outside))
+  taken |= set(''.join(re.findall('[a-zA-Z]{2,}', formulas)))  # in a run of letters, none is surely a variable
+  variables = sorted(set(_VARIABLE.findall(' '.join(_formulas(problem.prompt)))) & set('bckmnpqrstuvwxyz') - taken)
+  free = sorted(set('abckmnpqrstuvwxyz') - taken - set(_VARIABLE.findall(formulas)))
+  if not variables or not free or '[asy]' in outside:
+    return None
+  old, new = rng.choice(variables), rng.choice(free)
+  return _changed(problem, lambda text: _IN_DOLLARS.sub(lambda formula: _renamed(formula[0], old, new), text))
+
+
+def person_renamed(problem: Problem, rng: random.Random) -> Problem | None:
+  """One person of the story under another name that goes with the same pronouns."""
+  present = set(re.findall(r'\b[A-Z][a-z]+\b', problem.prompt))
+  for names in _NAMES:
+    here, free = sorted(present & set(names)), sorted(set(names) - present)
+    if here and free:
+      return _words_changed(problem, {rng.choice(here): rng.choice(free)})
+  return None
+
+
+def unit_changed(problem: Problem, rng: random.Random) -> Problem | None:
+  """A unit of measure replaced by another of its kind, where it is the only one of its kind: nothing is converted."""
+  whole = ' '.join([problem.prompt, *(s.text for s in problem.solutions)]).lower()
+  found = set(re.findall('[a-z]+', whole))
+  for kind in _UNITS:
+    here = [unit for unit in kind if found & set(unit)]
+    answered = {word for answer in _answers(problem) for word in re.findall('[a-z]+', answer.lower())}
+    if len(here) == 1 and not _CONVERTING.search(whole) and not answered & set(here[0]):
+      new = rng.choice([unit for unit in kind if unit != here[0]])
+      return _words_changed(problem, dict(zip(here[0], new)))
+  return None
+
+
+def facts_reordered(problem: Problem, rng: random.Random) -> Problem | None:
+  """Two neighbouring statements of the prompt exchanged; neither may lean on what was said before it.
+
+  So a sentence with a pronoun or with a word of time, order or comparison stays where it is, and so does the question.
+  """
+  sentences = re.findall(r'[^.?!]+[.?!]+(?:\s+|$)', problem.prompt)
+  if ''.join(sentences) != problem.prompt or len(sentences) < 3:
+    return None
+  states = [s.rstrip().endswith('.') and not _LEANING.search(s.lower()) for s in sentences]
+  pairs = [i for i in range(len(sentences) - 2) if states[i] and states[i + 1]]
+  if not pairs:
+    return None
+  i = rng.choice(pairs)
+  one, two = sentences[i].rstrip(), sentences[i + 1].rstrip()
+  gaps = sentences[i][len(one) :], sentences[i + 1][len(two) :]
+  prompt = ''.join([*sentences[:i], two, gaps[0], one, gaps[1], *sentences[i + 2 :]])
+  return dataclasses.replace(problem, prompt=prompt)
+
+
+_NAMES = (
+  ('Natalia', 'Betty', 'Julie', 'Maria', 'Janet', 'Emma', 'Lisa', 'Sarah', 'Anna', 'Mary', 'Alice'),
+  ('James', 'Tom', 'John', 'Robert', 'David', 'Peter', 'Paul', 'Josh', 'Carlos', 'Daniel', 'Adam'),
+)
+_UNITS = (  # singular, plural
+  (('mile', 'miles'), ('kilometer', 'kilometers')),
+  (('pound', 'pounds'), ('kilogram', 'kilograms')),
+  (('gallon', 'gallons'), ('liter', 'liters')),
+)
+# words that tie a number to one unit
+_CONVERTING = re.compile(
+  r'\b(?:foot|feet|inch|inches|yard|yards|meter|meters|centimeter|centimeters|ounce|ounces|gram|grams|ton|'
+  r'tons|cup|cups|pint|pints|quart|quarts|km|mph|british|usd|convert)\b'
+)
+# words by which a sentence leans on an earlier one
+_LEANING = re.compile(
+  r'\b(?:he|she|it|they|him|her|them|his|hers|its|their|this|that|these|those|then|after|before|first|second|'
+  r'third|next|last|later|finally|now|also|too|so|thus|hence|therefore|however|if|when|while|remaining|'
+  r'rest|left|more|less|fewer|than|other|others|another|each|same|twice|half|former|latter|again|still|'
+  r'already|which|what|how|who|where|and|but)\b'
+)
+_IN_DOLLARS = re.compile(r'(?<!\\)\$\$.+?\$\$|(?<!\\)\$[^$]+?(?<!\\)\$|\\\[.+?\\\]|\\\(.+?\\\)', re.DOTALL)
+_VARIABLE = re.compile(r'(?<![a-zA-Z\\])([a-z])(?![a-zA-Z])')
+_TEXT = re.compile(r'(\\(?:text|textbf|mathrm|mbox|operatorname|begin|end)\{[^{}]*\}|\\[a-zA-Z]+)')
+
+
+def _formulas(text: str) -> list[str]:
+  return [_TEXT.sub(' ', formula) for formula in _IN_DOLLARS.findall(text)]
+
+
+def _renamed(formula: str, old: str, new: str) -> str:
+  """`formula` with a variable renamed; commands and the words in them stay."""
+  parts = _TEXT.split(formula)
+  return ''.join(part if i % 2 else part.replace(old, new) for i, part in enumerate(parts))
+
+
+def _answers(problem: Problem) -> tuple[str, ...]:
+  return (problem.answer,) if isinstance(problem.answer, str) else problem.answer or ()
+
+
+def _words_changed(problem: Problem, names: dict[str, str]) -> Problem | None:
+  pattern = re.compile(rf'\b(?:{"|".join(names)})\b')
+  return _changed(problem, lambda text: pattern.sub(lambda word: names[word[0]], text))
+
+
+def _changed(problem: Problem, swap: Callable[[str], str]) -> Problem | None:
+  """The problem and its solutions put through `swap`; None where nothing changes. Spans of the old text are dropped."""
+  prompt = swap(problem.prompt)
+  if prompt == problem.prompt:
+    return None
+  solutions = tuple(
+    s if (text := swap(s.text)) == s.text else dataclasses.replace(s, text=text, key_spans=())
+    for s in problem.solutions
+  )
+  return dataclasses.replace(problem, prompt=prompt, solutions=solutions)
+
+
+# ---- curriculum ------------------------------------------------------------------------------------------------------
+
+
+def easy_first(rows: Sequence[Row]) -> list[Row]:
+  """Rows by difficulty, those of equal difficulty by length; an unknown difficulty counts as the middle one."""
+  return sorted(rows, key=lambda row: (3 if row[0].difficulty is None else row[0].difficulty, len(row[1].text)))
+
+
+def _error_rates(path: str) -> dict[str, float]:
+  rows = read_rows(path)
+  rate = lambda row, where: float(field(row, 'error_rate', (int, float), where))
+  return {str(field(row, 'id', (str, int), where)): rate(row, where) for where, row in rows}
+
+
+def hard_and_long(rows: Sequence[Row], errors: Mapping[str, float], least_error: float, least: int) -> list[Row]:
+  """Rows of problems that a reference model mostly fails, with solutions of `least` characters or more.
+
+  `errors`: share of the reference's samples that are wrong, by problem id; problems it was not asked are left out.
+  """
+  return [row for row in rows if errors.get(row[0].id, -1.0) >= least_error and len(row[1].text) >= least]

@@ -1,0 +1,115 @@
+"""Prepared problems as a `tensorflow-datasets` data set of ArrayRecord files: random access, in shards, no TensorFlow.
+
+A pod's hosts read such a directory where a laptop reads JSON Lines: `Records` is a sequence that fetches and parses a
+row when it is asked for it, so nothing is held in memory and a shuffled order costs no pass over the files. Checked
+with tensorflow-datasets 4.9.10 and no TensorFlow installed: `GeneratorBasedBuilder` with file_format 'array_record'
+writes, and `as_data_source` reads; `store_as_tfds_dataset` does not, it asks for `tf.data`. A row holds the problem's
+id and its JSON text, so that what is read is what was written, whatever the features of other data sets can express.
+"""
+
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from vibethinker_jax.data.problem import Problem, problem_from, row_of
+from vibethinker_jax.errors import BadInput
+
+
+class _Problems(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """The builder: splits of problems, given when it is made."""
+
+  name = 'problems'
+  VERSION = tfds.core.Version('1.0.0')
+  code_path = None  # where checksums of downloads would lie; to look for it the library wants another package
+
+  def __init__(self, splits: dict[str, Sequence[Problem]], data_dir: str):
+    self._splits = splits
+    super().__init__(data_dir=data_dir, file_format='array_record')
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    text = tfds.features.Text
+    features = tfds.features.FeaturesDict({'id': text(), 'problem': text()})
+    return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
+
+  def _split_generators(self, dl_manager):
+    return {name: self._generate_examples(problems) for name, problems in self._splits.items()}
+
+  def _generate_examples(self, problems: Sequence[Problem]) -> Iterator[tuple[int, dict]]:
+    for number, problem in enumerate(problems):
+      yield number, {'id': problem.id, 'problem': json.dumps(row_of(problem))}
+
+
+def write(splits: dict[str, Sequence[Problem]], directory: pathlib.Path, shards: int | None = None) -> pathlib.Path:
+  """Writes splits of problems below `directory` and returns the data set's own directory, problems/1.0.0.
+
+  Order is kept. `shards` files a split; None lets the library choose by size. A data set that is there already is
+  replaced only when the new one is whole. Raises BadInput for a split with fewer problems than shards, OSError.
+  """
+  for name, problems in splits.items():
+    if len(problems) < (shards or 1):
+      raise BadInput(f'{directory}: split {name!r} has {len(problems)} problems, expected at least {shards or 1}')
+  builder = _Problems(splits, str(directory))
+  builder.download_and_prepare(
+    download_config=tfds.download.DownloadConfig(
+      download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS, num_shards=shards
+    )
+  )
+  return pathlib.Path(builder.data_dir)
+
+
+def open_split(name: str | pathlib.Path, split: str) -> Sequence[dict]:
+  """The rows of a split, in order: of a directory that holds a prepared data set, or of one named as in `tfds.load`.
+
+  Texts are str and arrays lists; rows that `write` has written are the problem's own JSON object. Raises BadInput.
+  """
+  try:
+    if isinstance(name, pathlib.Path):
+      source = tfds.builder_from_directory(name).as_data_source(split)
+    else:
+      source = tfds.data_source(name, split=split)
+  except Exception as error:  # the library raises by its many parts; it prints whole pages
+    raise BadInput(f'{name}: split {split!r} cannot be read by tensorflow-datasets ({str(error)[:200]})') from None
+  return _Rows(source)
+
+
+class Records(Sequence):
+  """The Problems of a split that `write` has written, fetched when asked for. Raises BadInput."""
+
+  def __init__(self, directory: pathlib.Path, split: str = 'train'):
+    self._name = directory
+    self._rows = open_split(pathlib.Path(directory), split)
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, index: int) -> Problem:
+    return problem_from(self._rows[index], f'{self._name}, row {index + 1}')
+
+
+class _Rows(Sequence):
+  def __init__(self, source):
+    self._source = source
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> dict:
+    index = range(len(self))[index]  # IndexError at the end, where the library raises another that stops no loop
+    row = _plain(self._source[index])
+    return json.loads(row['problem']) if set(row) == {'id', 'problem'} else row
+
+
+def _plain(value):
+  """Python's own values for numpy's; bytes are taken as UTF-8 text."""
+  if isinstance(value, dict):
+    return {name: _plain(inner) for name, inner in value.items()}
+  if isinstance(value, bytes):
+    return value.decode('utf-8')
+  if isinstance(value, np.ndarray | np.generic):
+    return _plain(value.tolist())
+  if isinstance(value, list | tuple):
+    return [_plain(inner) for inner in value]
+  return value

@@ -1,0 +1,202 @@
+"""Where problems come from: files, Hugging Face `datasets`, `tensorflow-datasets`; all end as Problems.
+
+  FILE.jsonl, .jsonl.gz, .json, .json.gz, .parquet, .csv     one row an object (JSON: a list of them)
+  DIRECTORY                                                  of `tfds`, of `Dataset.save_to_disk`, or of data files
+  hf:NAME or hf:NAME@CONFIG                                  a data set of the Hugging Face hub
+  tfds:NAME or tfds:NAME/CONFIG:VERSION                      a prepared data set of `tensorflow-datasets`
+
+TensorFlow is not needed for any of them. Rows are read one after the other; what makes a Problem of a row is in
+`readers`.
+"""
+
+import csv
+import dataclasses
+import gzip
+import json
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator
+
+from tqdm import tqdm
+
+from vibethinker_jax.data import readers
+from vibethinker_jax.data.problem import Problem, json_lines, reason
+from vibethinker_jax.errors import BadInput
+
+Rows = Iterable[tuple[str, dict | BadInput]]  # (the row's name in messages, the row or what is wrong with it)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A source as a config names it. `fields` is for the reader 'fields': see `readers.mapped`.
+
+  `split` is for sources that have splits. `domain` is that of rows which name none. With `skip_bad`, malformed rows
+  are counted and left out.
+  """
+
+  path: str
+  reader: str = 'problems'
+  fields: dict | None = None
+  split: str = 'train'
+  domain: str = ''
+  skip_bad: bool = False
+
+
+def load(
+  path: str | pathlib.Path,
+  reader: str = 'problems',
+  fields: dict | None = None,
+  split: str = 'train',
+  skip_bad: bool = False,
+) -> list[Problem]:
+  """The Problems of a source, one for every row, in its order.
+
+  `reader` is a name of `readers.READERS`, or 'fields' with a mapping. A malformed row raises BadInput naming the file,
+  the line (or row) and what was expected; with `skip_bad` such rows are left out, and a line on stderr counts them.
+  """
+  if (reader == 'fields') != (fields is not None):
+    raise BadInput(
+      f"{path}: reader {reader!r} with fields {fields}; the reader 'fields', and no other, wants a mapping"
+    )
+  if reader != 'fields' and reader not in readers.READERS:
+    raise BadInput(f'{path}: unknown reader {reader!r}, expected fields, {", ".join(readers.READERS)}')
+  make = readers.READERS[reader] if fields is None else readers.mapped(fields)
+  problems, bad = [], []
+  for where, row in rows(path, split):
+    try:
+      if isinstance(row, BadInput):
+        raise row
+      problems.append(make(row, where))
+    except BadInput as error:
+      if not skip_bad:
+        raise
+      bad.append(error)
+  if bad:
+    tqdm.write(f'{path}: {len(bad)} of {len(bad) + len(problems)} rows left out, the first: {bad[0]}', file=sys.stderr)
+  if not problems:
+    raise BadInput(f'{path}: no rows' if not bad else f'{path}: no row that could be read')
+  return problems
+
+
+def load_all(sources: Iterable[Source]) -> list[Problem]:
+  """The Problems of several sources, one after the other."""
+  out = []
+  for s in sources:
+    for problem in load(s.path, s.reader, s.fields, s.split, s.skip_bad):
+      out.append(problem if problem.domain or not s.domain else dataclasses.replace(problem, domain=s.domain))
+  return out
+
+
+def rows(path: str | pathlib.Path, split: str = 'train') -> Rows:
+  """The rows of a source, by its name's form (see above)."""
+  kind, _, name = str(path).partition(':')
+  if kind == 'hf' and name:
+    return _hub(name, split)
+  if kind == 'tfds' and name:
+    return _tfds(name, split)
+  path = pathlib.Path(path)
+  if path.is_dir():
+    return _directory(path, split)
+  match path.name.removesuffix('.gz').rpartition('.')[2]:
+    case 'jsonl' | 'ndjson':
+      return json_lines(path)
+    case 'json':
+      return _json(path)
+    case 'parquet':
+      return _parquet(path)
+    case 'csv':
+      return _csv(path)
+  raise BadInput(f'{path}: expected .jsonl, .json, .csv (each also .gz), .parquet or a directory')
+
+
+def _json(path: pathlib.Path) -> Rows:
+  try:
+    whole = json.loads(_bytes(path).decode('utf-8'))
+  except UnicodeDecodeError as error:
+    raise BadInput(f'{path}: not UTF-8 at byte {error.start}') from None
+  except json.JSONDecodeError as error:
+    raise BadInput(f'{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno})') from None
+  except RecursionError:
+    raise BadInput(f'{path}: not JSON that can be read (nested too deep)') from None
+  if not isinstance(whole, list):
+    raise BadInput(f'{path}: expected a JSON list of objects, found {type(whole).__name__}')
+  return _numbered(path, whole)
+
+
+def _csv(path: pathlib.Path) -> Rows:
+  try:
+    lines = _bytes(path).decode('utf-8-sig').splitlines(keepends=True)
+  except UnicodeDecodeError as error:
+    raise BadInput(f'{path}: not UTF-8 at byte {error.start}') from None
+  reader = csv.DictReader(lines, restkey='')
+  try:
+    for row in reader:
+      where = f'{path}, line {reader.line_num}'
+      whole = '' not in row and None not in row.values()
+      yield where, row if whole else BadInput(f'{where}: expected {len(reader.fieldnames)} columns, as in the header')
+  except csv.Error as error:
+    raise BadInput(f'{path}, line {reader.line_num}: not CSV ({error})') from None
+
+
+def _bytes(path: pathlib.Path) -> bytes:
+  try:
+    raw = path.read_bytes()
+    return gzip.decompress(raw) if path.suffix == '.gz' else raw
+  except (OSError, EOFError) as error:
+    raise BadInput(f'{path}: cannot be read ({reason(error)})') from None
+
+
+def _parquet(path: pathlib.Path) -> Iterator[tuple[str, dict]]:
+  import pyarrow as pa
+  import pyarrow.parquet as pq
+
+  number = 0
+  try:
+    with pq.ParquetFile(path) as file:
+      for batch in file.iter_batches(batch_size=4096):
+        for row in batch.to_pylist():
+          number += 1
+          yield f'{path}, row {number}', row
+  except (OSError, pa.ArrowException) as error:
+    raise BadInput(f'{path}: cannot be read as Parquet ({reason(error)})') from None
+
+
+def _directory(path: pathlib.Path, split: str) -> Rows:
+  import datasets
+
+  names = {p.name for p in path.iterdir()}
+  if 'features.json' in names:
+    return _tfds(path, split)
+  try:
+    if {'dataset_dict.json', 'state.json'} & names:
+      data = datasets.load_from_disk(str(path))
+      data = data[split] if isinstance(data, datasets.DatasetDict) else data
+    else:
+      data = datasets.load_dataset(str(path), split=split)
+  except KeyError:
+    raise BadInput(f'{path}: no split {split!r}, it has {", ".join(data)}') from None
+  except Exception as error:  # the library raises what its readers raise
+    raise BadInput(f'{path}: cannot be read as a data set ({error})') from None
+  return _numbered(path, data)
+
+
+def _hub(name: str, split: str) -> Rows:
+  import datasets
+
+  name, _, config = name.partition('@')
+  try:
+    return _numbered(f'hf:{name}', datasets.load_dataset(name, config or None, split=split))
+  except Exception as error:  # of the network, of the hub, of the data set's own files
+    raise BadInput(f'hf:{name}: cannot be loaded ({error})') from None
+
+
+def _tfds(name: str | pathlib.Path, split: str) -> Rows:
+  from vibethinker_jax.data import records
+
+  return _numbered(name, records.open_split(name, split))
+
+
+def _numbered(path, whole: Iterable) -> Rows:
+  for number, row in enumerate(whole, 1):
+    where = f'{path}, row {number}'
+    yield where, row if isinstance(row, dict) else BadInput(f'{where}: expected an object, found {type(row).__name__}')

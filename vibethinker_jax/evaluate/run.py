@@ -1,0 +1,254 @@
+"""A model on a test set by a protocol: samples drawn, judged, counted; killed at any moment it goes on where it was.
+
+The directory of an evaluation holds
+
+  config.json     what is evaluated: another run in the same directory is refused
+  problems.jsonl  the problems, in the project's form
+  samples.jsonl   a line a sample, written as soon as it is drawn; once all are, with their verdicts
+  summary.json    the scores
+  table.md        the scores beside the published ones
+
+A sample's random stream is named by (seed, its problem's number, its own number) alone, so what is drawn after a
+restart is what would have been drawn, and none is drawn twice.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from vibethinker_jax.data.problem import Problem, row_of
+from vibethinker_jax.data.text import Text
+from vibethinker_jax.engine.engine import Engine, Request
+from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.evaluate.benchmarks import PUBLISHED, Protocol
+from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.spectrum.passk import bootstrap_ci, maj_at_k, pass_at_k
+from vibethinker_jax.train.journal import write_json, write_text
+from vibethinker_jax.verify.answer import same_vote
+from vibethinker_jax.verify.grader import Grader
+
+_STREAMS = 1 << 16  # samples of a problem at most: streams are numbered problem * _STREAMS + sample
+_BATCH = 256  # responses graded between two steps of the progress bar
+
+
+def evaluate(
+  name: str,
+  model_name: str,
+  engine: Engine,
+  model: Qwen2,
+  text: Text,
+  problems: Sequence[Problem],
+  protocol: Protocol,
+  grader: Grader,
+  seed: int,
+  directory: pathlib.Path,
+) -> dict:
+  """Draws and judges what `directory` does not yet hold. Returns the summary, as summary.json holds it.
+
+  `name` is the benchmark's or the data's, `model_name` what the table calls the model. Raises BadInput where the
+  directory holds another evaluation, or something else.
+  """
+  if not 1 <= protocol.n <= _STREAMS or len(problems) > _STREAMS:
+    raise BadInput(f'{name}: {len(problems)} problems of {protocol.n} samples, expected 1 to {_STREAMS} of each')
+  asked = [_asked(problem, protocol) for problem in problems]
+  _claim(directory, name, model_name, protocol, asked, seed)
+  rows = draw(engine, model, text, asked, protocol, seed, directory / 'samples.jsonl')
+  if any('score' not in row for row in rows):
+    rows = judge(rows, asked, grader)
+    write_text(directory / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
+  summary = summarise(name, model_name, asked, rows, protocol)
+  write_json(directory / 'summary.json', summary)
+  write_text(directory / 'table.md', table([summary]))
+  return summary
+
+
+def draw(
+  engine: Engine,
+  model: Qwen2,
+  text: Text,
+  problems: Sequence[Problem],
+  protocol: Protocol,
+  seed: int,
+  path: pathlib.Path,
+) -> list[dict]:
+  """All samples of all problems, in order; those that `path` does not hold are drawn, and appended as they finish.
+
+  A problem whose prompt leaves no room for a token is not asked: its samples are empty, with finish reason 'no room'.
+  """
+  have = read_samples(path)
+  sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p)
+  requests, places = [], []
+  with (
+    path.open('a', encoding='utf-8') as file,
+    tqdm(total=len(problems) * protocol.n, initial=len(have), desc='sample', unit='sample', dynamic_ncols=True) as bar,
+  ):
+
+    def keep(i: int, sample: int, tokens: list[int], finish: str) -> None:
+      problem = problems[i]
+      row = {'id': f'{problem.id}#{sample}', 'problem': problem.id, 'sample': sample, 'response': text.decode(tokens)}
+      row |= {'answer': problem.answer} if problem.tests is None else {}
+      have[problem.id, sample] = row | {'tokens': len(tokens), 'finish_reason': finish}
+      file.write(json.dumps(have[problem.id, sample]) + '\n')
+      file.flush()
+      bar.update()
+
+    for i, problem in enumerate(problems):
+      prompt = tuple(text.prompt(problem))
+      budget = min(protocol.max_tokens, engine.max_length - len(prompt))
+      for sample in range(protocol.n):
+        if (problem.id, sample) in have:
+          continue
+        if budget < 1:
+          keep(i, sample, [], 'no room')
+          continue
+        # a request a sample, not a group: it is the number that names the stream, whatever else is still to be drawn
+        requests.append(Request(prompt, budget, 1, sampling, seed, i * _STREAMS + sample))
+        places.append((i, sample))
+    for done in engine.generate(model, requests):
+      i, sample = places[done.request]
+      if done.finish.startswith('refused'):
+        raise BadInput(f'problem {problems[i].id}: {done.finish}')
+      if not np.isfinite(done.logps).all():
+        raise BadInput(f'problem {problems[i].id}: log-probabilities are not finite, the weights are broken')
+      keep(i, sample, done.tokens.tolist(), done.finish)
+  return [have[problem.id, sample] for problem in problems for sample in range(protocol.n)]
+
+
+def read_samples(path: pathlib.Path) -> dict[tuple[str, int], dict]:
+  """The whole rows of samples.jsonl by (problem, sample); a line cut short by a kill is cut off the file."""
+  if not path.exists():
+    return {}
+  data = path.read_bytes()
+  whole = data[: data.rfind(b'\n') + 1]
+  if len(whole) < len(data):
+    with path.open('r+b') as file:
+      file.truncate(len(whole))
+  rows = {}
+  for number, line in enumerate(whole.decode('utf-8').split('\n')[:-1], 1):
+    try:
+      row = json.loads(line)
+      rows[row['problem'], row['sample']] = row
+    except (ValueError, KeyError, TypeError):
+      raise BadInput(f'{path}, line {number}: not a sample of an evaluation') from None
+  return rows
+
+
+def judge(rows: Sequence[dict], problems: Sequence[Problem], grader: Grader) -> list[dict]:
+  """The rows with "score", "extracted" and "reason"."""
+  by_id = {problem.id: problem for problem in problems}
+  out = []
+  with tqdm(total=len(rows), desc='grade', unit='sample', dynamic_ncols=True) as bar:
+    for begin in range(0, len(rows), _BATCH):
+      batch = rows[begin : begin + _BATCH]
+      asked = [(row['response'], by_id[row['problem']].answer, by_id[row['problem']].tests) for row in batch]
+      out += [row | dataclasses.asdict(verdict) for row, verdict in zip(batch, grader.grade(asked))]
+      bar.update(len(batch))
+  return out
+
+
+def summarise(
+  name: str, model_name: str, problems: Sequence[Problem], rows: Sequence[dict], protocol: Protocol
+) -> dict:
+  """summary.json of judged rows, which stand in the order of problems and samples."""
+  n, P = protocol.n, len(problems)
+  groups = [rows[i * n : (i + 1) * n] for i in range(P)]
+  parts: dict[str, dict[str, list[int]]] = {'domains': {}, 'levels': {}}
+  for i, problem in enumerate(problems):
+    parts['domains'].setdefault(problem.domain or 'unlabelled', []).append(i)
+    parts['levels'].setdefault(str(problem.difficulty or 'unlabelled'), []).append(i)
+  votes = all(problem.tests is None for problem in problems)
+  return {
+    'benchmark': name,
+    'model': model_name,
+    'protocol': dataclasses.asdict(protocol),
+    **_scores(groups, n, votes),
+    **{
+      part: {label: _scores([groups[i] for i in members], n, votes) for label, members in sorted(labels.items())}
+      for part, labels in parts.items()
+    },
+    'published': {model: scores[name] for model, scores in PUBLISHED.items() if name in scores},
+  }
+
+
+def _scores(groups: Sequence[Sequence[dict]], n: int, votes: bool) -> dict:
+  """Pass@1 as the mean over all samples, pass@k and maj@k for powers of two, with intervals over problems."""
+  correct = np.array([[row['score'] for row in group] for group in groups])
+  ks = [2**j for j in range(n.bit_length()) if 2**j <= n]
+  ks += [n] if n not in ks else []
+  values = {f'pass@{k}': pass_at_k(n, correct.sum(1), k) for k in ks}
+  if votes:
+    counts = [_votes(group) for group in groups]
+    values |= {f'maj@{k}': np.array([maj_at_k(*count, k) for count in counts]) for k in ks if k > 1}
+  out = {'n_problems': len(groups), 'n_samples': n}
+  for name, value in values.items():
+    out[name], out[f'{name}_ci'] = float(value.mean()), list(bootstrap_ci(value))
+  every = [row for group in groups for row in group]
+  return out | {
+    'truncated': float(np.mean([row['finish_reason'] != 'stop' for row in every])),
+    'mean_tokens': float(np.mean([row['tokens'] for row in every])),
+    'no_answer': float(np.mean([row['extracted'] is None for row in every])),
+  }
+
+
+def _votes(group: Sequence[dict]) -> tuple[int, list[int], int]:
+  """Of a problem's samples: how many are right, how many gave each wrong answer, how many gave none."""
+  right = sum(row['score'] for row in group)
+  wrong = [row['extracted'] for row in group if not row['score']]
+  counts: dict[str, int] = {}
+  for answer in wrong:
+    if answer:
+      counts[same_vote(answer)] = counts.get(same_vote(answer), 0) + 1
+  return right, list(counts.values()), len(wrong) - sum(counts.values())
+
+
+def table(summaries: Sequence[dict]) -> str:
+  """Markdown: the published models and this one, Pass@1 in per cent with its 95% interval."""
+  names = [s['benchmark'] for s in summaries]
+  models = [model for model, scores in PUBLISHED.items() if any(name in scores for name in names)]
+  lines = [['Pass@1, per cent', *names], ['---'] * (len(names) + 1)]
+  lines += [
+    [model, *(f'{PUBLISHED[model][n]:.1f}' if n in PUBLISHED[model] else '-' for n in names)] for model in models
+  ]
+  ours = [f'{100 * s["pass@1"]:.1f} [{100 * s["pass@1_ci"][0]:.1f}, {100 * s["pass@1_ci"][1]:.1f}]' for s in summaries]
+  lines += [[f'**{summaries[0]["model"]}**', *ours]]
+  lines += [['samples of a problem', *(str(s['n_samples']) for s in summaries)]]
+  lines += [['truncated', *(f'{100 * s["truncated"]:.1f}%' for s in summaries)]]
+  lines += [['mean tokens', *(f'{s["mean_tokens"]:.0f}' for s in summaries)]]
+  return ''.join(f'| {" | ".join(cells)} |\n' for cells in lines)
+
+
+def _asked(problem: Problem, protocol: Protocol) -> Problem:
+  if not protocol.instruction:
+    return problem
+  return dataclasses.replace(problem, prompt=f'{problem.prompt} {protocol.instruction}')
+
+
+def _claim(
+  directory: pathlib.Path, name: str, model_name: str, protocol: Protocol, problems: Sequence[Problem], seed: int
+) -> None:
+  """The directory is this evaluation's from now on. Raises BadInput where it is another's."""
+  text = ''.join(json.dumps(row_of(problem)) + '\n' for problem in problems)
+  mine = {
+    'benchmark': name,
+    'model': model_name,
+    'protocol': dataclasses.asdict(protocol),
+    'seed': seed,
+    'problems': hashlib.sha256(text.encode()).hexdigest(),
+  }
+  path = directory / 'config.json'
+  if path.exists():
+    theirs = json.loads(path.read_text())
+    if differing := sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key)):
+      raise BadInput(f'{path}: the directory holds another evaluation ({", ".join(differing)} differ); use a new one')
+  else:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+      raise BadInput(f'{directory}: expected a new directory or one of an evaluation')
+    write_json(path, mine)
+  if not (directory / 'problems.jsonl').exists():
+    write_text(directory / 'problems.jsonl', text)

@@ -1,0 +1,232 @@
+r"""Do the steps of a trace hold? The equalities that it claims, checked one by one; the share that holds is its score.
+
+A claim is a link of a chain `a = b = c` (or `\approx`), in mathematics set off by dollars or LaTeX brackets, or in
+plain text where both sides are arithmetic. What can be a claim is kept narrow, for a step wrongly called wrong costs
+more than one not looked at:
+
+  - arithmetic against arithmetic is always a claim: `3 \cdot 4 = 13` does not hold;
+  - with variables, the first equality of a chain may be a definition or an equation to be solved (`2x + 3 = 11`) and is
+    no claim; from the second on a chain is read as a computation (`f(x) = (x+1)^2 = x^2 + 2x + 1`), and a link whose
+    sides have the same variables is a claim that they are equal everywhere;
+  - a decimal on the right is taken as rounded to the digits it shows;
+  - congruences, dots, plus-minus, inequalities, number bases and mixed numbers are left alone.
+
+Plain arithmetic is decided here with exact fractions, in microseconds; the rest goes to the killable workers of
+symbolic.py, and what they cannot settle in time counts as not checked.
+"""
+
+import ast
+import dataclasses
+import functools
+import re
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+
+from vibethinker_jax.verify import symbolic
+from vibethinker_jax.verify.pool import Pool
+
+_LONGEST = 200_000  # characters of a trace that are looked at
+_SIDE = 300  # and of one side of an equality
+_MOST = 1000  # claims of one trace
+_DELIMITER = re.compile(r'\$\$|\\\$|\$|\\[\[\](]|\\\)|\\(?:begin|end)\{(?:align|aligned|equation|gather)\*?\}')
+_CLOSES = {'$': '$', '$$': '$$', '\\[': '\\]', '\\(': '\\)'}
+_STATEMENTS = re.compile(
+  r'\\\\|\n|[;,](?=\s)|[.](?=\s|$)|\\q?quad(?![a-zA-Z])|\\(?:implies|iff|(?:Long)?[rR]ightarrow|to)(?![a-zA-Z])'
+)
+_LEFT_ALONE = re.compile(
+  r'\\(?:equiv|pmod|bmod|mod|pm|mp|[lcd]?dots|leq?|geq?|neq?|in|mid|sim|cong|text|mathrm|mbox|begin|end)(?![a-zA-Z])'
+  r'|\.\.\.|…|[<>:|?]|\d_|\d\s*\\[dt]?frac'
+)
+_LOOKS = re.compile(r'\\(?:left|right|displaystyle|[,;!:])|\\[dt](?=frac)|&|\\\$|\^\{?\\circ\}?|\\ ')
+_RUN = re.compile(r'[0-9.,+\-*/×÷·()=≈$%^ ]{5,400}')
+_ITEM = re.compile(r'^[ \t]*(?:\d{1,3}[.)]|[-*])[ \t]+', re.MULTILINE)
+_OPERATOR = re.compile(r'[0-9)%]\s*[-+*/×÷·^]')
+_FRAC = re.compile(r'\\frac\{([^{}]*)\}\{([^{}]*)\}')
+_SIGNS = {'×': '*', '·': '*', '÷': '/', '^': '**', '$': '', '−': '-', '%': '*(1/100)', '{,}': '', '{': '(', '}': ')'}
+_DECIMAL = re.compile(r'\s*-?\d*(?:\.(\d+))?\s*')
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+  """An equality as it stands in the trace. `about`: written with an approximation sign."""
+
+  left: str
+  right: str
+  about: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+  """What checking a trace gave: for every claim True, False, or None where it could not be settled."""
+
+  claims: tuple[Claim, ...]
+  holds: tuple[bool | None, ...]
+
+  @property
+  def checked(self) -> int:
+    """How many claims were settled."""
+    return sum(h is not None for h in self.holds)
+
+  @property
+  def share(self) -> float | None:
+    """The share of the settled claims that hold, None where there are none."""
+    return sum(h is True for h in self.holds) / self.checked if self.checked else None
+
+
+def claims(text: str) -> list[Claim]:
+  """The claims of a trace, in mathematics first, then in plain text."""
+  mathematics, words = _apart(text[:_LONGEST])
+  out = []
+  for piece in mathematics:
+    for statement in _STATEMENTS.split(piece):
+      out += _links(_unboxed(statement), _of_mathematics)
+  words = _ITEM.sub('', words)
+  for run in _RUN.finditer(words):
+    # a letter next to the run belongs to what it is about: "2x = 6" says nothing of 2
+    before, after = words[max(0, run.start() - 1) : run.start()], words[run.end() : run.end() + 1]
+    pieces = re.split(r'[.,](?=\s|$)', run.group())
+    for i, piece in enumerate(pieces):
+      begins = i > 0 or piece.startswith(' ') or not (before.isalnum() or before in tuple(')]}_\\'))
+      ends = i < len(pieces) - 1 or piece.endswith(' ') or not (after.isalnum() or after in tuple('([{_\\'))
+      out += _links(piece, functools.partial(_of_text, begins, ends))
+    if len(out) >= _MOST:
+      break
+  return out[:_MOST]
+
+
+def _apart(text: str) -> tuple[list[str], str]:
+  """The mathematics of a text, piece by piece, and the rest of it."""
+  mathematics, words, opened, at = [], [], None, 0
+  for mark in _DELIMITER.finditer(text):
+    sign = mark.group()
+    closes = sign.startswith('\\end') if opened and opened.startswith('\\begin') else sign == _CLOSES.get(opened)
+    if opened and closes:
+      mathematics.append(text[at : mark.start()])
+      opened, at = None, mark.end()
+    elif (sign in _CLOSES or sign.startswith('\\begin')) and opened not in ('$', '$$'):
+      words.append(text[at : mark.start()])  # an opening bracket within brackets starts anew
+      opened, at = sign, mark.end()
+  if opened is None:
+    words.append(text[at:])
+  else:
+    words.append(words.pop() + opened + text[at:])  # a lone dollar is money
+  return mathematics, '\n'.join(words)
+
+
+def check(texts: Sequence[str], pool: Pool, deadline_s: float) -> list[Trace]:
+  """Every trace checked, in order. `pool` runs `symbolic.command()`; `deadline_s`: seconds a claim may take."""
+  found = [claims(text) for text in texts]
+  settled: dict[Claim, bool | None] = {}
+  open_claims = []
+  for claim in dict.fromkeys(claim for row in found for claim in row):
+    left, right = _value(claim.left), _value(claim.right)
+    if left is not None and right is not None:
+      settled[claim] = abs(left - right) <= _slack(claim)
+    else:
+      open_claims.append(claim)
+  jobs = [symbolic.holds_job(_clean(c.left), _clean(c.right), float(_slack(c))) for c in open_claims]
+  for claim, answer in zip(open_claims, symbolic.ask(pool, jobs, deadline_s), strict=True):
+    settled[claim] = answer if isinstance(answer, bool) else None
+  return [Trace(tuple(row), tuple(settled[claim] for claim in row)) for row in found]
+
+
+def _links(statement: str, accept: Callable[[str, str, bool, bool], bool]) -> list[Claim]:
+  """The claims of one chain; `accept(left, right, first, last)` says which links are any."""
+  if '=' not in statement and 'approx' not in statement and '≈' not in statement:
+    return []
+  if _LEFT_ALONE.search(statement):
+    return []
+  sides, signs, depth, begin, at = [], [], 0, 0, 0
+  while at < len(statement):
+    depth += {'{': 1, '(': 1, '[': 1, '}': -1, ')': -1, ']': -1}.get(statement[at], 0)
+    sign = next((s for s in ('=', '≈', '\\approx') if statement.startswith(s, at)), None)
+    if sign is not None and depth == 0:
+      sides.append(statement[begin:at].strip())
+      signs.append(sign)
+      at = begin = at + len(sign)
+    else:
+      at += 1
+  sides.append(statement[begin:].strip())
+  return [
+    Claim(left, right, sign != '=')
+    for k, (left, right, sign) in enumerate(zip(sides, sides[1:], signs))
+    if 0 < len(_clean(left)) <= _SIDE
+    and 0 < len(_clean(right)) <= _SIDE
+    and accept(left, right, k == 0, k == len(sides) - 2)
+  ]
+
+
+def _of_mathematics(left: str, right: str, first: bool, last: bool) -> bool:
+  variables = [_letters(side) for side in (left, right)]
+  return variables[0] == variables[1] and not (first and variables[0])
+
+
+def _of_text(begins: bool, ends: bool, left: str, right: str, first: bool, last: bool) -> bool:
+  """`begins`, `ends`: whether the text's first and last side are whole, or go on in words."""
+  # "50% of 20 = 10" claims nothing of 20, nor "2x + 3 + 4 = 11" of 3 + 4
+  if first and not (begins and _OPERATOR.search(left) and not re.match(r'[-+*/×÷·^)]\s|[+*/×÷·^)]', left)):
+    return False
+  return (ends or not last) and _value(left) is not None and _value(right) is not None
+
+
+def _letters(side: str) -> set[str]:
+  return set(re.findall('[a-zA-Z]', re.sub(r'\\[a-zA-Z]+', ' ', side)))
+
+
+def _unboxed(statement: str) -> str:
+  match = re.search(r'\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}', statement)
+  return statement if match is None else statement[: match.start()] + match[1] + statement[match.end() :]
+
+
+def _clean(side: str) -> str:
+  """LaTeX without looks, degrees and currency."""
+  return _LOOKS.sub(' ', side).replace('\\%', '%').strip()
+
+
+def _slack(claim: Claim) -> Fraction:
+  """How far apart the two sides may lie: half of the last digit that a decimal on the right shows."""
+  shown = _DECIMAL.fullmatch(_clean(claim.right).replace('$', ''))
+  if shown is None or (shown[1] is None and not claim.about):
+    return Fraction(0)
+  return Fraction(1, 2 * 10 ** len(shown[1] or ''))
+
+
+def _value(side: str) -> Fraction | None:
+  """The exact value of plain arithmetic, None for anything else."""
+  text = _clean(side)
+  if len(text) > _SIDE:
+    return None
+  text = _FRAC.sub(r'((\1)/(\2))', text)
+  for sign, plain in (('\\times', '*'), ('\\cdot', '*'), ('\\div', '/'), *_SIGNS.items()):
+    text = text.replace(sign, plain)
+  text = re.sub(r'(?<=\d),(?=\d{3}(?!\d))', '', text)
+  if not re.fullmatch(r'[0-9.+\-*/() ]+', text) or re.search(r'\d\s+\d|//', text):
+    return None
+  try:
+    return _evaluate(ast.parse(text.strip(), mode='eval').body)
+  except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
+    return None
+
+
+def _evaluate(node: ast.expr) -> Fraction:
+  """Raises ValueError for what is not arithmetic or too large to be worth it."""
+  match node:
+    case ast.Constant(value=int() | float() as value):
+      return Fraction(repr(value))
+    case ast.UnaryOp(op=ast.USub() | ast.UAdd() as op, operand=operand):
+      value = _evaluate(operand)
+      return -value if isinstance(op, ast.USub) else value
+    case ast.BinOp(left=left, op=op, right=right):
+      a, b = _evaluate(left), _evaluate(right)
+      match op:
+        case ast.Add():
+          return a + b
+        case ast.Sub():
+          return a - b
+        case ast.Mult():
+          return a * b
+        case ast.Div():
+          return a / b
+        case ast.Pow() if b.denominator == 1 and abs(b) <= 64 and max(abs(a.numerator), a.denominator) < 10**9:
+          return a ** int(b)
+  raise ValueError('no plain arithmetic')
