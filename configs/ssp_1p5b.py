@@ -101,7 +101,7 @@ def smoke(config):
   """The same data, stages and tokenizer; everything else as small as it goes."""
   config.name = 'ssp_1p5b_smoke'
   config.start = dict(
-    random=dict(V=151936, D=64, L=2, K=2, G=2, H=16, F=128, rope_theta=1e6, positions=1024),
+    random=dict(V=151936, D=64, L=2, K=2, G=2, H=16, F=128, rope_theta=1e6, positions=4096),
     tokenizer=f'{DATA}/qwen2.5-tokenizer',
     logit_chunk=64,
     unroll=2,

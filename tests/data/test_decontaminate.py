@@ -125,6 +125,14 @@ def test_words_and_their_hashes_are_the_same_words():
   for word, value in zip([w for t in texts for w in words(t)], block.hashes.tolist()):
     assert known.setdefault(word, value) == value
   assert len(set(known.values())) == len(known)
+  assert words('Ａ ｂａｋｅｒ １２') == ['a', 'baker', '12']
+
+
+def test_windows_stay_in_their_text_and_numbers_are_one_number():
+  block = _Block(['a b c', 'd', 'e f'])
+  assert block.grams(2)[1].tolist() == [0, 1, 4]
+  one, other = (_Block([' '.join(f'{n} w1' for n in range(start, start + 9))]).bands(1)[0] for start in (0, 100))
+  assert (one == other).all()
 
 
 def test_bad_input_leaves_nothing(tmp_path, capsys):

@@ -66,6 +66,16 @@ def test_no_set_leaks_into_another(data):
   assert {d: len(g) for d, g in plain.train.items()} == dict.fromkeys(WORDS, 20 - 1 - 6)
 
 
+def test_training_does_not_give_away_probes(data, tmp_path):
+  """Every problem stands in train a second time, with more words around it."""
+  path = tmp_path / 'twice.jsonl'
+  rows = [row for domain in WORDS for row in problems(domain, 20, 0)]
+  path.write_text(''.join(json.dumps({**row, 'prompt': f'Now {row["prompt"]} please'}) + '\n' for row in rows))
+  sets = load_sets(dataclasses.replace(data, train_files=(*data.train_files, Source(str(path)))), seed=0)
+  index = Index([(t, t) for t in all_texts(sets, 'probe_a', 'probe_b')], Decontaminate())
+  assert not any(index.find([(t, t) for t in all_texts(sets, 'train')])) and all(map(len, sets.train.values()))
+
+
 def test_probes_from_their_own_file(data, tmp_path):
   path = tmp_path / 'probe.jsonl'
   rows = [row for domain in WORDS for row in problems(domain, 6, 2)]

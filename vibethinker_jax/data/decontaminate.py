@@ -39,7 +39,17 @@ STOCK = (  # single letters stand for any letters
   'where m and n are positive integers and n is not divisible by the square of any prime find m + n',
 )
 
-_FIELDS = ('prompt', 'problem', 'question', 'question_content', 'Question', 'statement', 'statement_tex', 'text')
+_FIELDS = (
+  'prompt',
+  'problem',
+  'question',
+  'question_content',
+  'Question',
+  'statement',
+  'statement_tex',
+  'text',
+  'messages',
+)
 _NAMES = ('id', 'unique_id', 'task_id', 'question_id')
 _BLOCK = 4 << 20  # characters hashed at a time
 _SHINGLE, _PERMUTATIONS, _BAND = 3, 128, 4  # 32 bands of 4: of pairs with a Jaccard of 0.7, 1 in 5,000 is missed
@@ -66,19 +76,19 @@ class Decontaminate:
 class Leak:
   """Why a training row is taken out. `kind` is 'ngram' or 'near_duplicate'."""
 
-  id: str
-  match_id: str
+  id: str | int
+  match_id: str | int
   kind: str
   evidence: str
 
 
-def named_text(row: dict, where: str) -> tuple[str, str]:
+def named_text(row: dict, where: str) -> tuple[str | int, str]:
   """(id, statement) of a row in any of the usual shapes. Raises BadInput where no field holds a statement.
 
   The id is in "id", "unique_id", "task_id" or "question_id", else its line. The statement is a text, or a chat
   whose last user message is taken; an instruction at its end is no part of it.
   """
-  name = next((n for n in _FIELDS if n in row), None)
+  name = next((n for n in _FIELDS if row.get(n) is not None), None)
   if name is None:
     raise BadInput(f'{where}: no statement, expected one of the fields {", ".join(_FIELDS)}')
   text = row[name]
@@ -87,7 +97,7 @@ def named_text(row: dict, where: str) -> tuple[str, str]:
   if not isinstance(text, str):
     raise BadInput(f'{where}: field "{name}" must be a text or a chat with a user message')
   own = next((row[n] for n in _NAMES if isinstance(row.get(n), str | int)), where.rpartition(', ')[2])
-  return str(own), statement(text)
+  return own, statement(text)
 
 
 def words(text: str) -> list[str]:
@@ -98,13 +108,13 @@ def words(text: str) -> list[str]:
 class Index:
   """Evaluation problems, ready to be looked for in training rows."""
 
-  def __init__(self, problems: Iterable[tuple[str, str]], s: Decontaminate):
+  def __init__(self, problems: Iterable[tuple[str | int, str]], s: Decontaminate):
     """`problems` are (id, statement); those with the same words count once. Raises ValueError for bad settings."""
     if s.n < 2 or not 0.5 <= s.threshold <= 1 or s.least < 1 or s.common < 2:
       raise ValueError('expected n of 2 or more, a threshold of 0.5 to 1, least of 1 and common of 2 or more')
     self.s = s
     self._stock = [phrase for p in s.stock if (phrase := tuple(_loose(words(p))))]
-    distinct: dict[tuple[str, ...], str] = {}
+    distinct: dict[tuple[str, ...], str | int] = {}
     for id, text in problems:
       if found := tuple(words(text)):
         distinct.setdefault(found, id)
@@ -120,7 +130,7 @@ class Index:
     bands, rows = block.bands(s.least)
     self._bands = _Table(bands.ravel(), np.repeat(rows, bands.shape[1]))
 
-  def find(self, rows: Sequence[tuple[str, str]]) -> list[Leak | None]:
+  def find(self, rows: Sequence[tuple[str | int, str]]) -> list[Leak | None]:
     """For each training row (id, statement), why it is to go, or None."""
     block = _Block([_normal(text) for _, text in rows])
     suspects: dict[int, set[int]] = {}
@@ -141,7 +151,7 @@ class Index:
       found[row] = self._alike(*rows[row], sorted(problems))
     return found
 
-  def _shared(self, id: str, text: str, problems: list[int]) -> Leak | None:
+  def _shared(self, id: str | int, text: str, problems: list[int]) -> Leak | None:
     """The longest run of words shared with one of `problems`, where it is more than stock phrases."""
     mine, n, best = words(text), self.s.n, (0, 0, 0)
     for problem in problems:
@@ -160,7 +170,7 @@ class Index:
     length, problem, start = best
     return Leak(id, self.ids[-problem], 'ngram', ' '.join(mine[start : start + length])) if length else None
 
-  def _alike(self, id: str, text: str, problems: list[int]) -> Leak | None:
+  def _alike(self, id: str | int, text: str, problems: list[int]) -> Leak | None:
     """The problem whose shingles are most nearly those of `text`, where they are near enough."""
     mine, best = self._shingles(words(text)), (0.0, 0)
     for problem in problems:
@@ -201,7 +211,7 @@ class Index:
     return covered
 
 
-def find_leaks(rows: Iterable[tuple[str, str]], index: Index) -> Iterator[Leak | None]:
+def find_leaks(rows: Iterable[tuple[str | int, str]], index: Index) -> Iterator[Leak | None]:
   """`Index.find` for a stream of rows, in order, a block in memory at a time."""
   block, size = [], 0
   for row in rows:

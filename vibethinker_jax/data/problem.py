@@ -118,7 +118,7 @@ def problem_from(row: dict, where: str) -> Problem:
     domain=field(row, 'domain', str, where) if 'domain' in row else '',
     prompt=words(row, 'prompt', where),
     answer=None if answer is None else _accepted(field(row, 'answer', (str, int, float, list), where), where),
-    tests=None if tests is None else field(row, 'tests', (list, dict), where),
+    tests=None if tests is None else _tests(row, where),
     solutions=tuple(_solution(s, f'{where}, solution {number}') for number, s in enumerate(solutions, 1)),
     difficulty=difficulty,
     date=field(row, 'date', str, where) if 'date' in row else '',
@@ -147,6 +147,21 @@ def _accepted(answer, where: str) -> str | tuple[str, ...]:
   if not answer or not all(type(a) in (str, int, float) for a in answer):
     raise BadInput(f'{where}: "answer" must be a text, a number or a list of them')
   return tuple(answer_text(a, where) for a in answer)
+
+
+def _tests(row: dict, where: str) -> dict | list:
+  tests = field(row, 'tests', (list, dict), where)
+  if isinstance(tests, list):
+    texts = [
+      text for t in tests for text in (t.values() if isinstance(t, dict) and set(t) == {'input', 'output'} else [None])
+    ]
+  else:
+    asserts = tests.get('asserts')
+    texts = [tests.get('setup'), *(asserts if isinstance(asserts, list) and asserts else [None])]
+  if not texts or not all(isinstance(text, str) for text in texts):
+    forms = '[{"input": text, "output": text}, ...] or {"entry_point", "setup": text, "asserts": [text, ...]}'
+    raise BadInput(f'{where}: "tests" must be {forms}, not empty')
+  return tests
 
 
 def _solution(row: dict, where: str) -> Solution:
