@@ -2,12 +2,17 @@ import dataclasses
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from vibethinker_jax.engine.engine import Engine, Request
+from vibethinker_jax.engine.cache import Int8Slots
+from vibethinker_jax.engine.engine import Engine, Request, Run
 from vibethinker_jax.engine.sampling import Sampling
 from vibethinker_jax.model import hf
+from vibethinker_jax.model.int8 import quantize
 from vibethinker_jax.model.qwen2 import Config
 
 STOPS = (9, 21, 29)  # in REQUESTS: met by the first token of a sample, by later ones, and never
@@ -58,21 +63,50 @@ def together(model):
   return run(model, REQUESTS)
 
 
+@jax.jit
+def scored(model, tokens):
+  """ln p of every token [B,T] but each row's first, under a forward pass over whole sequences."""
+  at = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+  return model.token_logps(model(tokens, at, jnp.ones_like(tokens)), jnp.roll(tokens, -1, 1))[0]
+
+
+def check_log_probs(model, requests, done, size: int, tolerance: float = 1e-4) -> None:
+  """What the engine reports for a token is what a forward pass over the finished sequence gives it.
+
+  Eight rows at a time, so that calls share what they compile.
+  """
+  rows = [(r.prompt, c) for r in requests for (number, _), c in done.items() if number == r.number]
+  for begin in range(0, len(rows), 8):
+    tokens = np.zeros((8, size), np.int32)
+    for row, (prompt, c) in zip(tokens, rows[begin : begin + 8]):
+      row[: len(prompt) + len(c.tokens)] = [*prompt, *c.tokens]
+    for row, (prompt, c) in zip(scored(model, tokens), rows[begin : begin + 8]):
+      np.testing.assert_allclose(c.logps, row[len(prompt) - 1 :][: len(c.tokens)], atol=tolerance)
+
+
 def test_log_probs_equal_scoring(model, together):
-  """What the engine reports for a token is what a forward pass over the finished sequence gives it."""
-  tokens = np.zeros((len(together), 48), np.int32)
-  spans = []
-  for row, ((number, _), c) in enumerate(together.items()):
-    prompt = REQUESTS[number].prompt
-    tokens[row, : len(prompt) + len(c.tokens)] = [*prompt, *c.tokens]
-    spans.append(slice(len(prompt) - 1, len(prompt) - 1 + len(c.tokens)))
-  at = np.broadcast_to(np.arange(48), tokens.shape)
-  score = jax.jit(lambda m: m.token_logps(m(tokens, at, np.ones_like(tokens)), np.roll(tokens, -1, 1))[0])
-  for row, span, c in zip(score(model), spans, together.values()):
-    np.testing.assert_allclose(c.logps, row[span], atol=1e-4)
+  check_log_probs(model, REQUESTS, together, 48)
   plain = [c for (number, _), c in together.items() if REQUESTS[number].sampling == Sampling()]
   for c in plain:
     np.testing.assert_allclose(c.law_logps, c.logps, atol=1e-5)
+
+
+LENGTHS = st.lists(st.tuples(st.integers(1, 70), st.integers(1, 50), st.integers(1, 3)), min_size=4, max_size=9)
+
+
+@settings(max_examples=5, deadline=None)
+@given(shapes=LENGTHS, seed=st.integers(0, 2**32 - 1), stops=st.sets(st.integers(0, 47), max_size=3))
+def test_log_probs_through_refills_chunks_and_growth(model, shapes, seed, stops):
+  """Random lengths and stops on four rows: prompts beyond the chunk of 32, samples that wait, a cache that grows."""
+  rng = np.random.default_rng(seed)
+  requests = [
+    Request(tuple(rng.integers(0, 48, p).tolist()), n, samples, seed=seed, number=i)
+    for i, (p, n, samples) in enumerate(shapes)
+  ]
+  engine = Engine(model.config, stops, rows=4, block=8, chunk=32)
+  done = {(c.request, c.sample): c for c in engine.generate(model, requests)}
+  assert sorted(done) == [(i, s) for i, r in enumerate(requests) for s in range(r.samples)]
+  check_log_probs(model, requests, done, 128)
 
 
 def test_limits_are_kept(together):
@@ -139,3 +173,129 @@ def test_refusals_by_name_while_the_others_go_on(model, together):
 def test_a_sample_may_fill_the_whole_length(model):
   request = Request(tuple(range(1, 9)), 32, samples=3, sampling=Sampling(0.0, top_k=9))  # greedy meets no stop
   assert [len(c.tokens) for c in run(model, [request], max_length=40).values()] == [32, 32, 32]
+
+
+def test_suspended_and_resumed_equals_uninterrupted(model, together):
+  blocks = iter(range(100))
+  engine = Engine(model.config, STOPS, rows=4, block=4)
+  first = list(engine.generate(model, REQUESTS, stop=lambda: next(blocks) == 3))
+  cut = [c for c in first if c.finish == 'suspended']
+  assert any(len(c.tokens) for c in cut) and any(c.finish == 'stop' for c in first), 'stopped in the middle of the work'
+  second = {(c.request, c.sample): c for c in engine.generate(model, REQUESTS, begun=first)}
+  assert set(second) == set(together)
+  for key, c in together.items():
+    assert second[key].tokens.tolist() == c.tokens.tolist() and second[key].finish == c.finish
+    np.testing.assert_allclose(second[key].logps, c.logps, atol=1e-4)
+    np.testing.assert_allclose(second[key].law_logps, c.law_logps, atol=1e-4)
+  finished = next(c for c in first if c.finish == 'stop')
+  assert second[finished.request, finished.sample] is finished
+
+
+def test_chunks_of_a_prompt_change_nothing(model):
+  requests = [Request(tuple(np.random.default_rng(n).integers(0, 48, n).tolist()), 9, number=n) for n in (95, 96, 97, 5)]
+  whole, chunked = run(model, requests, chunk=128), run(model, requests, chunk=32)
+  for key, c in whole.items():
+    assert chunked[key].tokens.tolist() == c.tokens.tolist()
+    np.testing.assert_allclose(chunked[key].logps, c.logps, atol=1e-4)
+
+
+def test_cancelled_work_stops_and_frees_its_rows(model, together):
+  rows = Run(Engine(model.config, (), rows=2, block=4), model)
+  endless = Request((1, 2, 3), 400, samples=3, number=77)
+  for sample in range(3):
+    rows.add(77, endless, sample)
+  rows.step()
+  assert rows.live == 2 and rows.queued == 1
+  rows.add(1, REQUESTS[1], 0)
+  rows.cancel(77)
+  assert rows.live == 0 and rows.queued == 1
+  pieces = []
+  while rows.busy:
+    pieces += rows.step()
+  assert {p.ticket for p in pieces} == {1}
+  tokens = np.concatenate([p.tokens for p in pieces])
+  assert len(tokens) == REQUESTS[1].max_tokens
+  stops = np.isin(tokens, STOPS)  # this engine knows no stop: the same tokens, and then more
+  n = int(stops.argmax()) + 1 if stops.any() else len(tokens)
+  assert tokens[:n].tolist() == together[1, 0].tokens.tolist()
+
+
+def test_rows_and_slots_follow_the_live(model):
+  """A long sample after many short ones works on few rows; a short one after it on few slots again."""
+  rows = Run(Engine(model.config, (), rows=64, block=8), model)
+  for i in range(64):
+    rows.add(i, Request((1, 2), 200 if i == 0 else 4, number=i), 0)
+  sizes = []
+  while rows.busy:
+    rows.step()
+    sizes.append((len(rows._seats), rows._cache[0].size))
+  assert sizes[0][0] == 64 and sizes[-1][0] == 16 and max(s for _, s in sizes) == 256
+  rows.add(100, Request((1, 2), 4), 0)
+  while rows.busy:
+    rows.step()
+  assert rows._cache[0].size == 32 or rows._cache[0].size == 48
+
+
+def test_repetition_penalty_equals_transformers(transformers_qwen2, tmp_path):
+  import torch
+
+  c = Config(V=50, D=32, L=2, K=2, G=2, H=8, F=40, rope_theta=1e4, positions=256)
+  theirs = transformers_qwen2.make(tmp_path, c, seed=3)
+  prompt = [4, 9, 17, 9, 33]
+  for penalty in (1.3, 0.8):
+    with torch.no_grad():
+      ids = torch.tensor([prompt])
+      settings = dict(do_sample=False, max_new_tokens=20, pad_token_id=0, repetition_penalty=penalty, eos_token_id=None)
+      expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0, len(prompt) :].tolist()
+    penalized = Request(tuple(prompt), 20, sampling=Sampling(0.0, repetition_penalty=penalty))
+    plain = Request(tuple(prompt), 20, sampling=Sampling(0.0), number=1)
+    requests = [plain, penalized, plain]  # one row: the penalty comes and goes
+    done = {c.request: c for c in Engine(c, (), rows=1, block=8).generate(hf.load(tmp_path), requests)}
+    assert done[1].tokens.tolist() == expected
+    assert done[0].tokens.tolist() == done[2].tokens.tolist() != expected
+
+
+def test_nothing_compiles_after_the_warm_up(model):
+  """500 requests of mixed lengths and laws, counted by JAX's own compilation events."""
+  engine = Engine(model.config, STOPS, rows=4, block=8, chunk=32)
+  engine.warm_up(model, longest_prompt=40, longest=64)
+  rng = np.random.default_rng(0)
+  requests = [
+    Request(
+      tuple(rng.integers(0, 48, rng.integers(1, 41)).tolist()),
+      int(rng.integers(1, 25)),
+      samples=int(rng.integers(1, 3)),
+      sampling=(Sampling(), Sampling(0.7, top_p=0.9), Sampling(0.0))[i % 3],
+      number=i,
+    )
+    for i in range(500)
+  ]
+  compiled = []
+  listen = lambda event, seconds, **more: compiled.append(event) if 'backend_compile' in event else None
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    done = list(engine.generate(model, requests))
+    assert not compiled
+    jax.jit(lambda x: x + 500)(np.zeros(3))
+    assert compiled, 'the counter counts'
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  assert len(done) == sum(r.samples for r in requests)
+
+
+@pytest.mark.parametrize('weights, kept', [(True, False), (False, True), (True, True)])
+def test_int8_is_near(model, weights, kept):
+  """Log-probs of the same tokens move by what rounding to 1/127 of the largest value explains, and do move."""
+  requests = [Request(tuple(range(1, 20)), 1, number=i, sampling=Sampling(0.0)) for i in range(1)]
+  requests += [Request(tuple(range(i, 20 + i)), 12, number=i) for i in range(1, 9)]
+  rounded = quantize(model) if weights else model
+  more = {'cache': Int8Slots} if kept else {}
+  done = run(rounded, requests, **more)
+  moved = []
+  for r in requests:
+    c = done[r.number, 0]
+    tokens = np.zeros((8, 48), np.int32)
+    tokens[0, : len(r.prompt) + len(c.tokens)] = [*r.prompt, *c.tokens]
+    moved.append(np.abs(c.logps - scored(model, tokens)[0, len(r.prompt) - 1 :][: len(c.tokens)]))
+  moved = np.concatenate(moved)
+  assert 1e-4 < moved.mean() < 0.15 and moved.max() < 1.0

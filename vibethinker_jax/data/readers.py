@@ -159,9 +159,17 @@ def gpqa_verl_in_order(row: dict, where: str) -> Problem:
 
 
 def humaneval(row: dict, where: str) -> Problem:
-  """HumanEval: a signature with its docstring to be completed; `check(entry_point)` after "test" must not raise."""
+  """HumanEval: a signature with its docstring to be completed; `check(entry_point)` after "test" must not raise.
+
+  What the prompt defines above that signature belongs to the tests too: a program may not put its own in the place of
+  the `poly` or `encode_cyclic` that checks it.
+  """
   prompt, entry = words(row, 'prompt', where), words(row, 'entry_point', where)
-  tests = {'entry_point': entry, 'setup': words(row, 'test', where), 'asserts': [f'check({entry})']}
+  begin = prompt.rfind(f'def {entry}')
+  if begin < 0:
+    raise BadInput(f'{where}: "prompt" must end in the definition of {entry}')
+  setup = prompt[:begin] + words(row, 'test', where)
+  tests = {'entry_point': entry, 'setup': setup, 'asserts': [f'check({entry})']}
   code = prompt + words(row, 'canonical_solution', where)
   return Problem(words(row, 'task_id', where), 'code', prompt, tests=tests, solutions=(_program(code),))
 
