@@ -58,6 +58,7 @@ class Start:
   positions: int | None = None
   param_dtype: str = 'float32'  # master weights
   dtype: str = 'float32'  # what layers compute in
+  attention: str = 'xla'  # kernel of training: 'xla', 'splash' (TPU) or 'triton' (GPU)
   remat: str = 'none'
   unroll: int = 1
   logit_chunk: int = 1024
@@ -249,6 +250,7 @@ class Pipeline:
       rope_theta=c.rope_theta if s.rope_theta is None else s.rope_theta,
       positions=c.positions if s.positions is None else s.positions,
       dtype=s.dtype,
+      attention=s.attention,
       remat=s.remat,
       unroll=s.unroll,
       logit_chunk=s.logit_chunk,

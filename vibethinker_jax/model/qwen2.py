@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vibethinker_jax.model.attention import attend, cached_mask, packed_mask
+from vibethinker_jax.model.attention import attend, attend_packed, cached_mask
 from vibethinker_jax.model.mesh import ACTIVATION, einsum, shard, spec, use
 
 Cache = tuple[tuple[jax.Array, jax.Array], ...]  # per layer k [B,K,H,S] and v [B,K,S,H]; slot s holds position s
@@ -41,6 +41,7 @@ class Config:
   norm_eps: float = 1e-6
   tied: bool = True
   dtype: str = 'float32'  # what the layers compute in; parameters keep their own
+  attention: str = 'xla'  # the kernel for packed rows: 'xla', 'splash' (TPU) or 'triton' (GPU); see attention.py
   remat: str = 'none'  # 'none', 'dots' (keep matmul results) or 'full' (keep layer inputs only)
   logit_chunk: int = 1024  # positions whose logits exist at the same time
   unroll: int = 1  # layers a scan step holds: more compiles longer, and saves copies of what backward needs
@@ -92,8 +93,8 @@ class Qwen2(nnx.Module):
 
   def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
     """Hidden states [B,T,D] of packed rows: tokens, positions and segments [B,T] (positions restart with a segment)."""
-    mask = packed_mask(segments)
-    return self._scan(tokens, positions, lambda q, k, v: (attend(q, k, v, mask), None))[0]
+    kernel = self.config.attention
+    return self._scan(tokens, positions, lambda q, k, v: (attend_packed(q, k, v, segments, kernel), None))[0]
 
   def prefill(self, tokens: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Hidden states [B,T,D] of rows that begin at position 0, and what they leave for a cache.
