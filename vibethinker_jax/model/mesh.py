@@ -90,8 +90,8 @@ def is_param(x) -> bool:
 
 
 def rest_sharding(param: nnx.Param, mesh: Mesh) -> NamedSharding:
-  """Where a parameter rests. Stacked layers carry a leading axis more than their letters; it is not sharded."""
-  stacked = param[...].ndim - len(param.axes)
+  """Where a parameter (or the shape of one) rests. Stacked layers carry a leading axis more than their letters; it is not sharded."""
+  stacked = param.get_value().ndim - len(param.axes)
   return NamedSharding(mesh, PartitionSpec(*[None] * stacked, *spec(param.axes, AT_REST)))
 
 

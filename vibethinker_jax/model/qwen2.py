@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vibethinker_jax.model.attention import attend, attend_packed, cached_mask
-from vibethinker_jax.model.mesh import ACTIVATION, einsum, shard, spec, use
+from vibethinker_jax.model.mesh import ACTIVATION, AT_REST, einsum, shard, spec, use
 
 Cache = tuple[tuple[jax.Array, jax.Array], ...]  # per layer k [B,K,H,S] and v [B,K,S,H]; slot s holds position s
 
@@ -138,26 +138,25 @@ class Qwen2(nnx.Module):
   def token_logps(self, hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """ln p(target) and the entropy (nats) of the distribution it was taken from, both float32 [B,T].
 
-    Computed in strided chunks of positions (a chunk of neighbours would cut across a sharded T), each recomputed in
-    the backward pass, so that only `logit_chunk` positions of logits exist at a time. An unused result costs nothing.
+    Computed in chunks of positions, each recomputed in the backward pass, so that only `logit_chunk` positions of a
+    row have their logits on a device at a time. An unused result costs nothing.
+
+    On a mesh each device goes through its own positions by itself: the table is gathered once, and its gradient, summed
+    over the chunks in float32, is reduced once. Left to the compiler, both would happen for every chunk.
     """
-    B, T = targets.shape
-    n = next(n for n in range(1, T + 1) if T % n == 0 and T // n <= self.config.logit_chunk)
+    table = (self.embed if self.head is None else self.head)[...].astype(hidden.dtype)
+    local = functools.partial(token_logps, chunk=self.config.logit_chunk)
+    if jax.sharding.get_abstract_mesh().empty:
+      return local(table, hidden, targets)
 
-    def one(chunk):
-      h, y = chunk
-      logits = self.logits(h)
-      peak = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
-      norm = jnp.log(jnp.exp(logits - peak).sum(-1)) + peak[..., 0]
-      chosen = jnp.where(jnp.arange(logits.shape[-1]) == y[..., None], logits, 0).sum(-1)
-      entropy = norm - (jnp.exp(logits - norm[..., None]) * logits).sum(-1)
-      return chosen - norm, entropy
+    def gathered(table, hidden, targets):
+      table = jax.lax.all_gather(table, 'fsdp', axis=1, tiled=True)
+      table = jax.lax.pcast(table, ('data', 'seq'), to='varying')
+      return local(table, hidden, targets, vocabulary='tensor')
 
-    if n == 1:
-      return one((hidden, targets))
-    split = lambda x, axes: shard(jnp.moveaxis(x.reshape(B, T // n, n, *x.shape[2:]), 2, 0), axes)
-    parts = jax.lax.map(jax.checkpoint(one), (split(hidden, 'nBTD'), split(targets, 'nBT')))
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2).reshape(B, T), parts)
+    rows = spec('BT', ACTIVATION)
+    ins = (spec('VD', AT_REST), spec('BTD', ACTIVATION), rows)
+    return jax.shard_map(gathered, in_specs=ins, out_specs=(rows, rows))(table, hidden, targets)
 
   def _scan(self, tokens: jax.Array, positions: jax.Array, mix: Callable):
     """Through all layers: hidden states, and what `mix` keeps of each layer, stacked."""
@@ -175,6 +174,34 @@ class Qwen2(nnx.Module):
     if jax.sharding.get_abstract_mesh().empty:
       return table[tokens]
     return table.at[tokens].get(out_sharding=spec('BTD', ACTIVATION))
+
+
+def token_logps(table: jax.Array, hidden: jax.Array, targets: jax.Array, chunk: int, vocabulary: str | None = None):
+  """Qwen2.token_logps of hidden [B,T,D] under the un-embedding `table` [V,D], at most `chunk` positions at a time.
+
+  `vocabulary`: the mesh axis over which V is spread, inside jax.shard_map.
+  """
+  over_V = (lambda total, reduce: total) if vocabulary is None else (lambda total, reduce: reduce(total, vocabulary))
+  first = 0 if vocabulary is None else jax.lax.axis_index(vocabulary) * table.shape[0]
+  wide = table.astype(jnp.float32)  # so that the chunks' gradients are summed in float32; cast back, it costs nothing
+
+  def one(part):
+    h, y = part
+    logits = jnp.einsum('BTD,VD->BTV', h, wide.astype(h.dtype)).astype(jnp.float32)
+    peak = over_V(jax.lax.stop_gradient(logits.max(-1, keepdims=True)), jax.lax.pmax)
+    norm = jnp.log(over_V(jnp.exp(logits - peak).sum(-1), jax.lax.psum)) + peak[..., 0]
+    here = first + jnp.arange(logits.shape[-1]) == y[..., None]
+    chosen = over_V(jnp.where(here, logits, 0).sum(-1), jax.lax.psum)
+    entropy = norm - over_V((jnp.exp(logits - norm[..., None]) * logits).sum(-1), jax.lax.psum)
+    return chosen - norm, entropy
+
+  B, T = targets.shape
+  n = next(n for n in range(1, T + 1) if T % n == 0 and T // n <= chunk)
+  if n == 1:
+    return one((hidden, targets))
+  split = lambda x: jnp.moveaxis(x.reshape(B, n, T // n, *x.shape[2:]), 1, 0)
+  parts = jax.lax.map(jax.checkpoint(one), (split(hidden), split(targets)))
+  return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(B, T), parts)
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
