@@ -20,6 +20,7 @@ def get_config():
     positions=40960,
     param_dtype='float32',
     dtype='bfloat16',
+    attention='splash',
     remat='full',
     logit_chunk=1024,
   )
@@ -75,5 +76,11 @@ def get_config():
   )
   config.engine = dict(rows=1024, block=128)
   config.evaluate = dict(samples=16, k=8, max_tokens=32768, temperature=1.0, top_p=0.95)
-  config.cost = dict(price_per_hour=2.0, devices=64)
+  config.cost = dict(
+    price_per_hour=2.0,
+    devices=64,
+    prices=dict(v5e=1.2, v5p=4.2, v6e=2.7, a100=2.0, h100=3.0, h200=3.5),  # on demand, roughly, in 2025
+    response=8192,  # ours: what the plan takes a response to have on average
+    sizes=dict(V=151936, D=1536, L=28, K=2, G=6, H=128, F=8960, positions=4096),  # what the plan takes the base to be
+  )
   return config

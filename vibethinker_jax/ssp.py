@@ -50,7 +50,7 @@ TINY_BASE = pathlib.Path(__file__).parent / 'tiny_base'
 class Start:
   """The base model: a Hugging Face directory ('' is the shipped tiny base), or random weights of `random` sizes."""
 
-  path: str = ''
+  path: str | None = ''  # None: still to be given
   random: dict | None = None
   tokenizer: str = ''  # '' is the model directory's
   system: str | None = None  # system prompt; None is the chat template's own
@@ -81,10 +81,14 @@ class Fusion:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What a device costs."""
+  """What a device costs. All but the first two are for plan.py only."""
 
   price_per_hour: float
   devices: int = 1
+  prices: dict = dataclasses.field(default_factory=dict)  # dollars an hour by chip: {'v5e': 1.2}; else price_per_hour
+  utilization: float = 0.45  # share of the roofline's speed to count on
+  response: int = 8192  # tokens of a response on average, at most the stage's limit
+  sizes: dict | None = None  # the base's, as in start.random, while start.path is not there yet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,22 +244,12 @@ class Pipeline:
   # ---- models -------------------------------------------------------------------------------------------------------
 
   def _load(self, directory: pathlib.Path) -> Qwen2:
-    return self._ready(hf.load(directory, self.s.start.param_dtype))
+    return self._ready(hf.load(directory, self.s.start.param_dtype, self.mesh if self.mesh.size > 1 else None))
 
   def _ready(self, model: Qwen2) -> Qwen2:
     """The model with the run's way of computing, on the run's mesh."""
-    s, c = self.s.start, model.config
-    model.config = dataclasses.replace(
-      c,
-      rope_theta=c.rope_theta if s.rope_theta is None else s.rope_theta,
-      positions=c.positions if s.positions is None else s.positions,
-      dtype=s.dtype,
-      attention=s.attention,
-      remat=s.remat,
-      unroll=s.unroll,
-      logit_chunk=s.logit_chunk,
-    )
-    model = jax.tree.map(lambda x: x.astype(s.param_dtype), model)
+    model.config = computing(model.config, self.s.start)
+    model = jax.tree.map(lambda x: x.astype(self.s.start.param_dtype), model)
     return place(model, self.mesh) if self.mesh.size > 1 else model
 
   def _save(self, model: Qwen2, directory: pathlib.Path) -> None:
@@ -379,6 +373,20 @@ class Pipeline:
     finally:
       seconds = _read(path) if path.exists() else {}
       write_json(path, {**seconds, stage: seconds.get(stage, 0.0) + time.perf_counter() - self._since})
+
+
+def computing(c: Config, s: Start) -> Config:
+  """A base's config with the run's way of computing."""
+  return dataclasses.replace(
+    c,
+    rope_theta=c.rope_theta if s.rope_theta is None else s.rope_theta,
+    positions=c.positions if s.positions is None else s.positions,
+    dtype=s.dtype,
+    attention=s.attention,
+    remat=s.remat,
+    unroll=s.unroll,
+    logit_chunk=s.logit_chunk,
+  )
 
 
 def _check(s: Settings) -> None:

@@ -150,8 +150,9 @@ class Qwen2(nnx.Module):
       return local(table, hidden, targets)
 
     def gathered(table, hidden, targets):
-      table = jax.lax.all_gather(table, 'fsdp', axis=1, tiled=True)
+      # in this order: backward scatters the gradient over fsdp first, and sums only its part over data and seq
       table = jax.lax.pcast(table, ('data', 'seq'), to='varying')
+      table = jax.lax.all_gather(table, 'fsdp', axis=1, tiled=True)
       return local(table, hidden, targets, vocabulary='tensor')
 
     rows = spec('BT', ACTIVATION)
