@@ -14,7 +14,6 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator
@@ -32,11 +31,10 @@ from vibethinker_jax.model import hf
 from vibethinker_jax.model.mesh import ACTIVATION, MeshShape, decode_mesh, make_mesh, no_mesh, shardings, spec
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.settings import freeze
-from vibethinker_jax.ssp import TINY_BASE, Settings, computing
+from vibethinker_jax.ssp import TINY_BASE, Settings, check_mesh, computing
 from vibethinker_jax.train import rl, sft
 from vibethinker_jax.train.journal import write_json
-from vibethinker_jax.train.optim import optimizer
-from vibethinker_jax.train.state import State, gradient_adder, updater
+from vibethinker_jax.train.state import gradient_adder
 
 PROMPT = 1024  # tokens that a prompt is taken to have at most
 PREFILL = 32  # prompts that the engine prefills at a time
@@ -45,7 +43,7 @@ RESERVED = 0.03  # of a device's memory: the runtime's own, and what fragmentati
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """A device by its data sheet: bytes, bf16 operations and bytes a second (links: both directions, all of them)."""
+  """A device by its data sheet: bytes, bf16 operations and bytes a second (`link`: all its links, one direction)."""
 
   platform: str
   memory: float
@@ -57,13 +55,13 @@ class Chip:
 
 
 CHIPS = {
-  'v5e': Chip('tpu', 16 * 2**30, 197e12, 819e9, 200e9),
-  'v5p': Chip('tpu', 95 * 2**30, 459e12, 2765e9, 600e9),
-  'v6e': Chip('tpu', 32 * 2**30, 918e12, 1640e9, 448e9),
-  'a100': Chip('cuda', 80 * 2**30, 312e12, 2039e9, 600e9, 8, 50e9),
-  'h100': Chip('cuda', 80 * 2**30, 989e12, 3350e9, 900e9, 8, 100e9),
-  'h200': Chip('cuda', 141 * 2**30, 989e12, 4800e9, 900e9, 8, 100e9),
-  'cpu': Chip('cpu', 16 * 2**30, 0.1e12, 20e9, 20e9),
+  'v5e': Chip('tpu', 16 * 2**30, 197e12, 819e9, 100e9),
+  'v5p': Chip('tpu', 95 * 2**30, 459e12, 2765e9, 300e9),
+  'v6e': Chip('tpu', 32 * 2**30, 918e12, 1640e9, 224e9),
+  'a100': Chip('cuda', 80 * 2**30, 312e12, 2039e9, 300e9, 8, 25e9),
+  'h100': Chip('cuda', 80 * 2**30, 989e12, 3350e9, 450e9, 8, 50e9),
+  'h200': Chip('cuda', 141 * 2**30, 989e12, 4800e9, 450e9, 8, 50e9),
+  'cpu': Chip('cpu', 16 * 2**30, 0.1e12, 20e9, 10e9),
 }
 KERNELS = {'tpu': 'splash', 'cuda': 'triton', 'cpu': 'xla'}
 
@@ -77,8 +75,8 @@ class Machine:
   devices: int
 
   @property
-  def price_of(self) -> str:
-    """The chip's name, as config.cost.prices has it."""
+  def name(self) -> str:
+    """The chip's, as config.cost.prices has it."""
     return self.topology.split(':')[0]
 
 
@@ -86,7 +84,9 @@ def machine(topology: str) -> Machine:
   """Raises BadInput for what names no machine."""
   name, _, grid = topology.partition(':')
   if name not in CHIPS or not re.fullmatch(r'\d+(x\d+)*', grid) or 0 in map(int, grid.split('x')):
-    raise BadInput(f'--topology {topology}: expected CHIP:GRID, for example v5e:4x4 or a100:8, with a CHIP of {[*CHIPS]}')
+    raise BadInput(
+      f'--topology {topology}: expected CHIP:GRID, for example v5e:4x4 or a100:8, with a CHIP of {[*CHIPS]}'
+    )
   return Machine(topology, CHIPS[name], math.prod(map(int, grid.split('x'))))
 
 
@@ -161,10 +161,13 @@ def memory(stage: Stage) -> dict[str, float]:
   if stage.kind in ('prefill', 'decode'):
     rows = stage.rows if stage.kind == 'prefill' else stage.rows / (m.data * m.fsdp * m.seq)
     cache = rows * stage.length * kv / m.tensor
-    work = rows * (stage.length if stage.kind == 'prefill' else 1) * (3 * c.F / m.tensor + 8 * c.D) * wide
-    logits = 4 * rows * c.V * 4
-    scores = rows * c.K * c.G * stage.length * 4 * (stage.length if stage.kind == 'prefill' else 1) / m.tensor
-    return {'weights': (layers + tables) * wide / m.tensor, 'cache': cache, 'work': work + scores + logits}
+    queries = stage.length if stage.kind == 'prefill' else 1
+    work = rows * queries * (c.F / m.tensor + 5 * c.D) * wide + 4 * rows * c.V * 4
+    work += 4 * rows * c.K * c.G * queries * stage.length / m.tensor  # scores
+    weights = {'weights': (layers + tables) * wide / m.tensor}
+    if stage.kind == 'decode':
+      weights['weights, layer by layer'] = layers * wide / m.tensor
+    return {**weights, 'cache': cache, 'work': work}
   n = stage.tokens
   rows = stage.rows / (m.data * m.fsdp)
   heads = c.K * c.G * c.H / m.tensor
@@ -175,8 +178,8 @@ def memory(stage: Stage) -> dict[str, float]:
     'none': 10 * c.D + 8 * heads + 6 * c.F / m.tensor,
   }[c.remat]
   layer = layers / c.L
-  loss = 2 * table * (wide + 4) / m.tensor + 3 * 4 * rows * min(c.logit_chunk, stage.length / m.seq) * c.V / m.tensor
-  backward = 4 * (layers + tables) / own + n * (5 * c.F / m.tensor + 6 * heads + 8 * c.D) * wide
+  loss = table * (2 * wide + 4) / m.tensor + 2 * 4 * rows * min(c.logit_chunk, stage.length / m.seq) * c.V / m.tensor
+  backward = 4 * (layers + tables) / own + n * (7 * c.F / m.tensor + 10 * heads + 9 * c.D) * wide
   backward += 4 * keys + 2 * layer * wide / m.tensor + table * wide / m.tensor
   return {
     'weights': 4 * (layers + tables) / own,
@@ -232,9 +235,12 @@ def work(stage: Stage, context: float | None = None) -> tuple[float, float, floa
 def roofline(stage: Stage, on: Machine, sent: float | None = None, context: float | None = None) -> dict[str, float]:
   """Seconds of one call by what would bound it: 'compute', 'memory', 'links' (`sent` bytes; default: by formula)."""
   _, flops, moved = work(stage, context)
-  rate = on.chip.link if on.devices <= on.chip.group else on.chip.network
-  sent = traffic(stage) if sent is None else sent
-  return {'compute': flops / on.chip.flops, 'memory': moved / on.chip.bandwidth, 'links': sent / rate}
+  links = (traffic(stage) if sent is None else sent) / on.chip.link
+  if on.devices > on.chip.group and stage.kind in ('sft', 'rl'):  # gradients, scattered within a group, go across
+    m, (layers, table) = stage.mesh, sizes(stage.model)
+    across = 2 * (m.data - 1) / m.data * 2 * (layers + 2 * table) / (m.fsdp * m.seq * m.tensor)
+    links += across / on.chip.network
+  return {'compute': flops / on.chip.flops, 'memory': moved / on.chip.bandwidth, 'links': links}
 
 
 # ---- programs, compiled or lowered --------------------------------------------------------------------------------
@@ -379,7 +385,7 @@ def _bytes(shapes: str) -> int:
 
 def _group(line: str) -> int:
   """How many devices take part: groups stand as axes of a mesh, one by one, or as rows of an array."""
-  if axes := re.search(r'replica_groups=mesh\[(.*?)\] \{(.*?)\}', line):
+  if axes := re.search(r'replica_groups=mesh\[(.*?)\].*? \{(.*?)\}', line):
     size = dict(re.findall(r"'(\w+)'=(\d+)", axes[1]))
     return math.prod(int(size[axis]) for axis in re.findall(r"'(\w+)'", axes[2]))
   if listed := re.search(r'replica_groups=\{\{([\d,]*)\}', line):
@@ -400,6 +406,8 @@ def fitted(s: Settings, c: Config, on: Machine, share: float = 0.88) -> Settings
   best, least = None, math.inf
   for seq in (1, 2, 4, 8, 16, 32):
     for fsdp in (n for n in range(1, on.devices // seq + 1) if on.devices % (n * seq) == 0):
+      if c.D % fsdp or (on.devices > on.chip.group and on.chip.group % (seq * fsdp)):
+        continue
       shape = MeshShape(on.devices // (seq * fsdp), fsdp, seq, 1)
       start = dataclasses.replace(s.start, attention=KERNELS[on.chip.platform])
       tried = _micro_batches(dataclasses.replace(s, mesh=shape, start=start), c, on, share)
@@ -422,7 +430,9 @@ def _micro_batches(s: Settings, c: Config, on: Machine, share: float) -> Setting
     rows = 0
     for n in [split * 2**i for i in range(20)]:
       stage = next(stage for stage in stages_of(change(n), c) if stage.name == name)
-      if sum(memory(stage).values()) + resident(stage, s.mgpo.kl > 0) > share * on.chip.memory or n > max(wanted, split):
+      if sum(memory(stage).values()) + resident(stage, s.mgpo.kl > 0) > share * on.chip.memory or n > max(
+        wanted, split
+      ):
         break
       rows = n
     return rows
@@ -433,9 +443,7 @@ def _micro_batches(s: Settings, c: Config, on: Machine, share: float) -> Setting
   samples = s.rl.prompts * s.rl.group
   micro = min((largest(f'rl/{stage.name}', samples, in_rl) for stage in s.rl.stages), default=split)
   split *= s.mesh.seq
-  seats = largest(
-    'decode', samples, lambda n: dataclasses.replace(s, engine=dataclasses.replace(s.engine, rows=n))
-  )
+  seats = largest('decode', samples, lambda n: dataclasses.replace(s, engine=dataclasses.replace(s.engine, rows=n)))
   if not rows or not micro or not seats:
     return None
   return dataclasses.replace(
@@ -483,18 +491,16 @@ def plan(s: Settings, on: Machine, cache: pathlib.Path | None) -> dict:
   chosen = math.prod(dataclasses.astuple(s.mesh)) != on.devices
   if chosen:
     better = fitted(s, c, on)
-    if better is None:
-      return _nothing_fits(s, c, on)
+    if better is None:  # shown on the mesh that shards the most, with a row a device, and by the model only
+      better, cache = _smallest(s, on), None
     s = better
-  if c.K % s.mesh.tensor:
-    raise BadInput(f'config.mesh.tensor is {s.mesh.tensor}: the model has {c.K} kv heads, expected a divisor of them')
+  check_mesh(s, c)
   c = computing(c, s.start)
-  report, limit = {}, (1 - RESERVED) * on.chip.memory
-  for stage in stages_of(s, c):
-    report[stage.name] = _report(stage, s, on, limit, cache)
+  limit = (1 - RESERVED) * on.chip.memory
+  report = {stage.name: _report(stage, s, on, limit, cache) for stage in stages_of(s, c)}
   seconds = _step_seconds(s, c, on, {name: row['sent_bytes'] for name, row in report.items()})
   hours = {name: value / s.cost.utilization * on.devices / 3600 for name, value in seconds.items()}
-  price = s.cost.prices.get(on.price_of, s.cost.price_per_hour)
+  price = s.cost.prices.get(on.name, s.cost.price_per_hour)
   worst = max(report, key=lambda name: report[name]['bytes_per_device'])
   fits = all(row['fits'] for row in report.values())
   share = report[worst]['bytes_per_device'] / report[worst]['hbm_per_device']
@@ -502,7 +508,7 @@ def plan(s: Settings, on: Machine, cache: pathlib.Path | None) -> dict:
     'topology': on.topology,
     'devices': on.devices,
     'fits': fits,
-    'limit': f'{worst}: {share:.0%} of the memory of a {on.price_of}',
+    'limit': f'memory, in {worst}: {share:.0%} of that of a {on.name}',
     'mesh': dataclasses.asdict(s.mesh),
     'mesh_chosen': chosen,
     'attention': s.start.attention,
@@ -517,6 +523,18 @@ def plan(s: Settings, on: Machine, cache: pathlib.Path | None) -> dict:
     },
     'would_fit': None if fits else _suggestion(s, c, on),
   }
+
+
+def _smallest(s: Settings, on: Machine) -> Settings:
+  n = on.devices
+  return dataclasses.replace(
+    s,
+    mesh=MeshShape(fsdp=n),
+    start=dataclasses.replace(s.start, attention=KERNELS[on.chip.platform]),
+    sft=dataclasses.replace(s.sft, rows=n, accumulation=max(1, s.sft.rows * s.sft.accumulation // n)),
+    rl=dataclasses.replace(s.rl, micro_rows=n),
+    engine=dataclasses.replace(s.engine, rows=n),
+  )
 
 
 def _report(stage: Stage, s: Settings, on: Machine, limit: float, cache: pathlib.Path | None) -> dict:
@@ -579,22 +597,41 @@ def _suggestion(s: Settings, c: Config, on: Machine) -> dict | None:
   return None
 
 
-def _nothing_fits(s: Settings, c: Config, on: Machine) -> dict:
-  """The report where no mesh of the machine will do: the stages on the one that shards the most."""
-  s = dataclasses.replace(s, mesh=MeshShape(fsdp=on.devices))
-  s = dataclasses.replace(s, sft=dataclasses.replace(s.sft, rows=on.devices), rl=dataclasses.replace(s.rl, micro_rows=on.devices))
-  s = dataclasses.replace(s, engine=dataclasses.replace(s.engine, rows=on.devices))
-  limit = (1 - RESERVED) * on.chip.memory
-  report = {stage.name: _report(stage, s, on, limit, None) for stage in stages_of(s, c)}
-  worst = max(report, key=lambda name: report[name]['bytes_per_device'])
-  share = report[worst]['bytes_per_device'] / on.chip.memory
-  return {
-    'topology': on.topology,
-    'devices': on.devices,
-    'fits': False,
-    'limit': f'{worst}: {share:.0%} of the memory of a {on.price_of}, with a row a device',
-    'mesh': dataclasses.asdict(s.mesh),
-    'mesh_chosen': True,
-    'stages': report,
-    'would_fit': _suggestion(s, c, on),
-  }
+def table(report: dict) -> str:
+  """The report for people."""
+  mesh = ', '.join(f'{axis} {n}' for axis, n in report['mesh'].items() if n > 1) or 'one device'
+  lines = [
+    f'{report["topology"]}, {report["devices"]} devices; mesh: {mesh}'
+    + (' (chosen for this machine)' if report['mesh_chosen'] else '')
+    + f'; attention: {report["attention"]}; remat: {report["remat"]}',
+    '',
+    f'{"stage":16}{"rows x length":>16}{"GiB":>8}{"of":>6}  {"by":13}{"TFLOP":>8}{"GB sent":>9}{"seconds":>9}'
+    f'  {"bound":9}{"tokens/s":>11}',
+  ]
+  for name, row in report['stages'].items():
+    lines.append(
+      f'{name:16}{row["rows"]:>7} x {row["length"]:<6}{row["bytes_per_device"] / 2**30:>8.2f}'
+      f'{row["hbm_per_device"] / 2**30:>6.0f}  {row["by"]:13}{row["flops"] / 1e12:>8.1f}{row["sent_bytes"] / 1e9:>9.2f}'
+      f'{row["seconds"]:>9.3f}  {row["bound"]:9}{row["tokens_per_s"]:>11,.0f}'
+      + ('' if row['fits'] else '  DOES NOT FIT')
+    )
+  lines.append('')
+  run = report['run']
+  hours = ', '.join(f'{name} {value:,.0f}' for name, value in run['device_hours'].items() if name != 'all')
+  lines.append(
+    f'the run at {run["utilization"]:.0%} of the roofline, responses of {run["response_tokens"]:,} tokens: '
+    f'{run["device_hours"]["all"]:,.0f} device-hours ({hours}), ${run["dollars"]:,.0f} at ${run["price_per_hour"]:g}'
+  )
+  lines.append(f'{"fits" if report["fits"] else "does not fit"}; the binding limit: {report["limit"]}')
+  if not report['fits']:
+    lines.append('would fit: ' + (_in_words(report['would_fit']) if report['would_fit'] else 'nothing that was tried'))
+  return '\n'.join(lines)
+
+
+def _in_words(suggestion: dict) -> str:
+  mesh = ', '.join(f'{axis} {n}' for axis, n in suggestion['mesh'].items() if n > 1) or 'one device'
+  return (
+    f'{suggestion["devices"]} devices with the mesh {mesh}; sft.rows {suggestion["sft"]["rows"]}, sft.accumulation '
+    f'{suggestion["sft"]["accumulation"]}, rl.micro_rows {suggestion["rl"]["micro_rows"]}, engine.rows '
+    f'{suggestion["engine"]["rows"]}'
+  )

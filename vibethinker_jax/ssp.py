@@ -157,7 +157,7 @@ class Pipeline:
     """Train the experts' runs, keeping a checkpoint every k steps."""
     for name, domains in self._runs().items():
       rows = [row for domain in domains for row in solved(self.sets.train[domain])]
-      _, checkpoints = sft.run(
+      sft.run(
         self.s.sft,
         f'sft/{name}',
         base,
@@ -166,8 +166,8 @@ class Pipeline:
         self.workdir / 'sft' / name,
         self.journal,
         self.s.seed,
+        self.stop,
       )
-      checkpoints.close()
 
   def probe(self, base: Qwen2) -> None:
     """Pass@K of every checkpoint on half A, the expert of each domain by argmax, and its Pass@K on half B."""
@@ -248,6 +248,7 @@ class Pipeline:
 
   def _ready(self, model: Qwen2) -> Qwen2:
     """The model with the run's way of computing, on the run's mesh."""
+    check_mesh(self.s, model.config)
     model.config = computing(model.config, self.s.start)
     model = jax.tree.map(lambda x: x.astype(self.s.start.param_dtype), model)
     return place(model, self.mesh) if self.mesh.size > 1 else model
@@ -389,8 +390,26 @@ def computing(c: Config, s: Start) -> Config:
   )
 
 
+def check_mesh(s: Settings, c: Config) -> None:
+  """Raises BadInput where the mesh does not divide what it is to spread: the model's axes, the rows, their length."""
+  m = s.mesh
+  for what, size, axes, n in (
+    ('the model width', c.D, 'fsdp', m.fsdp),
+    ('the number of kv heads', c.K, 'tensor', m.tensor),
+    ('the feed-forward width', c.F, 'tensor', m.tensor),
+    ('the vocabulary', c.V, 'tensor', m.tensor),
+    ('sft.rows', s.sft.rows, 'data x fsdp', m.data * m.fsdp),
+    ('rl.micro_rows', s.rl.micro_rows, 'data x fsdp', m.data * m.fsdp),
+    ('sft.length', s.sft.length, 'seq', m.seq),
+  ):
+    if size % n:
+      raise BadInput(f'config.mesh: {axes} is {n}, which does not divide {what}, {size}')
+
+
 def _check(s: Settings) -> None:
   domains = (*s.data.domains, *s.data.others)
+  if s.start.path is None:
+    raise BadInput("config.start.path is not given, expected the base model's directory")
   if s.experts not in ('one_run', 'per_domain'):
     raise BadInput(f"config.experts is {s.experts!r}, expected 'one_run' or 'per_domain'")
   if s.fusion.weights:

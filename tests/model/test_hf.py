@@ -126,8 +126,8 @@ def test_the_real_size(transformers_qwen2, tmp_path):
   """A random Qwen2.5-1.5B in bfloat16 as transformers writes it: in and out without a bit changed, and memory kept."""
   transformers_qwen2.make_bfloat16(tmp_path / 'theirs', QWEN_1P5B, shards='1GB')
   code = (
-    'import resource, sys, jax; from vibethinker_jax.model import hf; jax.numpy.zeros(1).block_until_ready()\n'
-    'peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n'
+    'import re, sys, jax; from vibethinker_jax.model import hf; jax.numpy.zeros(1).block_until_ready()\n'
+    'peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]) * 1024\n'
     'before = peak(); model = jax.block_until_ready(hf.load(sys.argv[1])); after = peak()\n'
     'print(after - before, sum(x.nbytes for x in jax.tree.leaves(model)), model.embed[...].nbytes)\n'
     'hf.save(model, sys.argv[2], sys.argv[1], eos_ids=(151645,))'

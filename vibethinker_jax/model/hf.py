@@ -203,9 +203,7 @@ def save(
       index |= dict.fromkeys(held, name)
     if len(files) > 1:
       total = sum(size for rows in files for _, size, _ in rows)
-      _write_json(
-        scratch / 'model.safetensors.index.json', {'metadata': {'total_size': total}, 'weight_map': index}
-      )
+      _write_json(scratch / 'model.safetensors.index.json', {'metadata': {'total_size': total}, 'weight_map': index})
     _write_json(scratch / 'config.json', config_json(model.config, str(model.embed[...].dtype), eos_ids))
     _copy_tokenizer(tokenizer_from, scratch, eos_ids)
     scratch.chmod(0o755)
