@@ -33,14 +33,21 @@ class Stop:
   """Whether it is time to save and end: `stop()` after every step, on all processes, says the same on all of them.
 
   SIGTERM to one process is enough (what schedulers send before they take a machine away). Several processes agree on
-  a step that none has gone past; jax's preemption service counts the calls.
+  a step that none has gone past; jax's preemption service counts the calls. A context: outside, SIGTERM kills.
   """
 
   def __init__(self):
-    self._asked, self._calls = False, 0
+    self._asked, self._calls, self._before = False, 0, None
+
+  def __enter__(self) -> 'Stop':
     # with several processes jax itself listens; and only a main thread may set a handler
     if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-      signal.signal(signal.SIGTERM, self._ask)
+      self._before = signal.signal(signal.SIGTERM, self._ask)
+    return self
+
+  def __exit__(self, *_) -> None:
+    if self._before is not None:
+      signal.signal(signal.SIGTERM, self._before)
 
   def __call__(self) -> bool:
     self._calls += 1

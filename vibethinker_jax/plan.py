@@ -424,6 +424,9 @@ def _micro_batches(s: Settings, c: Config, on: Machine, share: float) -> Setting
   split = s.mesh.data * s.mesh.fsdp
   if s.mesh.seq > 1 and (s.start.attention == 'triton' or s.sft.length % (128 * s.mesh.seq)):
     return None
+  total = s.sft.rows * s.sft.accumulation
+  if split > total and s.start.attention != 'triton':  # a step would see more tokens: shard the sequence instead
+    return None
   c = computing(c, s.start)
 
   def largest(name: str, wanted: int, change: Callable[[int], Settings]) -> int:
@@ -437,7 +440,6 @@ def _micro_batches(s: Settings, c: Config, on: Machine, share: float) -> Setting
       rows = n
     return rows
 
-  total = s.sft.rows * s.sft.accumulation
   rows = largest('sft', total, lambda n: dataclasses.replace(s, sft=dataclasses.replace(s.sft, rows=n)))
   in_rl = lambda n: dataclasses.replace(s, rl=dataclasses.replace(s.rl, micro_rows=n))
   samples = s.rl.prompts * s.rl.group
@@ -485,15 +487,15 @@ def _step_seconds(s: Settings, c: Config, on: Machine, sent: dict | None = None)
 def plan(s: Settings, on: Machine, cache: pathlib.Path | None) -> dict:
   """The whole report, as JSON. `cache`: folder of compiled stages; None: by the memory model alone, in seconds.
 
-  A config whose mesh has another number of devices is first fitted to the machine. Raises BadInput.
+  A config for another machine (another number of devices, another's kernel) is first fitted to this one. Raises
+  BadInput.
   """
   c = model_of(s)
-  chosen = math.prod(dataclasses.astuple(s.mesh)) != on.devices
+  elsewhere = s.start.attention not in ('xla', KERNELS[on.chip.platform])
+  chosen = elsewhere or math.prod(dataclasses.astuple(s.mesh)) != on.devices
   if chosen:
     better = fitted(s, c, on)
-    if better is None:  # shown on the mesh that shards the most, with a row a device, and by the model only
-      better, cache = _smallest(s, on), None
-    s = better
+    s = _smallest(s, on) if better is None else better  # the latter is there to say how far it is from fitting
   check_mesh(s, c)
   c = computing(c, s.start)
   limit = (1 - RESERVED) * on.chip.memory
@@ -542,6 +544,8 @@ def _report(stage: Stage, s: Settings, on: Machine, limit: float, cache: pathlib
   parts = memory(stage)
   modelled = sum(parts.values())
   found = {'bytes': modelled, 'sent': None}
+  if modelled > 1.5 * on.chip.memory:
+    cache = None  # hopeless: the compiler would take minutes to say so
   if cache is not None and on.chip.platform == 'tpu':
     found = compiled(stage, s, on, cache)
   elif cache is not None:

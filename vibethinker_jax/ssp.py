@@ -22,6 +22,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from vibethinker_jax.cluster import Stop, Stopped
 from vibethinker_jax.data.domains import Data, Sets, load_sets, solved
 from vibethinker_jax.data.text import load_text
 from vibethinker_jax.engine.engine import Engine
@@ -124,10 +125,15 @@ class Pipeline:
     self.workdir.mkdir(parents=True, exist_ok=True)
     _claim(self.workdir / 'config.json', settings)
     self.journal = Journal(self.workdir / 'metrics.jsonl')
+    self.stop: Callable[[], bool] = lambda: False  # while `run` is at work: cluster.Stop
 
   def run(self, stages: tuple[str, ...] = STAGES) -> dict:
-    """Carry out `stages`; the summary (as summary.json holds it) where the last one is among them, else {}."""
-    with Grader() as self.grader, jax.set_mesh(self.mesh) if self.mesh.size > 1 else contextlib.nullcontext():
+    """Carry out `stages`; the summary (as summary.json holds it) where the last one is among them, else {}.
+
+    Raises Stopped where SIGTERM has come and everything is saved.
+    """
+    mesh = jax.set_mesh(self.mesh) if self.mesh.size > 1 else contextlib.nullcontext()
+    with Grader() as self.grader, Stop() as self.stop, mesh:
       base = self.base()
       spread = decode_mesh(self.mesh) if self.mesh.size > 1 else None
       rows = self.s.engine
@@ -143,6 +149,7 @@ class Pipeline:
         if stage in stages:
           with self._timed(stage):
             todo[stage]()
+          self._pause(f'stage {stage} is done')
     return _read(self.workdir / 'summary.json') if 'evaluate' in stages else {}
 
   def base(self) -> Qwen2:
@@ -207,7 +214,7 @@ class Pipeline:
     """MGPO through its stages, from the fused model to final/."""
     model = self._load(self.workdir / 'fused')
     s = self.s
-    trainer = rl.Trainer(s.rl, s.mgpo, self.text, self.engine, self.grader, self.journal, s.seed)
+    trainer = rl.Trainer(s.rl, s.mgpo, self.text, self.engine, self.grader, self.journal, s.seed, self.stop)
     for number, stage in enumerate(s.rl.stages):
       problems = [problem for domain in stage.domains for problem in self.sets.train[domain]]
       model = trainer.run(number, model, problems, self.workdir / 'rl' / stage.name).model
@@ -240,6 +247,10 @@ class Pipeline:
     models = {name: done[same.get(name, name)] for name in named}
     self._summarise(models, experts)
     print(f'report: {write_report(self.workdir)}')
+
+  def _pause(self, done: str) -> None:
+    if self.stop():
+      raise Stopped(done)
 
   # ---- models -------------------------------------------------------------------------------------------------------
 
@@ -312,6 +323,7 @@ class Pipeline:
   def _probe(self, base: Qwen2, run: str, step: int, half: str, sets: dict) -> dict[str, np.ndarray]:
     path = self.workdir / 'probe' / run / f'{step}-{half}.json'
     if not path.exists():
+      self._pause(f'probing {run} at step {step} is next')
       asked = self._ask(self.s.probe, self._mean(base, [(run, step)]), sets, f'probe {run} {step}{half}')
       _write_asked(path, asked)
     return {d: np.array(v, bool) for d, v in _read(path)['correct'].items()}
