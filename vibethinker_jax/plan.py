@@ -193,17 +193,18 @@ def memory(stage: Stage) -> dict[str, float]:
 def traffic(stage: Stage) -> float:
   """Bytes that one device sends in one call. All-gather: its result's others; all-reduce: twice that."""
   c, m = stage.model, stage.mesh
+  wide = jnp.dtype(c.dtype).itemsize
   if stage.kind in ('prefill', 'decode'):
     n = stage.tokens if stage.kind == 'decode' else stage.rows * stage.length
-    return 4 * c.L * n * c.D * 2 * (m.tensor - 1) / m.tensor
-  layers, table = (x * 2 / m.tensor for x in sizes(c))
-  every, keys = m.data * m.fsdp * m.seq, 2 * stage.rows / (m.data * m.fsdp) * stage.length * c.K * c.H * 2 / m.tensor
+    return 4 * c.L * n * c.D * wide * (m.tensor - 1) / m.tensor
+  layers, table = (x * wide / m.tensor for x in sizes(c))
+  every, keys = m.data * m.fsdp * m.seq, 2 * stage.rows / (m.data * m.fsdp) * stage.length * c.K * c.H * wide / m.tensor
   gather, reduce = (lambda n: (n - 1) / n), (lambda n: 2 * (n - 1) / n)
   again = 1 if c.remat == 'none' else 2
   sent = layers * (again * gather(m.fsdp) + reduce(every))
   sent += c.L * keys * (again * gather(m.seq) + reduce(m.seq))
   sent += table * (gather(m.fsdp) + reduce(every)) + table * (reduce(m.fsdp) + reduce(m.data * m.seq) / m.fsdp)
-  return sent + (4 + again) * c.L * stage.tokens * c.D * 2 * reduce(m.tensor) / 2
+  return sent + (2 + again) * c.L * stage.tokens * c.D * wide * reduce(m.tensor)
 
 
 def work(stage: Stage, context: float | None = None) -> tuple[float, float, float]:

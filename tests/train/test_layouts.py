@@ -16,6 +16,7 @@ from process import packed_batch
 
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.mesh import MeshShape, make_mesh, place, spread_rows
+from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.train import sft
 from vibethinker_jax.train.optim import Optim, optimizer
 from vibethinker_jax.train.state import Checkpoints, gradient_adder, start, updater
@@ -37,8 +38,9 @@ def close(got, wanted) -> None:
 
 
 @pytest.fixture(scope='module')
-def model(small):
-  return small  # of the shipped tokenizer, so that the processes can train it
+def model(text):
+  c = Config(V=len(text.tokenizer), D=16, L=1, K=2, G=1, H=4, F=16)
+  return jax.jit(lambda key: Qwen2(c, key))(jax.random.key(0))
 
 
 @pytest.fixture(scope='module')
