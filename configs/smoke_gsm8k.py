@@ -52,6 +52,7 @@ def get_config():
     group=4,
     temperature=1.0,
     micro_rows=4,
+    share=2,
     save_every=1,
     optim=dict(learning_rate=1e-4, warmup=1, end=1.0),
     stages=(

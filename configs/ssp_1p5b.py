@@ -98,6 +98,7 @@ def get_config(preset='v5p-64'):
     group=16,  # ours
     temperature=1.0,
     micro_rows=p.micro_rows,
+    share=1,
     save_every=10,
     optim=dict(learning_rate=1e-6, warmup=5, end=1.0),  # ours
     stages=(  # lengths published, steps ours

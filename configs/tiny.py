@@ -40,6 +40,7 @@ def get_config():
     group=8,
     temperature=1.0,
     micro_rows=64,
+    share=8,
     save_every=10,
     optim=dict(learning_rate=1.8e-4, warmup=3, end=1.0, b2=0.95),
     stages=(

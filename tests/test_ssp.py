@@ -43,7 +43,7 @@ def shrink(c):
   c.sft.update(steps=6, save_every=2, rows=4)
   c.probe.update(samples=2, k=2, max_tokens=8)
   c.evaluate.update(samples=2, k=2, max_tokens=8)
-  c.rl.update(prompts=2, group=4, micro_rows=8, save_every=2)
+  c.rl.update(prompts=2, group=4, micro_rows=8, share=4, save_every=2)
   c.rl.stages = tuple(dict(stage, steps=3, max_tokens=8) for stage in c.rl.stages)
   c.engine.update(rows=16, block=8)
   return c

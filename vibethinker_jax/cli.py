@@ -480,7 +480,7 @@ def _score(model, sequences: list[list[int]], directory: pathlib.Path) -> list[l
   with tqdm(total=len(sequences), desc='score', unit='row', dynamic_ncols=True) as bar:
     bar.update(sum(len(ids) == 1 for ids in sequences))
     for T, members in sorted(by_length.items()):
-      B = min(max(1, _SCORE_TOKENS // T), bucket(len(members), powers=True))
+      B = min(max(1, _SCORE_TOKENS // T), len(members))
       model.config = dataclasses.replace(model.config, logit_chunk=max(1, _SCORE_LOGITS // B))
       positions = np.broadcast_to(np.arange(T, dtype=np.int32), (B, T))
       for begin in range(0, len(members), B):

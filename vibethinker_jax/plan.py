@@ -25,7 +25,8 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vibethinker_jax.data.batches import Batch
-from vibethinker_jax.engine import engine
+from vibethinker_jax.engine import decode
+from vibethinker_jax.engine.cache import Slots
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.mesh import ACTIVATION, MeshShape, decode_mesh, make_mesh, no_mesh, shardings, spec
@@ -37,7 +38,7 @@ from vibethinker_jax.train.journal import write_json
 from vibethinker_jax.train.state import gradient_adder
 
 PROMPT = 1024  # tokens that a prompt is taken to have at most
-PREFILL = 32  # prompts that the engine prefills at a time
+PREFILL = 8  # prompts that the engine prefills at a time
 RESERVED = 0.03  # of a device's memory: the runtime's own, and what fragmentation costs
 
 
@@ -256,15 +257,18 @@ def lower(stage: Stage, s: Settings, mesh: Mesh) -> jax.stages.Traced:
       return _trace_engine(stage, s, model, on)
   with jax.set_mesh(on):
     model = _laid_out(model, on)
-    row = lambda kind, axes='BT': jax.ShapeDtypeStruct(
-      (stage.rows, stage.length)[: len(axes)], kind, sharding=NamedSharding(on, spec(axes, ACTIVATION))
+    row = lambda kind, *sizes: jax.ShapeDtypeStruct(
+      sizes, kind, sharding=NamedSharding(on, spec('BT'[: len(sizes)], ACTIVATION))
     )
-    ids, real = row(jnp.int32), row(jnp.float32)
+    B, T = stage.rows, stage.length
     if stage.kind == 'sft':
-      loss, batch = sft.loss, Batch(ids, ids, ids, ids, real)
+      ids = row(jnp.int32, B, T)
+      loss, batch = sft.loss, Batch(ids, ids, ids, ids, row(jnp.float32, B, T))
     else:
-      loss = rl.make_loss(s.mgpo, s.rl.temperature)
-      batch = rl.Sequences(ids, ids, ids, ids, real, real, real, row(jnp.float32, 'B'))
+      N, S = B // s.rl.share, min(PROMPT, T // 2)
+      ids, real = row(jnp.int32, B, T - S), row(jnp.float32, B, T - S)
+      loss, prompts = rl.make_loss(s.mgpo, s.rl.temperature), (row(jnp.int32, N, S), row(jnp.int32, N))
+      batch = rl.Responses(*prompts, ids, ids, real, real, real, row(jnp.float32, B))
     count = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(on, PartitionSpec()))
     add = gradient_adder(loss)
     return jax.jit(lambda sums, *rest: add(sums, *rest), donate_argnums=0).trace((model, count), model, batch)
@@ -277,13 +281,14 @@ def _trace_engine(stage: Stage, s: Settings, model: Qwen2, mesh: Mesh) -> jax.st
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, where)), tree
   )
   model = put(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, c.dtype), model), PartitionSpec())
+  cache = jax.eval_shape(lambda: Slots.empty(c, stage.rows, stage.length, c.dtype))
   if stage.kind == 'prefill':
-    prompts = jax.ShapeDtypeStruct((stage.rows, stage.length), jnp.int32)
-    return engine.prefill.trace(model, *put((prompts, jax.ShapeDtypeStruct((stage.rows,), jnp.int32)), PartitionSpec()))
-  cache = jax.eval_shape(lambda: engine.empty_cache(c, stage.rows, stage.length, c.dtype))
-  rows = jax.eval_shape(lambda: engine.free_rows(stage.rows))
+    whole = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.int32)
+    asked = (cache, whole(stage.rows, stage.length), whole(stage.rows), whole(stage.rows))
+    return decode.prefill.trace(model, *put(asked, PartitionSpec()))
+  rows = jax.eval_shape(lambda: decode.free_rows(stage.rows, None))
   at = PartitionSpec('data')
-  return engine.decode_block.trace(
+  return decode.decode_block.trace(
     model, put(rows, at), put(cache, at), np.int32(1), np.int32(0), (0,), s.engine.block, False
   )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vibethinker_jax.engine.sampling import Sampling, draw, row_keys
+from vibethinker_jax.engine.sampling import Sampling, draw, laws, row_keys
 
 N, V = 20000, 16
 LOGITS = np.random.default_rng(0).normal(0, 1.5, V).astype(np.float32)
@@ -33,14 +33,8 @@ def law(s: Sampling) -> np.ndarray:
 def sample(s: Sampling, logits=LOGITS, seed: int = 0, filters: bool | None = None):
   whole = lambda value, kind: np.full(N, value, kind)
   keys = row_keys(whole(seed, np.uint32), np.arange(N, dtype=np.uint32), whole(0, np.uint32))
-  values = (
-    whole(s.temperature, np.float32),
-    whole(s.top_k, np.int32),
-    whole(s.top_p, np.float32),
-    whole(s.min_p, np.float32),
-  )
   tables = jnp.broadcast_to(logits, (N, V))
-  out = draws(tables, keys, whole(3, np.int32), *values, filters=s.filters if filters is None else filters)
+  out = draws(tables, keys, whole(3, np.int32), laws([s] * N), None, filters=s.filters if filters is None else filters)
   return [np.asarray(x) for x in out]
 
 

@@ -14,7 +14,7 @@ from vibethinker_jax.train.state import gradient_adder, start
 from vibethinker_jax.verify.answer import Verdict
 
 STAGE = rl.Stage('short', ('algebra',), steps=4, max_tokens=12)
-LOOP = rl.RL(2, 4, 1.0, 4, 2, Optim(1e-2, warmup=1, end=1.0), (STAGE,))
+LOOP = rl.RL(2, 4, 1.0, 4, 2, 2, Optim(1e-2, warmup=1, end=1.0), (STAGE,))
 
 
 class CoinGrader:
@@ -75,10 +75,10 @@ def test_micro_rows_do_not_change_the_gradient(text, small, algebra):
     logps = np.full(len(tokens), -5.0, np.float32)
     rows.append((text.prompt(algebra[i]), Completion(0, i, tokens, logps, logps, 'stop'), float(rng.normal())))
   add = gradient_adder(rl.make_loss(rl.MGPO(lam=0.0, clip_low=10.0, clip_high=10.0), 1.0))
-  whole, _ = add(None, small, rl.sequences(rows, 8))
+  whole, _ = add(None, small, rl.responses(rl.sharing(rows, 2), 8, 2, 64))
   parts = None
   for i in range(0, 6, 2):
-    parts, _ = add(parts, small, rl.sequences(rows[i : i + 2], 4))
+    parts, _ = add(parts, small, rl.responses(rl.sharing(rows[i : i + 2], 1), 4, 1, 64))
   for x, y in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
     np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4 * float(abs(x).max()) + 1e-7)
 
@@ -109,14 +109,39 @@ def test_overlong_shaping_leaves_the_pass_rate_alone(text, small, algebra, tmp_p
   assert plain[2]['pass_rate'] == shaped[2]['pass_rate'] and shaped[2]['reward'] < plain[2]['reward']
 
 
-def test_sequences_put_the_mask_on_the_response():
-  tokens = np.array([7, 8, 9], np.int32)
-  logps = np.array([-1.0, -2, -3], np.float32)
-  batch = rl.sequences([([1, 2], Completion(0, 0, tokens, logps, logps, 'stop'), 0.5)], B=2)
-  at = batch.mask[0] > 0
-  assert batch.targets[0][at].tolist() == [7, 8, 9] and batch.old_logps[0][at].tolist() == [-1, -2, -3]
-  assert batch.tokens[0, :4].tolist() == [1, 2, 7, 8] and batch.segments[0].sum() == 4
-  assert batch.mask[1].sum() == 0 and batch.advantages.tolist() == [0.5, 0]
+def completion(tokens: list[int]) -> Completion:
+  logps = -np.arange(1.0, 1 + len(tokens), dtype=np.float32)
+  return Completion(0, 0, np.array(tokens, np.int32), logps, logps, 'stop')
+
+
+def test_responses_put_the_mask_on_the_targets():
+  rows = [([1, 2], completion([7, 8, 9]), 0.5), ([1, 3], completion([4]), 0.1), ([1, 2], completion([6]), -0.5)]
+  batch = rl.responses(rl.sharing(rows, 2), N=3, n=2, S=32)
+  assert batch.prompts[:2, 0].tolist() == [1, 1] and batch.lengths.tolist() == [1, 1, 0]
+  at = batch.mask > 0
+  assert [t[a].tolist() for t, a in zip(batch.targets, at)] == [[4], [], [6], [7, 8, 9], [], []]
+  assert [t[a].tolist() for t, a in zip(batch.tokens, at)] == [[3], [], [2], [2, 7, 8], [], []]
+  assert batch.old_logps[3][at[3]].tolist() == [-1, -2, -3]
+  np.testing.assert_allclose(batch.advantages, [0.1, 0, -0.5, 0.5, 0, 0])
+
+
+def test_sharing_a_prompt_changes_no_hidden_state(small):
+  """Prompts of different lengths, continuations padded: each as if it stood alone in a row."""
+  rng = np.random.default_rng(0)
+  prompts = [rng.integers(5, 200, n).tolist() for n in (1, 9, 20)]
+  rows = [(p, completion(rng.integers(5, 200, n).tolist()), 1.0) for p in prompts for n in (3, 12, 30, 31)]
+  batch = rl.responses(rl.sharing(rows, 4), N=3, n=4, S=32)
+  shared = jax.jit(rl.hidden_states)(small, batch)
+  T = 64
+  tokens, where = np.zeros((12, T), np.int32), []
+  for row, (prompt, c, _) in zip(tokens, (row for share in rl.sharing(rows, 4) for row in share)):
+    row[: len(prompt) + len(c.tokens)] = [*prompt, *c.tokens]
+    where.append(slice(len(prompt) - 1, len(prompt) - 1 + len(c.tokens)))
+  alone = jax.jit(small.__class__.__call__)(
+    small, tokens, np.broadcast_to(np.arange(T), tokens.shape), np.ones_like(tokens)
+  )
+  for ours, at, whole, span in zip(shared, batch.mask > 0, alone, where, strict=True):
+    np.testing.assert_allclose(ours[at], whole[span], atol=2e-5)
 
 
 def test_rows_without_a_signal_are_left_out_and_counted(text, small, algebra, tmp_path):

@@ -1,25 +1,27 @@
 """The only autoregressive code: rollouts, probing, evaluation and serving all call it. Token ids in, token ids out.
 
-A fixed number of rows decodes in step. A row holds one sample of one request; when it is done the row is given to the
-next one waiting. The prompt of a group of samples is prefilled once and its keys and values copied to the group's rows.
-Slot s of a row's cache holds position s, so a row is taken over by writing from slot 0; whatever stands above the
-current position is not seen (attention.cached_mask). The cache is as long as the longest live sample, in buckets, and
-when nothing waits the rows themselves are thinned out, so that work follows the live tokens and little is compiled.
+A number of rows decodes in step. A row holds one sample of one request; when it is done the row is given to the next
+one waiting. The prompt of a group of samples is prefilled once, long prompts in chunks, and its keys and values are
+copied to the group's rows. Work and memory follow the live tokens: the cache is as long as the longest live sample, in
+buckets, and there are no more rows than somebody needs, in a few sizes; so little is compiled, once.
+
+The device never waits for the host to read tokens: a step reads who is done (a few numbers a row), starts the next
+block, and only then hands out what the last one drew.
 """
 
 import collections
 import dataclasses
-import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vibethinker_jax.engine.sampling import Sampling, draw, row_keys
+from vibethinker_jax.engine import decode
+from vibethinker_jax.engine.cache import Int8Slots, Slots
+from vibethinker_jax.engine.sampling import Sampling, laws
 from vibethinker_jax.model.mesh import no_mesh
-from vibethinker_jax.model.qwen2 import Cache, Config, Qwen2
+from vibethinker_jax.model.qwen2 import Config, Qwen2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,43 +37,35 @@ class Request:
 
 
 @dataclasses.dataclass(frozen=True)
+class Piece:
+  """Tokens just drawn for one sample. The stop token, where there is one, is the last."""
+
+  ticket: int  # as given to Run.add
+  sample: int
+  tokens: np.ndarray  # int32 [n], n >= 0
+  logps: np.ndarray  # float32 [n]: ln p under the model at temperature 1, what scoring the sequence gives
+  law_logps: np.ndarray  # float32 [n]: ln p under the law each was drawn from
+  finish: str  # '' while there is more to come, then 'stop' or 'length'
+
+
+@dataclasses.dataclass(frozen=True)
 class Completion:
-  """One finished sample. The stop token, where there is one, is the last of `tokens`."""
+  """One sample, whole: arrays [n] as in Piece."""
 
   request: int  # index into the requests given
   sample: int  # 0 .. samples - 1
-  tokens: np.ndarray  # int32 [n]
-  logps: np.ndarray  # float32 [n]: ln p under the model at temperature 1, what scoring the sequence gives
-  law_logps: np.ndarray  # float32 [n]: ln p under the law each was drawn from
-  finish: str  # 'stop', 'length', or 'refused: why'
-
-
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=['token', 'position', 'count', 'left', 'key', 'temperature', 'top_k', 'top_p', 'min_p'],
-  meta_fields=[],
-)
-@dataclasses.dataclass(frozen=True)
-class Rows:
-  """What every row is doing; all [R]."""
-
-  token: jax.Array  # int32: the last token drawn, not yet in the cache
-  position: jax.Array  # int32: the slot it goes to
-  count: jax.Array  # int32: tokens drawn so far
-  left: jax.Array  # int32: tokens that may still be drawn; 0 means the row is free
-  key: jax.Array  # uint32 [R,2], the data of the sample's key
-  temperature: jax.Array  # float32
-  top_k: jax.Array  # int32
-  top_p: jax.Array  # float32
-  min_p: jax.Array  # float32
+  tokens: np.ndarray
+  logps: np.ndarray
+  law_logps: np.ndarray
+  finish: str  # 'stop', 'length', 'suspended' or 'refused: why'
 
 
 class Engine:
-  """Samples from any model of one config. It owns no weights: the policy is an argument of `generate`.
+  """Samples from any model of one config. It owns no weights: the policy is an argument.
 
-  rows: samples decoded at a time. block: most tokens drawn between two looks by the host. prefill: prompts
-  prefilled at a time. max_length: prompt and response together. With a mesh (mesh.decode_mesh) the rows are spread over
-  its data axis.
+  rows: most samples decoded at a time. block: most tokens drawn between two looks by the host. chunk: most tokens of a
+  prompt prefilled at a time. max_length: prompt and response together. cache: how keys and values are kept (cache.py).
+  With a mesh (mesh.decode_mesh) the rows are spread over its data axis.
   """
 
   def __init__(
@@ -80,17 +74,22 @@ class Engine:
     stop_ids: Iterable[int],
     rows: int = 64,
     block: int = 32,
-    prefill: int = 32,
+    chunk: int = 512,
     max_length: int | None = None,
+    cache: type[Slots] | type[Int8Slots] = Slots,
     mesh: Mesh | None = None,
   ):
     self.config = config
     self.stop_ids = tuple(sorted(stop_ids))
-    self.rows = rows
     self.block = block
-    self.prefill = prefill
+    self.chunk = bucket(chunk)
     self.max_length = max_length or config.positions
+    self.cache = cache
     self.mesh = mesh
+    # every size is four times the next: few shapes, and never many more rows than samples
+    self.row_sizes = [max(1, rows >> shift) for shift in range(0, rows.bit_length() + 1, 2)]
+    if mesh is not None:
+      self.row_sizes = [-(-rows // mesh.shape['data']) * mesh.shape['data']]
     self.row_steps = 0  # rows x decode steps so far: what decoding costs
 
   def refusal(self, request: Request) -> str | None:
@@ -110,295 +109,353 @@ class Engine:
       return f'seed {request.seed}, number {request.number}: expected 0 to {2**32 - 1}'
     return request.sampling.fault()
 
-  def generate(self, model: Qwen2, requests: list[Request]) -> Iterator[Completion]:
-    """Every sample of every request, in the order in which they finish. A request refused comes first, alone."""
-    completions = self._run(model, requests)
-    while True:
-      # the trainer's mesh, if one is set, is not the one that decodes; no context may stay open across a yield
-      with no_mesh():
-        completion = next(completions, None)
-      if completion is None:
-        return
-      yield completion
+  def generate(
+    self,
+    model: Qwen2,
+    requests: list[Request],
+    begun: Iterable[Completion] = (),
+    stop: Callable[[], bool] = lambda: False,
+  ) -> Iterator[Completion]:
+    """Every sample of every request, in the order in which they finish. Requests refused come first, one each.
 
-  def _run(self, model: Qwen2, requests: list[Request]) -> Iterator[Completion]:
-    waiting: collections.deque[tuple[int, int]] = collections.deque()
+    `stop` is asked between blocks; once it says True, what is unfinished comes out as 'suspended', and given to a later
+    call as `begun` goes on from there (as may what has finished, which is not drawn again). The policy may be another
+    by then: each token keeps the log-probs it was drawn with.
+    """
+    run, parts = Run(self, model), {}
+    earlier = {(c.request, c.sample): c for c in begun}
     for i, request in enumerate(requests):
-      why = self.refusal(request)
-      if why is None:
-        waiting.extend((i, s) for s in range(request.samples))
-      else:
-        none = np.zeros(0, np.float32)
-        yield Completion(i, 0, none.astype(np.int32), none, none, f'refused: {why}')
-    if not waiting:
-      return
-    filters = any(r.sampling.filters for r in requests)
-    model = self._spread(model, PartitionSpec())
-    R = min(self.rows, bucket(len(waiting), powers=True))
-    if self.mesh is not None:
-      R = -(-R // self.mesh.shape['data']) * self.mesh.shape['data']
-    longest = max(len(r.prompt) for r in requests)
-    S = bucket(min(longest + self.block, self.max_length))
-    cache = self._spread(empty_cache(self.config, R, S, model.embed[...].dtype), PartitionSpec('data'))
-    state = self._spread(free_rows(R), PartitionSpec('data'))
-    seats: list[_Seat | None] = [None] * R
-
-    while True:
-      free = [r for r in range(R) if seats[r] is None]
-      if waiting and len(free) >= min(len(waiting), max(1, R // 4)):
-        batch = [waiting.popleft() for _ in range(min(len(free), len(waiting)))]
-        dest = free[: len(batch)]
-        S, cache = self._resize(cache, S, max(len(requests[i].prompt) for i, _ in batch) + self.block)
-        state, cache, first = self._refill(model, state, cache, requests, batch, dest, filters)
-        for row, (i, s) in zip(dest, batch):
-          seats[row] = _Seat(i, s, len(requests[i].prompt))
-        yield from self._collect(seats, requests, *first)
+      if (why := self.refusal(request)) is not None:
+        yield _whole(i, 0, [], f'refused: {why}')
         continue
-      live = [r for r in range(R) if seats[r] is not None]
-      if not live:
-        return
-      if not waiting and 4 * len(live) <= R > _FEWEST_ROWS and self.mesh is None:
-        R = max(_FEWEST_ROWS, R // 4)
-        order = np.array((live + free)[:R])
-        state, cache = thin_rows(state, cache, order)
-        seats = [seats[r] for r in order]
-        continue
-      used = max(seat.prompt + len(seat.tokens) for seat in seats if seat is not None)
-      S, cache = self._resize(cache, S, min(used + self.block, self.max_length))
-      # stop early once enough rows are free to be worth a refill; a lone waiting sample wants one row
-      enough = R - min(len(waiting), max(1, R // 4)) if waiting else 0
-      steps = min(self.block, S - used + 1)
-      state, cache, *out = decode_block(
-        model, state, cache, np.int32(steps), np.int32(enough), self.stop_ids, self.block, filters
-      )
-      out = jax.device_get(out)
-      self.row_steps += R * int(out.pop())
-      yield from self._collect(seats, requests, *out)
+      for sample in range(request.samples):
+        before = earlier.get((i, sample))
+        if before is None:
+          parts[i, sample] = []
+          run.add(i, request, sample)
+        elif before.finish == 'suspended':
+          parts[i, sample] = [before]
+          run.add(i, request, sample, before.tokens)
+        else:
+          yield before
+    while run.busy and not stop():
+      for piece in run.step():
+        parts[piece.ticket, piece.sample].append(piece)
+        if piece.finish:
+          yield _whole(piece.ticket, piece.sample, parts.pop((piece.ticket, piece.sample)), piece.finish)
+    for piece in run.unread():
+      parts[piece.ticket, piece.sample].append(piece)
+      if piece.finish:
+        yield _whole(piece.ticket, piece.sample, parts.pop((piece.ticket, piece.sample)), piece.finish)
+    for (i, sample), drawn in parts.items():
+      yield _whole(i, sample, drawn, 'suspended')
 
-  def _spread(self, tree, spec: PartitionSpec):
+  def warm_up(self, model: Qwen2, longest_prompt: int, longest: int, filters: bool = True) -> None:
+    """Compile what requests with prompts and whole lengths up to these may need, with and without `filters`."""
+    kinds = (False, True) if filters else (False,)
+    with no_mesh():
+      model = self.place(model)
+      shelves = []
+      for size in _buckets(longest_prompt):
+        for P in _TOGETHER if size <= self.chunk else _TOGETHER[-1:]:
+          at, tokens = np.zeros(P, np.int32), np.zeros((P, min(size, self.chunk)), np.int32)
+          shelves.append(decode.prefill(model, self.shelf(P, size), tokens, at, at))
+      sizes = _buckets(min(longest, self.max_length))
+      for R in self.row_sizes:
+        for S, larger in zip(sizes, [*sizes[1:], None]):
+          fresh = lambda: (
+            self.spread(decode.free_rows(R, None), PartitionSpec('data')),
+            self.spread(self.cache.empty(self.config, R, S, self.config.dtype), PartitionSpec('data')),
+          )
+          for kind in kinds:
+            decode.decode_block(model, *fresh(), np.int32(0), np.int32(0), self.stop_ids, self.block, kind)
+            for shelf, logits in shelves:
+              seats = _seats([], [], R, None)
+              lengths = np.ones(len(logits), np.int32)
+              decode.seat(*fresh(), shelf, logits, lengths, seats, self.stop_ids, kind)
+          rows, cache = fresh()
+          decode.vacate(rows, np.zeros(R, bool))
+          if larger is not None:
+            decode.resize_slots(decode.resize_slots(cache, S=larger), S=S)
+          for other in self.row_sizes:
+            if other != R:
+              decode.take_rows(rows, cache, np.zeros(other, np.int32))
+
+  def shelf(self, P: int, S: int) -> tuple:
+    """An empty cache for P prompts."""
+    return self.spread(self.cache.empty(self.config, P, S, self.config.dtype), PartitionSpec())
+
+  def place(self, model: Qwen2) -> Qwen2:
+    """The policy as decoding wants it: in the dtype it computes in, on every device; no copy where it already is."""
+    if model.embed[...].dtype != model.config.dtype:
+      model = decode.cast(model)
+    return self.spread(model, PartitionSpec())
+
+  def spread(self, tree, spec: PartitionSpec):
+    """`tree` laid out by `spec` on the engine's mesh; without one, as it is."""
     return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, spec))
 
-  def _resize(self, cache: Cache, S: int, wanted: int) -> tuple[int, Cache]:
-    size = min(bucket(wanted), bucket(self.max_length))
-    return (S, cache) if size <= S else (size, grow_cache(cache, size))
 
-  def _refill(self, model, state, cache, requests, batch, dest, filters):
-    """Prefill the prompts of `batch` [(request, sample)], once each, and seat its samples in rows `dest`.
+class Run:
+  """The rows at work under one policy. `add` samples at any time, `step` until not `busy`; `cancel` what nobody wants.
 
-    Returns the rows, the cache, and the first tokens as decode_block returns its own.
+  Between two steps the policy stays on the device and nothing of it is copied.
+  """
+
+  def __init__(self, engine: Engine, model: Qwen2):
+    self._engine = engine
+    with no_mesh():
+      self._model = engine.place(model)
+    self._waiting: collections.deque[_Seat] = collections.deque()
+    self._seats: list[_Seat | None] = []
+    self._rows: decode.Rows | None = None  # made when the first sample sits down
+    self._cache: tuple = ()
+    self._penalized = False
+    self._unread: list[_Drawn] = []
+
+  def add(self, ticket: int, request: Request, sample: int, begun: np.ndarray | tuple = ()) -> None:
+    """Sample number `sample` of a request that Engine.refusal has nothing against joins the queue.
+
+    `begun` are tokens of it drawn before. Pieces carry the `ticket`; those of equal tickets share their prefill.
     """
-    R = len(state.token)
-    tokens, logps, laws = np.zeros((R, 1), np.int32), np.zeros((R, 1), np.float32), np.zeros((R, 1), np.float32)
-    drawn = np.zeros(R, np.int32)
-    order = list(dict.fromkeys(i for i, _ in batch))
-    P = min(self.prefill, bucket(len(order), powers=True))
-    T = bucket(max(len(requests[i].prompt) for i in order))
-    for begin in range(0, len(order), P):
-      where = {i: p for p, i in enumerate(order[begin : begin + P])}
-      prompts, lengths = np.zeros((P, T), np.int32), np.ones(P, np.int32)
-      for i, p in where.items():
-        lengths[p] = len(requests[i].prompt)
-        prompts[p, : lengths[p]] = requests[i].prompt
-      seated = [(i, s, row) for (i, s), row in zip(batch, dest) if i in where]
-      kept, logits = prefill(model, prompts, lengths)
-      rows = [row for _, _, row in seated]
-      state, cache, *first = seat_samples(
-        state, cache, kept, logits, lengths, _seats(requests, seated, where, R), self.stop_ids, filters
+    self._waiting.append(_Seat(ticket, request, sample, tuple(int(t) for t in begun)))
+
+  def cancel(self, ticket: int) -> None:
+    """Nothing more is drawn for this ticket, and its rows are free at the next step."""
+    self._waiting = collections.deque(seat for seat in self._waiting if seat.ticket != ticket)
+    gone = np.array([seat is not None and seat.ticket == ticket for seat in self._seats], bool)
+    if gone.any():
+      self._rows = decode.vacate(self._rows, gone)
+      self._seats = [None if g else seat for seat, g in zip(self._seats, gone)]
+    for drawn in self._unread:
+      drawn.who = [one for one in drawn.who if one[1].ticket != ticket]
+
+  @property
+  def busy(self) -> bool:
+    """Whether a sample waits, is being drawn, or has tokens that were not handed out."""
+    return bool(self._waiting or self._unread or self.live)
+
+  @property
+  def live(self) -> int:
+    """Rows in use."""
+    return sum(seat is not None for seat in self._seats)
+
+  @property
+  def queued(self) -> int:
+    """Samples waiting for a row."""
+    return len(self._waiting)
+
+  def step(self) -> list[Piece]:
+    """Fill free rows, draw up to a block of tokens for every row, and hand out what the step before drew."""
+    with no_mesh():  # the trainer's mesh, if one is set, is not the one that decodes
+      before, self._unread = self._unread, []
+      self._fit_rows()
+      self._refill()
+      block = self._decode() if self.live else None
+      pieces = [piece for drawn in before for piece in drawn.pieces(self._engine.stop_ids)]
+      if block is not None:
+        self._look(*block)
+    return pieces
+
+  def unread(self) -> list[Piece]:
+    """What was drawn and not handed out, at once, for a caller who will not step again."""
+    before, self._unread = self._unread, []
+    return [piece for drawn in before for piece in drawn.pieces(self._engine.stop_ids)]
+
+  def _fit_rows(self) -> None:
+    """As many rows as there are samples, in the engine's sizes."""
+    engine, R = self._engine, len(self._seats)
+    wanted = min(self.live + len(self._waiting), engine.row_sizes[0])
+    wanted = max(wanted, min(R, _FEWEST_ROWS))  # below that a block is no cheaper, and would be compiled again
+    size = min(n for n in engine.row_sizes if n >= wanted)
+    penalized = self._penalized or any(s.request.sampling.penalizes for s in self._waiting)
+    if R == 0 and wanted > 0:
+      S = bucket(min(max(len(s.prefix) for s in self._waiting) + engine.block, engine.max_length))
+      cache = engine.cache.empty(engine.config, size, S, engine.config.dtype)
+      self._cache = engine.spread(cache, PartitionSpec('data'))
+      rows = decode.free_rows(size, engine.config.V if penalized else None)
+      self._rows, self._seats = engine.spread(rows, PartitionSpec('data')), [None] * size
+    elif size != R and wanted > 0:
+      # those at work first; then as many free ones as there is room for (an index past the last row gives a free one)
+      order = [r for r in range(R) if self._seats[r] is not None]
+      order += [R] * (size - len(order))
+      self._rows, self._cache = decode.take_rows(self._rows, self._cache, np.array(order, np.int32))
+      self._seats = [self._seats[r] if r < R else None for r in order]
+    if penalized and self._rows.seen is None:
+      seen = decode.free_rows(len(self._seats), engine.config.V).seen
+      self._rows = dataclasses.replace(self._rows, seen=engine.spread(seen, PartitionSpec('data')))
+    self._penalized = penalized
+
+  def _refill(self) -> None:
+    """Seat who waits, once enough rows are free to be worth it: prompts prefilled once each, and no more than those."""
+    engine, R = self._engine, len(self._seats)
+    free = [r for r in range(R) if self._seats[r] is None]
+    if not self._waiting or len(free) < min(len(self._waiting), max(1, R // 4)):
+      return
+    chosen = [self._waiting.popleft() for _ in range(min(len(free), len(self._waiting)))]
+    for row, seat in zip(free, chosen):
+      self._seats[row] = seat
+    rows = {id(seat): row for row, seat in zip(free, chosen)}
+    groups: dict[tuple, list[_Seat]] = {}
+    for seat in chosen:
+      groups.setdefault((seat.ticket, seat.begun), []).append(seat)
+    self._resize(max(len(seat.prefix) for seat in chosen) + engine.block)
+    filters = any(seat.request.sampling.filters for seat in chosen)
+    # neighbours in length together, so that a short prompt is not padded to a long one
+    for together in _batches(sorted(groups.values(), key=lambda group: len(group[0].prefix)), engine.chunk):
+      shelf, logits, lengths = self._prefill([group[0].prefix for group in together])
+      seated = [(p, seat) for p, group in enumerate(together) for seat in group]
+      dest = [rows[id(seat)] for _, seat in seated]
+      columns = _seats(seated, dest, R, engine.config.V if self._penalized else None)
+      self._rows, self._cache, *first = decode.seat(
+        self._rows, self._cache, shelf, logits, lengths, columns, engine.stop_ids, filters
       )
-      for table, column in zip((tokens, logps, laws), jax.device_get(first)):
-        table[rows, 0] = column[: len(rows)]
-      drawn[rows] = 1
-    return state, cache, (tokens, logps, laws, drawn)
+      self._unread.append(_Drawn(first, [(n, seat, 1, False) for n, (_, seat) in enumerate(seated)]))
 
-  def _collect(self, seats, requests, tokens, logps, law, drawn) -> Iterator[Completion]:
-    """Hand each row's new tokens to its seat; yield and vacate the seats that are done."""
-    for row, seat in enumerate(seats):
-      n = int(drawn[row])
-      if seat is None or n == 0:
+  def _prefill(self, prompts: list[tuple[int, ...]]) -> tuple[tuple, jax.Array, np.ndarray]:
+    """A cache with the prompts in it, the logits [P,V] after each, and their lengths [P]."""
+    engine = self._engine
+    lengths = np.array([len(p) for p in prompts], np.int32)
+    chunk = min(bucket(int(lengths.max())), engine.chunk)
+    padded = -(-int(lengths.max()) // chunk) * chunk
+    tokens = np.zeros((len(prompts), padded), np.int32)
+    for row, prompt in zip(tokens, prompts):
+      row[: len(prompt)] = prompt
+    shelf = engine.shelf(len(prompts), bucket(padded))
+    for begin in range(0, padded, chunk):
+      start, last = np.full(len(prompts), begin, np.int32), np.clip(lengths - 1 - begin, 0, chunk - 1)
+      shelf, logits = decode.prefill(self._model, shelf, tokens[:, begin : begin + chunk], start, last)
+    return shelf, logits, lengths
+
+  def _decode(self) -> tuple:
+    """Start a block; returns what it will have drawn."""
+    engine, R = self._engine, len(self._seats)
+    used = max(seat.used for seat in self._seats if seat is not None)
+    self._resize(used + engine.block)
+    # stop early once enough rows are free to be worth a refill; a lone waiting sample wants one row
+    enough = R - min(len(self._waiting), max(1, R // 4)) if self._waiting else 0
+    steps = min(engine.block, self._cache[0].size - used + 1)
+    filters = any(seat is not None and seat.request.sampling.filters for seat in self._seats)
+    self._rows, self._cache, *out = decode.decode_block(
+      self._model, self._rows, self._cache, np.int32(steps), np.int32(enough), engine.stop_ids, engine.block, filters
+    )
+    return tuple(out)
+
+  def _look(self, tokens, logps, laws, drawn, steps) -> None:
+    """Wait for the block, and see who drew how much and who is done; the tokens themselves are read later."""
+    left, drawn, steps = jax.device_get((self._rows.left, drawn, steps))
+    self._engine.row_steps += len(self._seats) * int(steps)
+    who = []
+    for row, seat in enumerate(self._seats):
+      if seat is None:
         continue
-      seat.tokens.extend(tokens[row, :n].tolist())
-      seat.logps.extend(logps[row, :n].tolist())
-      seat.law.extend(law[row, :n].tolist())
-      stopped = seat.tokens[-1] in self.stop_ids
-      if stopped or len(seat.tokens) == requests[seat.request].max_tokens:
-        seats[row] = None
-        yield Completion(
-          seat.request,
-          seat.sample,
-          np.array(seat.tokens, np.int32),
-          np.array(seat.logps, np.float32),
-          np.array(seat.law, np.float32),
-          'stop' if stopped else 'length',
-        )
+      over = bool(left[row] == 0)
+      who.append((row, seat, int(drawn[row]), over))
+      seat.used += int(drawn[row])
+      if over:
+        self._seats[row] = None
+    self._unread.append(_Drawn([tokens, logps, laws], who))
 
-
-_FEWEST_ROWS = 16
+  def _resize(self, wanted: int) -> None:
+    """Room for `wanted` slots, and not for twice as many; one bucket at a time, so that few pairs are compiled."""
+    longest = max((seat.used for seat in self._seats if seat is not None), default=0)
+    size = bucket(min(max(wanted, longest), self._engine.max_length))
+    while self._cache[0].size < size:
+      self._cache = decode.resize_slots(self._cache, S=bucket(self._cache[0].size + 1))
+    while self._cache[0].size >= 2 * size:
+      self._cache = decode.resize_slots(self._cache, S=_bucket_below(self._cache[0].size))
 
 
 class _Seat:
-  """The host's side of a row: which sample sits there and what it has drawn."""
+  """The host's side of one sample."""
 
-  def __init__(self, request: int, sample: int, prompt: int):
-    self.request, self.sample, self.prompt = request, sample, prompt
-    self.tokens: list[int] = []
-    self.logps: list[float] = []
-    self.law: list[float] = []
+  def __init__(self, ticket: int, request: Request, sample: int, begun: tuple[int, ...]):
+    self.ticket, self.request, self.sample, self.begun = ticket, request, sample, begun
+    self.prefix = request.prompt + begun
+    self.used = len(self.prefix) + 1  # its first token is drawn when it sits down
+    self.last = -1  # the last token handed out
 
 
-def _seats(requests: list[Request], seated: list[tuple[int, int, int]], where: dict[int, int], N: int) -> dict:
-  """Columns [N] for seat_samples from `seated` (request, sample, row), padded with samples that go nowhere.
+class _Drawn:
+  """Tokens and log-probs still on the device: three arrays [N,block] or [N], and whose they are."""
 
-  `source` is a prompt's place (`where`), `dest` a row; then what the sample's key is made of, its budget and its law.
-  """
-  chosen = [requests[i] for i, _, _ in seated]
-  pad = lambda values, fill, kind: np.array([*values, *[fill] * (N - len(seated))], kind)
-  return dict(
-    source=pad((where[i] for i, _, _ in seated), 0, np.int32),
-    dest=pad((row for _, _, row in seated), N, np.int32),  # one past the last row: dropped by the scatter
-    seed=pad((r.seed for r in chosen), 0, np.uint32),
-    number=pad((r.number for r in chosen), 0, np.uint32),
-    sample=pad((s for _, s, _ in seated), 0, np.uint32),
-    budget=pad((r.max_tokens for r in chosen), 1, np.int32),
-    temperature=pad((r.sampling.temperature for r in chosen), 1, np.float32),
-    top_k=pad((r.sampling.top_k for r in chosen), -1, np.int32),
-    top_p=pad((r.sampling.top_p for r in chosen), 1, np.float32),
-    min_p=pad((r.sampling.min_p for r in chosen), 0, np.float32),
+  def __init__(self, arrays: list, who: list[tuple[int, _Seat, int, bool]]):
+    self.arrays, self.who = arrays, who  # who: (index into N, sample, how many tokens, whether they are its last)
+
+  def pieces(self, stop_ids: tuple) -> list[Piece]:
+    """Read, and cut up."""
+    tokens, logps, laws = (np.asarray(x).reshape(len(x), -1) for x in jax.device_get(self.arrays))
+    out = []
+    for row, seat, n, over in self.who:
+      if n:
+        seat.last = int(tokens[row, n - 1])
+      finish = ('stop' if seat.last in stop_ids else 'length') if over else ''
+      if n or over:
+        out.append(Piece(seat.ticket, seat.sample, tokens[row, :n], logps[row, :n], laws[row, :n], finish))
+    return out
+
+
+def _whole(request: int, sample: int, parts: list, finish: str) -> Completion:
+  """The pieces (or an earlier completion) put together."""
+  join = lambda name, kind: np.concatenate([np.zeros(0, kind), *(vars(p)[name] for p in parts)]).astype(kind)
+  tokens, logps, laws = join('tokens', np.int32), join('logps', np.float32), join('law_logps', np.float32)
+  return Completion(request, sample, tokens, logps, laws, finish)
+
+
+_TOGETHER = (8, 1)  # prompts prefilled at a time
+_FEWEST_ROWS = 16
+
+
+def _batches(groups: list[list[_Seat]], chunk: int) -> Iterator[list[list[_Seat]]]:
+  """Groups whose prompts are prefilled at a time: eight short ones, else one, so that no padding row is computed."""
+  while groups:
+    short = sum(len(group[0].prefix) <= chunk for group in groups[: _TOGETHER[0]])
+    n = next(n for n in _TOGETHER if n <= max(short, 1))
+    yield groups[:n]
+    groups = groups[n:]
+
+
+def _seats(seated: list[tuple[int, _Seat]], dest: list[int], N: int, V: int | None) -> decode.Seats:
+  """Columns for `seated` (prompt, sample) in rows `dest`, filled up to N; with V, also what each has seen."""
+  seats = [seat for _, seat in seated]
+  spare = N - len(seats)
+  pad = lambda values, fill, kind: np.array([*values, *[fill] * spare], kind)
+  seen = None
+  if V is not None:
+    seen = np.zeros((N, V), bool)
+    for row, seat in zip(seen, seats):
+      row[list(seat.prefix)] = True
+  return decode.Seats(
+    source=pad((p for p, _ in seated), 0, np.int32),
+    dest=pad(dest, N, np.int32),  # one past the last row: dropped by the scatter
+    seed=pad((s.request.seed for s in seats), 0, np.uint32),
+    number=pad((s.request.number for s in seats), 0, np.uint32),
+    sample=pad((s.sample for s in seats), 0, np.uint32),
+    count=pad((len(s.begun) for s in seats), 0, np.int32),
+    left=pad((s.request.max_tokens - len(s.begun) for s in seats), 1, np.int32),
+    law=laws([*(s.request.sampling for s in seats), *[Sampling()] * spare]),
+    seen=seen,
   )
 
 
-def bucket(n: int, powers: bool = False) -> int:
-  """The size n is rounded up to, so that few sizes are compiled: powers of two, and (not `powers`) 1.5 times them."""
-  size = 1 if powers else 32
+def bucket(n: int) -> int:
+  """The size n is rounded up to, so that few sizes are compiled: 32, 48, 64, 96, 128, ..."""
+  size = 32
   while size < n:
-    if not powers and size * 3 // 2 >= n:
+    if size * 3 // 2 >= n:
       return size * 3 // 2
     size *= 2
   return size
 
 
-def empty_cache(c: Config, R: int, S: int, dtype) -> Cache:
-  """A cache of R rows and S slots."""
-  return tuple((jnp.zeros((R, c.K, c.H, S), dtype), jnp.zeros((R, c.K, S, c.H), dtype)) for _ in range(c.L))
+def _bucket_below(size: int) -> int:
+  """The bucket before a bucket."""
+  return size * 2 // 3 if size % 3 == 0 else size * 3 // 4
 
 
-def free_rows(R: int) -> Rows:
-  """R rows with nobody in them."""
-  whole, real = (lambda v: jnp.full(R, v, jnp.int32)), (lambda v: jnp.full(R, v, jnp.float32))
-  return Rows(
-    whole(0),
-    whole(0),
-    whole(0),
-    whole(0),
-    jnp.zeros((R, 2), jnp.uint32),
-    real(1),
-    whole(-1),
-    real(1),
-    real(0),
-  )
-
-
-@functools.partial(jax.jit, static_argnames=['size'])
-def grow_cache(cache: Cache, size: int) -> Cache:
-  """The cache with room for `size` slots."""
-  more = (0, size - cache[0][1].shape[2])
-  pad = lambda x, slots: jnp.pad(x, [more if axis == slots else (0, 0) for axis in range(4)])
-  return tuple((pad(k, 3), pad(v, 2)) for k, v in cache)
-
-
-@jax.jit
-def thin_rows(state: Rows, cache: Cache, order: np.ndarray) -> tuple[Rows, Cache]:
-  """Only the rows `order`, in that order."""
-  return jax.tree.map(lambda x: x[order], (state, cache))
-
-
-@jax.jit
-def prefill(model: Qwen2, prompts, lengths):
-  """Keys and values of prompts [P,T] (Qwen2.prefill), and the logits [P,V] after each one's last token.
-
-  `lengths` int32 [P] are the prompts' own.
-  """
-  hidden, kept = model.prefill(prompts)
-  last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
-  return kept, model.logits(last)[:, 0]
-
-
-@functools.partial(jax.jit, static_argnames=['stop_ids', 'filters'], donate_argnames=['state', 'cache'])
-def seat_samples(state: Rows, cache: Cache, kept, logits, lengths, seats: dict, stop_ids, filters: bool):
-  """Give prefilled prompts to the rows of their samples and draw every sample's first token.
-
-  `seats` is _seats(); `kept`, `logits` and `lengths` belong to the P prompts. Returns the rows, the cache, and token,
-  logp and law logp of the first tokens [N].
-  """
-  source, dest = seats['source'], seats['dest']
-  key = row_keys(seats['seed'], seats['number'], seats['sample'])
-  law_of = [seats[name] for name in ('temperature', 'top_k', 'top_p', 'min_p')]
-  first = jnp.zeros_like(dest)
-  token, logp, law = draw(logits[source], key, first, *law_of, filters)
-  k_kept, v_kept = kept
-  S = min(k_kept.shape[4], cache[0][1].shape[2])  # a bucketed prompt may be longer than the cache; the prompt is not
-  cache = tuple(
-    (
-      k.at[dest, :, :, :S].set(k_kept[layer, source, :, :, :S].astype(k.dtype), mode='drop'),
-      v.at[dest, :, :S].set(v_kept[layer, source, :, :S].astype(v.dtype), mode='drop'),
-    )
-    for layer, (k, v) in enumerate(cache)
-  )
-  left = jnp.where(jnp.isin(token, jnp.array(stop_ids, jnp.int32)), 0, seats['budget'] - 1)
-  new = Rows(token, lengths[source], first + 1, left, jax.random.key_data(key), *law_of)
-  return jax.tree.map(lambda a, b: a.at[dest].set(b, mode='drop'), state, new), cache, token, logp, law
-
-
-@functools.partial(jax.jit, static_argnames=['stop_ids', 'block', 'filters'], donate_argnames=['state', 'cache'])
-def decode_block(model: Qwen2, state: Rows, cache: Cache, steps, enough, stop_ids, block: int, filters: bool):
-  """Up to `steps` <= `block` tokens for every row, ending early when at most `enough` rows are still drawing.
-
-  Returns the rows, the cache, tokens int32 and the two log-probs float32 [R,block], how many of them each row drew [R],
-  and the steps made.
-  """
-  R = state.token.shape[0]
-  layers = model.unstacked()
-  stops = jnp.array(stop_ids, jnp.int32)
-
-  def going(carry):
-    i, state, *_ = carry
-    live = (state.left > 0).sum()
-    return (i < steps) & (live > 0) & ((i == 0) | (live > enough))
-
-  def step(carry):
-    i, state, cache, tokens, logps, laws, drawn = carry
-    hidden, cache = model.extend(layers, state.token[:, None], state.position[:, None], cache)
-    token, logp, law = draw(
-      model.logits(hidden)[:, 0],
-      jax.random.wrap_key_data(state.key),
-      state.count,
-      state.temperature,
-      state.top_k,
-      state.top_p,
-      state.min_p,
-      filters,
-    )
-    live = state.left > 0
-    put = lambda table, column: jax.lax.dynamic_update_slice(table, column[:, None], (0, i))
-    tokens, logps, laws = put(tokens, token), put(logps, logp), put(laws, law)
-    left = jnp.where(jnp.isin(token, stops), 0, state.left - 1)
-    state = dataclasses.replace(
-      state,
-      token=jnp.where(live, token, state.token),
-      position=state.position + live,
-      count=state.count + live,
-      left=jnp.where(live, left, 0),
-    )
-    return i + 1, state, cache, tokens, logps, laws, drawn + live
-
-  zeros = lambda kind: jnp.zeros((R, block), kind)
-  carry = (
-    jnp.int32(0),
-    state,
-    cache,
-    zeros(jnp.int32),
-    zeros(jnp.float32),
-    zeros(jnp.float32),
-    jnp.zeros(R, jnp.int32),
-  )
-  i, state, cache, tokens, logps, laws, drawn = jax.lax.while_loop(going, step, carry)
-  return state, cache, tokens, logps, laws, drawn, i
+def _buckets(longest: int) -> list[int]:
+  """Every bucket up to the one that holds `longest`."""
+  sizes = [32]
+  while sizes[-1] < longest:
+    sizes.append(bucket(sizes[-1] + 1))
+  return sizes

@@ -5,23 +5,27 @@ sit in, nor to who sits beside it. One uniform number a token, read through the 
 """
 
 import dataclasses
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """How to draw. temperature 0 is greedy; top_k -1, top_p 1 and min_p 0 are off."""
+  """How to draw. temperature 0 is greedy; top_k -1, top_p 1, min_p 0 and repetition_penalty 1 are off."""
 
   temperature: float = 1.0
   top_k: int = -1
   top_p: float = 1.0
   min_p: float = 0.0
+  repetition_penalty: float = 1.0
 
   def fault(self) -> str | None:
     """What is wrong with these values, in words, or None."""
-    if not self.temperature >= 0:
+    if not 0 <= self.temperature < math.inf:
       return f'temperature {self.temperature}: expected 0 or more'
     if self.top_k != -1 and self.top_k < 1:
       return f'top_k {self.top_k}: expected -1 (off) or at least 1'
@@ -29,12 +33,42 @@ class Sampling:
       return f'top_p {self.top_p}: expected more than 0 and at most 1'
     if not 0 <= self.min_p <= 1:
       return f'min_p {self.min_p}: expected 0 to 1'
+    if not 0 < self.repetition_penalty < math.inf:
+      return f'repetition_penalty {self.repetition_penalty}: expected more than 0'
     return None
 
   @property
   def filters(self) -> bool:
     """Whether any token is ruled out before drawing; where not, nothing is sorted."""
     return self.top_k != -1 or self.top_p < 1 or self.min_p > 0
+
+  @property
+  def penalizes(self) -> bool:
+    """Whether tokens seen before count for less; where no row does, nobody remembers what was seen."""
+    return self.repetition_penalty != 1
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=['temperature', 'top_k', 'top_p', 'min_p', 'repetition_penalty'],
+  meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Law:
+  """The Sampling of every row: float32 [R] each, but for top_k, int32 [R]."""
+
+  temperature: jax.Array
+  top_k: jax.Array
+  top_p: jax.Array
+  min_p: jax.Array
+  repetition_penalty: jax.Array
+
+
+def laws(samplings: list[Sampling]) -> Law:
+  """One row for each."""
+  column = lambda name, kind: np.array([vars(s)[name] for s in samplings], kind)
+  kinds = {f.name: np.int32 if f.name == 'top_k' else np.float32 for f in dataclasses.fields(Law)}
+  return Law(**{name: column(name, kind) for name, kind in kinds.items()})
 
 
 def row_keys(seed: jax.Array, request: jax.Array, sample: jax.Array) -> jax.Array:
@@ -60,25 +94,35 @@ def keep(scaled: jax.Array, top_k: jax.Array, top_p: jax.Array, min_p: jax.Array
   return scaled >= jnp.take_along_axis(ordered, last[:, None], axis=-1)
 
 
-def draw(logits, keys, position, temperature, top_k, top_p, min_p, filters: bool):
+def penalized(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
+  """Logits [R,V] of the tokens `seen` (bool [R,V]) divided by `penalty` [R] where positive, multiplied where negative.
+
+  The repetition penalty of CTRL (arXiv 1909.05858), as transformers applies it.
+  """
+  penalty = penalty[:, None]
+  return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def draw(logits: jax.Array, keys: jax.Array, position: jax.Array, law: Law, seen: jax.Array | None, filters: bool):
   """One token a row.
 
-  logits float32 [R,V], keys [R], position int32 [R] (how many tokens the sample has), the filters [R]. `filters`
-  False says that none is on. Returns token int32 [R], its ln p under the model at temperature 1, and its ln p under the
-  law it was drawn from (0 where greedy), float32 [R].
+  logits float32 [R,V], keys [R], position int32 [R] (how many tokens the sample has). `seen` bool [R,V] is None where
+  no row penalizes repetition, `filters` False where none rules a token out. Returns token int32 [R], its ln p under the
+  model at temperature 1, and its ln p under the law it was drawn from (0 where greedy), float32 [R].
   """
   norm = jax.nn.logsumexp(logits, axis=-1)
-  greedy = temperature == 0
-  scaled = logits / jnp.where(greedy, 1.0, temperature)[:, None]
+  greedy = law.temperature == 0
+  wanted = logits if seen is None else penalized(logits, seen, law.repetition_penalty)
+  scaled = wanted / jnp.where(greedy, 1.0, law.temperature)[:, None]
   if filters:
-    scaled = jnp.where(keep(scaled, top_k, top_p, min_p), scaled, -jnp.inf)
+    scaled = jnp.where(keep(scaled, law.top_k, law.top_p, law.min_p), scaled, -jnp.inf)
   mass = jnp.exp(scaled - scaled.max(-1, keepdims=True))
   cumulated = jnp.cumsum(mass, axis=-1)
   uniform = jax.vmap(lambda key, i: jax.random.uniform(jax.random.fold_in(key, i)))(keys, position)
   # uniform < 1, so the threshold stays below the total and a token of positive mass crosses it
   threshold = jnp.minimum(uniform * cumulated[:, -1], jnp.nextafter(cumulated[:, -1], 0.0))
   sampled = (cumulated <= threshold[:, None]).sum(-1)
-  token = jnp.where(greedy, jnp.argmax(logits, -1), sampled).astype(jnp.int32)
+  token = jnp.where(greedy, jnp.argmax(wanted, -1), sampled).astype(jnp.int32)
   pick = lambda table: jnp.take_along_axis(table, token[:, None], axis=-1)[:, 0]
-  law = jnp.log(pick(mass)) - jnp.log(mass.sum(-1))
-  return token, pick(logits) - norm, jnp.where(greedy, 0.0, law)
+  under_law = jnp.log(pick(mass)) - jnp.log(mass.sum(-1))
+  return token, pick(logits) - norm, jnp.where(greedy, 0.0, under_law)

@@ -19,10 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vibethinker_jax.model.attention import attend, attend_packed, cached_mask
+from vibethinker_jax.model.attention import attend_packed, attend_shared
 from vibethinker_jax.model.mesh import ACTIVATION, AT_REST, einsum, shard, spec, use
-
-Cache = tuple[tuple[jax.Array, jax.Array], ...]  # per layer k [B,K,H,S] and v [B,K,S,H]; slot s holds position s
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,33 +94,33 @@ class Qwen2(nnx.Module):
     kernel = self.config.attention
     return self._scan(tokens, positions, lambda q, k, v: (attend_packed(q, k, v, segments, kernel), None))[0]
 
-  def prefill(self, tokens: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Hidden states [B,T,D] of rows that begin at position 0, and what they leave for a cache.
+  def continued(self, prompts: jax.Array, lengths: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Hidden states [B,n,T,D] of n continuations, tokens [B,n,T], of each prompt, which is computed once.
 
-    That is k [L,B,K,H,S] and v [L,B,K,S,H]. Padding may follow a row's tokens: what stands before it does not see it.
+    prompts [B,S] are filled up to lengths [B]; a continuation's tokens stand at the positions that follow.
     """
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    mask = cached_mask(positions, tokens.shape[1])
-    return self._scan(tokens, positions, lambda q, k, v: (attend(q, k, v, mask), (k, v)))
+    (B, S), (n, T) = prompts.shape, tokens.shape[1:]
+    own = lengths[:, None, None] + jnp.arange(T, dtype=jnp.int32)
+    positions = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
+    positions = jnp.concatenate([positions, jnp.broadcast_to(own, (B, n, T)).reshape(B, n * T)], 1)
+    whole = jnp.concatenate([prompts, tokens.reshape(B, n * T)], 1)
+    if n == 1:  # a packed row with a gap before the continuation, which whatever attends to packed rows can do
+      filled = jnp.arange(S) < lengths[:, None]
+      return self(whole, positions, jnp.concatenate([filled, jnp.ones((B, T), bool)], 1).astype(jnp.int32))[:, None, S:]
+    hidden, _ = self._scan(whole, positions, lambda q, k, v: (attend_shared(q, k, v, lengths, S, n), None))
+    return hidden[:, S:].reshape(B, n, T, -1)
 
-  def extend(self, layers: tuple, tokens: jax.Array, positions: jax.Array, cache: Cache):
+  def extend(self, layers: tuple, tokens: jax.Array, positions: jax.Array, cache: tuple):
     """Hidden states [B,T,D] of tokens that continue a cache, and the cache with them in it.
 
-    `positions` [B,T] are consecutive in each row; row b writes the slots from positions[b,0] on. `layers` is
-    `self.unstacked()`, taken apart by the caller once and not for every token.
+    `positions` [B,T] are consecutive in each row. `layers` is `self.unstacked()`, taken apart by the caller once and
+    not for every token. `cache` holds for every layer what attends (engine/cache.py): `attend(q, k, v, positions)`.
     """
     c = self.config
     rope = rope_table(positions, c)
-    mask = cached_mask(positions, cache[0][0].shape[3])
-    start = positions[:, 0]
     x, grown = self._embed(tokens), []
-    for layer, (k_cache, v_cache) in zip(layers, cache):
-
-      def mix(q, k, v, k_cache=k_cache, v_cache=v_cache):
-        k_cache, v_cache = write(k_cache, k, start, 3), write(v_cache, v, start, 2)
-        return attend(q, k_cache.astype(q.dtype), v_cache.astype(q.dtype), mask), (k_cache, v_cache)
-
-      x, kept = layer(x, rope, c.norm_eps, mix)
+    for layer, kept in zip(layers, cache):
+      x, kept = layer(x, rope, c.norm_eps, lambda q, k, v, kept=kept: kept.attend(q, k, v, positions))
       grown.append(kept)
     return rms_norm(x, use(self.norm, x.dtype), c.norm_eps), tuple(grown)
 
@@ -224,13 +222,6 @@ def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
   cos, sin = (t.reshape(t.shape[0], *[1] * (x.ndim - 3), *t.shape[1:]).astype(x.dtype) for t in rope)
   a, b = jnp.split(x, 2, axis=-1)
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
-
-
-def write(cache: jax.Array, new: jax.Array, start: jax.Array, axis: int) -> jax.Array:
-  """The cache with `new` in the slots from start[b] on, of each row b; slots lie along `axis`."""
-  at = lambda s: tuple(s if a == axis - 1 else 0 for a in range(cache.ndim - 1))
-  put = lambda c, n, s: jax.lax.dynamic_update_slice(c, n.astype(c.dtype), at(s))
-  return jax.vmap(put)(cache, new, start)
 
 
 def remat(body: Callable, policy: str) -> Callable:

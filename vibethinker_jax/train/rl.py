@@ -18,6 +18,7 @@ from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.text import Text
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.rollout import Rollout
@@ -68,36 +69,50 @@ class RL:
   prompts: int
   group: int
   temperature: float
-  micro_rows: int  # sequences whose gradient is computed at a time
+  micro_rows: int  # responses whose gradient is computed at a time, a multiple of `share`
+  share: int  # responses to a prompt that are computed in one row, with the prompt once: 1 where responses are long
   save_every: int
   optim: Optim
   stages: tuple[Stage, ...]
 
+  def __post_init__(self):
+    if self.micro_rows % self.share:
+      raise BadInput(f'config.rl.micro_rows {self.micro_rows}: expected a multiple of share, {self.share}')
+
 
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=['tokens', 'targets', 'positions', 'segments', 'mask', 'old_logps', 'ref_logps', 'advantages'],
+  data_fields=['prompts', 'lengths', 'tokens', 'targets', 'mask', 'old_logps', 'ref_logps', 'advantages'],
   meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
-class Sequences:
-  """Whole sequences, one a row; [B,T] but for `advantages` [B]. The row's targets are its tokens moved by one."""
+class Responses:
+  """B responses; B / N neighbours at a time answer the same of N prompts.
 
-  tokens: np.ndarray
-  targets: np.ndarray
-  positions: np.ndarray
-  segments: np.ndarray  # 1, and 0 where padded
-  mask: np.ndarray  # float32: 1 where the target is part of the response
-  old_logps: np.ndarray  # float32: as the engine drew the targets
-  ref_logps: np.ndarray  # float32: under the stage's first model; zeros where no divergence is asked for
-  advantages: np.ndarray
+  A prompt's last token is the first of its responses' `tokens`, so that every target has its hidden state.
+  """
+
+  prompts: np.ndarray  # int32 [N,S]: all but the last token
+  lengths: np.ndarray  # int32 [N]: how many those are
+  tokens: np.ndarray  # int32 [B,T]
+  targets: np.ndarray  # int32 [B,T]: the tokens moved by one
+  mask: np.ndarray  # float32 [B,T]: 1 where there is a target
+  old_logps: np.ndarray  # float32 [B,T]: as the engine drew the targets
+  ref_logps: np.ndarray  # float32 [B,T]: under the stage's first model; zeros where no divergence is asked for
+  advantages: np.ndarray  # float32 [B]
+
+
+def hidden_states(model: Qwen2, batch: Responses) -> jax.Array:
+  """[B,T,D] of the responses."""
+  N, (B, T) = len(batch.lengths), batch.tokens.shape
+  return model.continued(batch.prompts, batch.lengths, batch.tokens.reshape(N, B // N, T)).reshape(B, T, -1)
 
 
 def make_loss(m: MGPO, temperature: float) -> Callable:
-  """loss(model, Sequences) -> (sum, count, metrics), for state.gradient_adder."""
+  """loss(model, Responses) -> (sum, count, metrics), for state.gradient_adder."""
 
-  def loss(model: Qwen2, batch: Sequences):
-    hidden = model(batch.tokens, batch.positions, batch.segments)
+  def loss(model: Qwen2, batch: Responses):
+    hidden = hidden_states(model, batch)
     # the head is linear: hidden / temperature gives the law the tokens were drawn from
     logps, entropy = model.token_logps(hidden / temperature, batch.targets)
     total, count = mgpo.policy_loss(
@@ -123,9 +138,9 @@ def make_loss(m: MGPO, temperature: float) -> Callable:
 
 
 @jax.jit
-def score(model: Qwen2, batch: Sequences, temperature: float) -> jax.Array:
+def score(model: Qwen2, batch: Responses, temperature: float) -> jax.Array:
   """ln p of the targets [B,T] at `temperature`."""
-  hidden = model(batch.tokens, batch.positions, batch.segments)
+  hidden = hidden_states(model, batch)
   return model.token_logps(hidden / temperature, batch.targets)[0]
 
 
@@ -257,10 +272,11 @@ class Trainer:
         for g, completion in enumerate(rolled.completions[p])
       ]
       loud, silent = self._with_signal(flat)
-      loud.sort(key=lambda row: len(row[0]) + len(row[1].tokens))  # equal lengths together: less padding
-      gradient = None
-      for i in range(0, len(loud), self.r.micro_rows):
-        batch = sequences(loud[i : i + self.r.micro_rows], self.r.micro_rows)
+      shares = sharing(loud, self.r.share)
+      S = rounded_up(max(len(share[0][0]) for share in shares) - 1)
+      gradient, N = None, self.r.micro_rows // self.r.share
+      for i in range(0, len(shares), N):
+        batch = responses(shares[i : i + N], N, self.r.share, S)
         if reference is not None:
           batch = dataclasses.replace(batch, ref_logps=score(reference, batch, self.r.temperature))
         gradient, metrics = self._add(gradient, state.model, spread_rows(batch))
@@ -295,21 +311,40 @@ class Trainer:
     return loud, float(len(silent) if self.m.aggregate == 'sequence' else sum(len(row[1].tokens) for row in silent))
 
 
-def sequences(rows: list[tuple], B: int) -> Sequences:
-  """Rows (prompt ids, Completion, advantage) as padded arrays of B rows; T is rounded up to a multiple of 32."""
-  longest = max(len(prompt) + len(completion.tokens) for prompt, completion, _ in rows) - 1
-  T = -(-longest // 32) * 32
-  tokens, targets, segments = (np.zeros((B, T), np.int32) for _ in range(3))
-  mask, old_logps = np.zeros((B, T), np.float32), np.zeros((B, T), np.float32)
-  advantages = np.zeros(B, np.float32)
-  for b, (prompt, completion, advantage) in enumerate(rows):
-    ids = np.concatenate([np.asarray(prompt, np.int32), completion.tokens])
-    n, first = len(ids) - 1, len(prompt) - 1
-    tokens[b, :n], targets[b, :n], segments[b, :n] = ids[:-1], ids[1:], 1
-    mask[b, first:n], old_logps[b, first:n] = 1, completion.law_logps
-    advantages[b] = advantage
-  positions = np.broadcast_to(np.arange(T, dtype=np.int32), (B, T))
-  return Sequences(tokens, targets, positions, segments, mask, old_logps, np.zeros((B, T), np.float32), advantages)
+def sharing(rows: list[tuple], n: int) -> list[list[tuple]]:
+  """Rows (prompt ids, Completion, advantage) in lists of at most n with one prompt, of like lengths: less padding."""
+  by_prompt: dict[tuple, list[tuple]] = {}
+  for row in rows:
+    by_prompt.setdefault(tuple(row[0]), []).append(row)
+  length = lambda row: len(row[1].tokens)
+  lists = [sorted(group, key=length) for group in by_prompt.values()]
+  shares = [group[i : i + n] for group in lists for i in range(0, len(group), n)]
+  return sorted(shares, key=lambda share: length(share[-1]))
+
+
+def responses(shares: list[list[tuple]], N: int, n: int, S: int) -> Responses:
+  """At most N lists of at most n rows (`sharing`) as padded arrays, prompts in S slots; T is a multiple of 32."""
+  T = rounded_up(max(len(completion.tokens) for share in shares for _, completion, _ in share))
+  prompts, lengths = np.zeros((N, S), np.int32), np.zeros(N, np.int32)
+  tokens, targets = np.zeros((N, n, T), np.int32), np.zeros((N, n, T), np.int32)
+  mask, old_logps = np.zeros((N, n, T), np.float32), np.zeros((N, n, T), np.float32)
+  advantages = np.zeros((N, n), np.float32)
+  for p, share in enumerate(shares):
+    *prompt, last = share[0][0]
+    prompts[p, : len(prompt)], lengths[p] = prompt, len(prompt)
+    for g, (_, completion, advantage) in enumerate(share):
+      m = len(completion.tokens)
+      tokens[p, g, :m], targets[p, g, :m] = [last, *completion.tokens[:-1]], completion.tokens
+      mask[p, g, :m], old_logps[p, g, :m] = 1, completion.law_logps
+      advantages[p, g] = advantage
+  flat = lambda x: x.reshape(N * n, *x.shape[2:])
+  rows = [flat(x) for x in (tokens, targets, mask, old_logps, np.zeros_like(mask), advantages)]
+  return Responses(prompts, lengths, *rows)
+
+
+def rounded_up(n: int) -> int:
+  """The next multiple of 32: few lengths are compiled."""
+  return max(32, -(-n // 32) * 32)
 
 
 def _informative(rolled: Rollout, most: int) -> Rollout:

@@ -1,0 +1,140 @@
+"""Keys and values of the rows, layer by layer. Slot s of a row holds position s.
+
+A row is taken over by writing from slot 0: what stands above the current position is not seen. Two kinds, which know
+the same five things (`empty`, `attend`, `resized`, `taken`, `seated`): Slots in the model's dtype, and Int8Slots, which
+is half the bytes of bfloat16 and costs some exactness (docs/performance.md). B rows, S slots; other letters: qwen2.py.
+"""
+
+import dataclasses
+import functools
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+
+from vibethinker_jax.model.attention import attend, attend_scaled, cached_mask
+from vibethinker_jax.model.qwen2 import Config
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=['k', 'v'], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Slots:
+  """One layer's keys and values, as they are."""
+
+  k: jax.Array  # [B,K,H,S], transposed: both products of attention then run along contiguous memory
+  v: jax.Array  # [B,K,S,H]
+
+  @classmethod
+  def empty(cls, c: Config, B: int, S: int, dtype) -> tuple[Self, ...]:
+    """B rows of S slots for every layer."""
+    return tuple(cls(jnp.zeros((B, c.K, c.H, S), dtype), jnp.zeros((B, c.K, S, c.H), dtype)) for _ in range(c.L))
+
+  @property
+  def size(self) -> int:
+    """Slots a row."""
+    return self.k.shape[3]
+
+  def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> tuple[jax.Array, Self]:
+    """Put k [B,K,H,T] and v [B,K,T,H] in the slots `positions` [B,T] (consecutive in a row), then attend to all.
+
+    q [B,K,G,T,H] -> ([B,K,G,T,H], the layer with the new in it).
+    """
+    start = positions[:, 0]
+    new = type(self)(write(self.k, k, start, 3), write(self.v, v, start, 2))
+    mask = cached_mask(positions, self.size)
+    return attend(q, new.k.astype(q.dtype), new.v.astype(q.dtype), mask), new
+
+  def resized(self, S: int) -> Self:
+    """With S slots: empty ones added, or the last ones dropped."""
+    return type(self)(resize(self.k, S, 3), resize(self.v, S, 2))
+
+  def taken(self, order: jax.Array) -> Self:
+    """The rows `order`, in that order; an index past the last gives an empty row."""
+    return jax.tree.map(lambda x: jnp.take(x, order, axis=0, mode='fill', fill_value=0), self)
+
+  def seated(self, other: Self, source: jax.Array, dest: jax.Array) -> Self:
+    """Row source[n] of `other` copied to row dest[n], from slot 0 on; a `dest` past the last row goes nowhere."""
+    S = min(self.size, other.size)  # a bucketed prompt may be longer than the cache; the prompt itself is not
+    copy = lambda mine, theirs: mine.at[dest, :, :, : theirs.shape[3]].set(theirs[source], mode='drop')
+    k, v = copy(self.k, other.k[..., :S]), self.v.at[dest, :, :S].set(other.v[source, :, :S], mode='drop')
+    return type(self)(k, v)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=['k', 'v', 'k_scale', 'v_scale'], meta_fields=[])
+@dataclasses.dataclass(frozen=True)
+class Int8Slots:
+  """One layer's keys and values rounded to int8, with a scale for every slot and head."""
+
+  k: jax.Array  # int8 [B,K,H,S]
+  v: jax.Array  # int8 [B,K,S,H]
+  k_scale: jax.Array  # float32 [B,K,1,S]
+  v_scale: jax.Array  # float32 [B,K,S,1]
+
+  @classmethod
+  def empty(cls, c: Config, B: int, S: int, dtype) -> tuple[Self, ...]:
+    """B rows of S slots for every layer; `dtype` is what attention will compute in and does not matter here."""
+    del dtype
+    part = lambda *shape, kind: jnp.zeros((B, c.K, *shape), kind)
+    return tuple(
+      cls(
+        part(c.H, S, kind=jnp.int8),
+        part(S, c.H, kind=jnp.int8),
+        part(1, S, kind=jnp.float32),
+        part(S, 1, kind=jnp.float32),
+      )
+      for _ in range(c.L)
+    )
+
+  @property
+  def size(self) -> int:
+    """Slots a row."""
+    return self.k.shape[3]
+
+  def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> tuple[jax.Array, Self]:
+    """As Slots.attend, over the rounded values: also the newest are seen rounded, as every later query sees them."""
+    start = positions[:, 0]
+    (k, k_scale), (v, v_scale) = rounded(k, 2), rounded(v, 3)
+    new = type(self)(
+      write(self.k, k, start, 3),
+      write(self.v, v, start, 2),
+      write(self.k_scale, k_scale, start, 3),
+      write(self.v_scale, v_scale, start, 2),
+    )
+    mask = cached_mask(positions, self.size)
+    return attend_scaled(q, new.k, new.k_scale[:, :, 0], new.v, new.v_scale[..., 0], mask), new
+
+  def resized(self, S: int) -> Self:
+    """As Slots.resized."""
+    k, v = resize(self.k, S, 3), resize(self.v, S, 2)
+    return type(self)(k, v, resize(self.k_scale, S, 3), resize(self.v_scale, S, 2))
+
+  def taken(self, order: jax.Array) -> Self:
+    """As Slots.taken."""
+    return jax.tree.map(lambda x: jnp.take(x, order, axis=0, mode='fill', fill_value=0), self)
+
+  def seated(self, other: Self, source: jax.Array, dest: jax.Array) -> Self:
+    """As Slots.seated."""
+    pairs = Slots(self.k, self.v).seated(Slots(other.k, other.v), source, dest)
+    scales = Slots(self.k_scale, self.v_scale).seated(Slots(other.k_scale, other.v_scale), source, dest)
+    return type(self)(pairs.k, pairs.v, scales.k, scales.v)
+
+
+def rounded(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+  """int8 values and the float32 scale (kept axis) that give x back to within half a step along `axis`."""
+  wide = x.astype(jnp.float32)
+  scale = jnp.maximum(jnp.abs(wide).max(axis, keepdims=True), 1e-30) / 127
+  return jnp.round(wide / scale).astype(jnp.int8), scale
+
+
+def write(table: jax.Array, new: jax.Array, start: jax.Array, axis: int) -> jax.Array:
+  """The table with `new` in the slots from start[b] on, of each row b; slots lie along `axis`."""
+  at = lambda s: tuple(s if a == axis - 1 else 0 for a in range(table.ndim - 1))
+  put = lambda c, n, s: jax.lax.dynamic_update_slice(c, n.astype(c.dtype), at(s))
+  return jax.vmap(put)(table, new, start)
+
+
+def resize(table: jax.Array, S: int, axis: int) -> jax.Array:
+  """The table with S slots along `axis`."""
+  if table.shape[axis] >= S:
+    return jax.lax.slice_in_dim(table, 0, S, axis=axis)
+  return jnp.pad(table, [(0, S - n if a == axis else 0) for a, n in enumerate(table.shape)])

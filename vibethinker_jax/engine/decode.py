@@ -1,0 +1,158 @@
+"""What runs on the device: prefill prompts, seat their samples in rows, draw tokens in blocks.
+
+Pure functions of arrays, jitted; which of them runs when is the host's affair (engine.py). R rows, N samples to seat,
+P prompts; other letters: qwen2.py.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vibethinker_jax.engine.sampling import Law, draw, row_keys
+from vibethinker_jax.model.qwen2 import Qwen2
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=['token', 'position', 'count', 'left', 'key', 'law', 'seen'],
+  meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """What every row is doing. All zeros is a free row."""
+
+  token: jax.Array  # int32 [R]: the last token drawn, not yet in the cache
+  position: jax.Array  # int32 [R]: the slot it goes to
+  count: jax.Array  # int32 [R]: tokens drawn so far
+  left: jax.Array  # int32 [R]: tokens that may still be drawn; 0 means the row is free
+  key: jax.Array  # uint32 [R,2]: the data of the sample's key
+  law: Law
+  seen: jax.Array | None  # bool [R,V]: tokens of prompt and sample; None while no row penalizes repetition
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=['source', 'dest', 'seed', 'number', 'sample', 'count', 'left', 'law', 'seen'],
+  meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Seats:
+  """Samples about to get a row; those that only fill up the N have a `dest` past the last row."""
+
+  source: np.ndarray  # int32 [N]: which of the prefilled prompts
+  dest: np.ndarray  # int32 [N]: which row
+  seed: np.ndarray  # uint32 [N]; with the two below, what the sample's key is made of
+  number: np.ndarray
+  sample: np.ndarray
+  count: np.ndarray  # int32 [N]: tokens drawn before, which the prompt ends with
+  left: np.ndarray  # int32 [N]: tokens that may be drawn
+  law: Law
+  seen: np.ndarray | None  # bool [N,V], as in Rows
+
+
+def free_rows(R: int, V: int | None) -> Rows:
+  """R rows with nobody in them; with V, they remember what was seen."""
+  whole, real = (lambda: jnp.zeros(R, jnp.int32)), (lambda: jnp.zeros(R, jnp.float32))
+  law = Law(real(), whole(), real(), real(), real())
+  seen = None if V is None else jnp.zeros((R, V), bool)
+  return Rows(whole(), whole(), whole(), whole(), jnp.zeros((R, 2), jnp.uint32), law, seen)
+
+
+@jax.jit
+def cast(model: Qwen2) -> Qwen2:
+  """The model with its parameters in the dtype its layers compute in."""
+  return jax.tree.map(lambda x: x.astype(model.config.dtype), model)
+
+
+@functools.partial(jax.jit, donate_argnames=['shelf'])
+def prefill(model: Qwen2, shelf: tuple, tokens, start, last):
+  """Tokens [P,T] into the slots from start [P] on of a cache of P rows.
+
+  Returns the cache and the logits [P,V] that follow token last[P] of each row.
+  """
+  hidden, shelf = model.extend(model.unstacked(), tokens, start[:, None] + jnp.arange(tokens.shape[1]), shelf)
+  return shelf, model.logits(jnp.take_along_axis(hidden, last[:, None, None], axis=1))[:, 0]
+
+
+@functools.partial(jax.jit, static_argnames=['stop_ids', 'filters'], donate_argnames=['rows', 'cache'])
+def seat(rows: Rows, cache: tuple, shelf: tuple, logits, lengths, seats: Seats, stop_ids: tuple, filters: bool):
+  """Give prefilled prompts (`shelf`, `logits` [P,V], `lengths` [P]) to the rows of their samples, and draw the first
+  token of each.
+
+  Returns the rows, the cache, and token, ln p and ln p under the law of the first tokens [N].
+  """
+  key = row_keys(seats.seed, seats.number, seats.sample)
+  token, logp, law = draw(logits[seats.source], key, seats.count, seats.law, seats.seen, filters)
+  cache = tuple(mine.seated(theirs, seats.source, seats.dest) for mine, theirs in zip(cache, shelf))
+  new = Rows(
+    token,
+    lengths[seats.source],
+    seats.count + 1,
+    jnp.where(jnp.isin(token, jnp.array(stop_ids, jnp.int32)), 0, seats.left - 1),
+    jax.random.key_data(key),
+    seats.law,
+    None if seats.seen is None else seats.seen.at[jnp.arange(len(token)), token].set(True),
+  )
+  rows = jax.tree.map(lambda a, b: a.at[seats.dest].set(b, mode='drop'), rows, new)
+  return rows, cache, token, logp, law
+
+
+@functools.partial(jax.jit, static_argnames=['stop_ids', 'block', 'filters'], donate_argnames=['rows', 'cache'])
+def decode_block(model: Qwen2, rows: Rows, cache: tuple, steps, enough, stop_ids: tuple, block: int, filters: bool):
+  """Up to `steps` <= `block` tokens for every row, ending early when at most `enough` rows are still drawing.
+
+  Returns the rows, the cache, tokens int32 and the two log-probs float32 [R,block], how many of them each row drew [R],
+  and the steps made.
+  """
+  R = rows.token.shape[0]
+  layers = model.unstacked()
+  stops = jnp.array(stop_ids, jnp.int32)
+
+  def going(carry):
+    i, rows, *_ = carry
+    live = (rows.left > 0).sum()
+    return (i < steps) & (live > 0) & ((i == 0) | (live > enough))
+
+  def step(carry):
+    i, rows, cache, tokens, logps, laws, drawn = carry
+    hidden, cache = model.extend(layers, rows.token[:, None], rows.position[:, None], cache)
+    key = jax.random.wrap_key_data(rows.key)
+    token, logp, law = draw(model.logits(hidden)[:, 0], key, rows.count, rows.law, rows.seen, filters)
+    live = rows.left > 0
+    put = lambda table, column: jax.lax.dynamic_update_slice(table, column[:, None], (0, i))
+    rows = dataclasses.replace(
+      rows,
+      token=jnp.where(live, token, rows.token),
+      position=rows.position + live,
+      count=rows.count + live,
+      left=jnp.where(live & ~jnp.isin(token, stops), rows.left - 1, 0),
+      seen=None if rows.seen is None else rows.seen.at[jnp.arange(R), token].max(live),
+    )
+    return i + 1, rows, cache, put(tokens, token), put(logps, logp), put(laws, law), drawn + live
+
+  zeros = lambda kind: jnp.zeros((R, block), kind)
+  start = (jnp.int32(0), rows, cache, zeros(jnp.int32), zeros(jnp.float32), zeros(jnp.float32), jnp.zeros(R, jnp.int32))
+  i, *out = jax.lax.while_loop(going, step, start)
+  return *out, i
+
+
+@functools.partial(jax.jit, static_argnames=['S'])
+def resize_slots(cache: tuple, S: int) -> tuple:
+  """The cache with S slots a row."""
+  return tuple(layer.resized(S) for layer in cache)
+
+
+@jax.jit
+def take_rows(rows: Rows, cache: tuple, order) -> tuple[Rows, tuple]:
+  """Only the rows `order`, in that order; an index past the last gives a free row."""
+  take = lambda x: jnp.take(x, order, axis=0, mode='fill', fill_value=0)
+  return jax.tree.map(take, rows), tuple(layer.taken(order) for layer in cache)
+
+
+@jax.jit
+def vacate(rows: Rows, gone) -> Rows:
+  """The rows `gone` (bool [R]) made free."""
+  return dataclasses.replace(rows, left=jnp.where(gone, 0, rows.left))
