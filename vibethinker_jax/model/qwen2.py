@@ -100,13 +100,15 @@ class Qwen2(nnx.Module):
     prompts [B,S] are filled up to lengths [B]; a continuation's tokens stand at the positions that follow.
     """
     (B, S), (n, T) = prompts.shape, tokens.shape[1:]
-    own = lengths[:, None, None] + jnp.arange(T, dtype=jnp.int32)
-    positions = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
-    positions = jnp.concatenate([positions, jnp.broadcast_to(own, (B, n, T)).reshape(B, n * T)], 1)
-    whole = jnp.concatenate([prompts, tokens.reshape(B, n * T)], 1)
+    # pieces of a row are joined while a device has it whole: where one ends is no matter of shards
+    join = lambda *pieces: shard(jnp.concatenate([shard(x, 'BS') for x in pieces], 1), 'BT')
+    own = jnp.broadcast_to(lengths[:, None, None] + jnp.arange(T, dtype=jnp.int32), (B, n, T)).reshape(B, n * T)
+    positions = join(jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S)), own)
+    whole = join(prompts, tokens.reshape(B, n * T))
     if n == 1:  # a packed row with a gap before the continuation, which whatever attends to packed rows can do
       filled = jnp.arange(S) < lengths[:, None]
-      return self(whole, positions, jnp.concatenate([filled, jnp.ones((B, T), bool)], 1).astype(jnp.int32))[:, None, S:]
+      hidden = self(whole, positions, join(filled, jnp.ones((B, T), bool)).astype(jnp.int32))
+      return shard(shard(hidden, 'BSD')[:, S:], 'BTD')[:, None]
     hidden, _ = self._scan(whole, positions, lambda q, k, v: (attend_shared(q, k, v, lengths, S, n), None))
     return hidden[:, S:].reshape(B, n, T, -1)
 
