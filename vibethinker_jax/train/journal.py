@@ -44,15 +44,21 @@ class Journal:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Write a file that is there whole or not at all."""
+  """Write a file that is there whole or not at all. With several processes all of them call this."""
   path = pathlib.Path(path)
+  together(f'write {path.name}')  # not before all have seen that it was not there
   if jax.process_index() == 0:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f'.{path.name}.{os.getpid()}')
     scratch.write_text(text)
     scratch.replace(path)
+  together(f'wrote {path.name}')
+
+
+def together(what: str) -> None:
+  """Wait until all processes are here."""
   if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(f'wrote {path.name}')
+    multihost_utils.sync_global_devices(what)
 
 
 def write_json(path: pathlib.Path, value) -> None:
