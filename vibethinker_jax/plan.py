@@ -29,6 +29,7 @@ from vibethinker_jax.engine import decode
 from vibethinker_jax.engine.cache import Slots
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import hf
+from vibethinker_jax.model.attention import FUSED
 from vibethinker_jax.model.mesh import ACTIVATION, MeshShape, decode_mesh, make_mesh, no_mesh, shardings, spec
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.settings import freeze
@@ -180,7 +181,9 @@ def memory(stage: Stage) -> dict[str, float]:
   }[c.remat]
   layer = layers / c.L
   loss = table * (2 * wide + 4) / m.tensor + 2 * 4 * rows * min(c.logit_chunk, stage.length / m.seq) * c.V / m.tensor
-  backward = 4 * (layers + tables) / own + n * (7 * c.F / m.tensor + 10 * heads + 9 * c.D) * wide
+  backward = 4 * (layers + tables) / own + n * (3 * c.F / m.tensor + 5 * heads + 6 * c.D) * wide
+  if c.attention == 'splash' and stage.length <= FUSED:
+    backward += stage.length / 1024 * n * heads * wide
   backward += 4 * keys + 2 * layer * wide / m.tensor + table * wide / m.tensor
   return {
     'weights': 4 * (layers + tables) / own,

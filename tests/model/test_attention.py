@@ -59,8 +59,9 @@ def test_chunks_of_queries(monkeypatch, sizes):
   check(attention.plain, 192, sizes)
 
 
-@pytest.mark.parametrize('sizes', [None, MeshShape(fsdp=2, seq=2, tensor=2)])
-def test_splash(sizes):
+@pytest.mark.parametrize('sizes, fused', [(None, 16384), (None, 128), (MeshShape(fsdp=2, seq=2, tensor=2), 128)])
+def test_splash(monkeypatch, sizes, fused):
+  monkeypatch.setattr(attention, 'FUSED', fused)
   check(functools.partial(attention.splash, interpret=True), 256, sizes)
 
 
