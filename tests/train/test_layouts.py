@@ -48,9 +48,9 @@ def alone(model):
   return value(model, packed_batch(8, T, model.config.V))
 
 
+@pytest.mark.slow
 def test_meshes(model, alone):
-  """4,096 tokens of two documents a row: the loss and every gradient of one device, on every mesh; and what is saved
-  on one mesh goes on on another."""
+  """4,096 tokens of two documents a row: the loss and every gradient of one device, on every mesh."""
   batch = packed_batch(8, T, model.config.V)
   for sizes in (MeshShape(fsdp=8), MeshShape(fsdp=2, seq=4), MeshShape(fsdp=4, tensor=2)):
     mesh = make_mesh(sizes)
@@ -106,7 +106,8 @@ def losses(workdir) -> list[float]:
   return [json.loads(line)['loss'] for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
 
 
-@pytest.mark.parametrize('processes', [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('processes', [2, 4])
 def test_processes(model, alone, tmp_path, processes):
   """The same loss and gradients, metrics and model written once; one process takes up what several have saved."""
   hf.save(model, tmp_path / 'model', None)
