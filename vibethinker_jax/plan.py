@@ -181,8 +181,10 @@ def memory(stage: Stage) -> dict[str, float]:
   }[c.remat]
   layer = layers / c.L
   loss = table * (2 * wide + 4) / m.tensor + 2 * 4 * rows * min(c.logit_chunk, stage.length / m.seq) * c.V / m.tensor
-  backward = 4 * (layers + tables) / own + n * (3 * c.F / m.tensor + 5 * heads + 6 * c.D) * wide
-  if c.attention == 'splash' and stage.length <= FUSED:
+  # the coefficients are those of the compiled programs in docs/planning.md
+  fused = c.attention == 'splash' and stage.length <= FUSED
+  backward = 4 * (layers + tables) / own + n * ((3 if fused else 6) * c.F / m.tensor + 5 * heads + 6 * c.D) * wide
+  if fused:
     backward += stage.length / 1024 * n * heads * wide
   backward += 4 * keys + 2 * layer * wide / m.tensor + table * wide / m.tensor
   return {
