@@ -37,6 +37,7 @@ setup(
   extras_require={
     'test': ['hypothesis', 'pytest', 'ruff', 'scipy', 'torch==2.13.0'],
     'cuda': ['jax[cuda12]'],
+    'plan': ['libtpu'],
     'tpu': ['jax[tpu]'],
   },
   entry_points={'console_scripts': ['vibethinker = vibethinker_jax.cli:run']},

@@ -1,7 +1,10 @@
-"""The real run: Qwen2.5-Math-1.5B to VibeThinker-1.5B on 64 accelerators (a TPU v5p-128 slice, or A100-80G).
+"""The real run: Qwen2.5-Math-1.5B to VibeThinker-1.5B, on a TPU slice or on GPUs; PRESETS names the machines.
 
-  python experiments/ssp.py --config=configs/ssp_1p5b.py --workdir=DIR --config.start.path=QWEN_DIR
+  python experiments/ssp.py --config=configs/ssp_1p5b.py:v5p-64 --workdir=DIR --config.start.path=QWEN_DIR
+  vibethinker plan --config=configs/ssp_1p5b.py:v5p-64 --topology v5p:4x4x4
   python experiments/ssp.py --config=configs/ssp_1p5b.py:smoke --workdir=runs/smoke_1p5b   # the same road in minutes
+
+The plan says beforehand whether it fits and what it costs; docs/clusters.md, how to start it on several hosts.
 
 DATA names the folder of MATH, GSM8K, AIME, MBPP and HumanEval files; set VIBETHINKER_DATA where it is not
 ../shared/data. `:smoke` keeps data, stages and tokenizer, and takes a small Qwen2 of random weights and few steps.
@@ -10,6 +13,7 @@ p0 = 0.5, mathematics at 16K, then at 32K, then code. Everything marked `ours` w
 from, and a field to ablate. Nothing of this config has been run to its end by us.
 """
 
+import dataclasses
 import os
 
 import ml_collections
@@ -17,7 +21,40 @@ import ml_collections
 DATA = os.environ.get('VIBETHINKER_DATA', '../shared/data')
 
 
-def get_config(size='full'):
+@dataclasses.dataclass(frozen=True)
+class Preset:
+  """What differs from machine to machine: the mesh, the attention kernel, and how much is done at a time."""
+
+  topology: str  # as `vibethinker plan` names the machine
+  attention: str
+  data: int
+  fsdp: int
+  seq: int
+  rows: int  # of SFT, 32,768 tokens each, in a micro-batch
+  accumulation: int
+  micro_rows: int  # of an RL update
+  engine_rows: int
+
+
+PRESETS = {  # a step of SFT is 1M tokens, on 64 GPUs 2M; data parallel across nodes, the model sharded within one
+  'v5e-16': Preset('v5e:4x4', 'splash', 2, 8, 1, 16, 2, 16, 64),
+  'v5e-256': Preset('v5e:16x16', 'splash', 4, 8, 8, 32, 1, 64, 1024),
+  'v5p-64': Preset('v5p:4x4x4', 'splash', 4, 8, 2, 32, 1, 64, 1024),
+  'v6e-64': Preset('v6e:8x8', 'splash', 4, 8, 2, 32, 1, 64, 1024),
+  'a100-1': Preset('a100:1', 'triton', 1, 1, 1, 4, 8, 4, 32),
+  'a100-8': Preset('a100:8', 'triton', 1, 8, 1, 16, 2, 16, 256),
+  'a100-64': Preset('a100:64', 'triton', 8, 8, 1, 64, 1, 64, 1024),
+  'h100-1': Preset('h100:1', 'triton', 1, 1, 1, 4, 8, 4, 32),
+  'h200-1': Preset('h200:1', 'triton', 1, 1, 1, 8, 4, 8, 64),
+}
+
+
+def get_config(preset='v5p-64'):
+  if preset == 'smoke':
+    return smoke(get_config())
+  if preset not in PRESETS:
+    raise ValueError(f'unknown preset {preset!r}, expected smoke or one of {", ".join(PRESETS)}')
+  p = PRESETS[preset]
   config = ml_collections.ConfigDict()
   config.name = 'ssp_1p5b'
   config.seed = 0
@@ -27,10 +64,11 @@ def get_config(size='full'):
     positions=40960,
     param_dtype='float32',
     dtype='bfloat16',
+    attention=p.attention,
     remat='full',
     logit_chunk=1024,
   )
-  config.mesh = dict(data=1, fsdp=16, seq=4, tensor=1)
+  config.mesh = dict(data=p.data, fsdp=p.fsdp, seq=p.seq, tensor=1)
   config.data = dict(
     source='files',
     train_files=(  # ours; two rows of MATH have no answer
@@ -55,9 +93,9 @@ def get_config(size='full'):
   config.experts = 'one_run'  # as the report reads
   config.sft = dict(
     steps=6000,  # ours
-    rows=32,  # ours: 32 rows x 32,768 tokens = 1M tokens a step
+    rows=p.rows,
     length=32768,
-    accumulation=1,
+    accumulation=p.accumulation,
     save_every=500,  # ours: the report's k
     optim=dict(learning_rate=5e-5, warmup=300, end=0.0016, weight_decay=0.0),  # the 3B report's
   )
@@ -77,7 +115,7 @@ def get_config(size='full'):
     prompts=64,  # ours
     group=16,  # ours
     temperature=1.0,
-    micro_rows=64,
+    micro_rows=p.micro_rows,
     share=1,
     save_every=10,
     optim=dict(learning_rate=1e-6, warmup=5, end=1.0),  # ours
@@ -91,10 +129,16 @@ def get_config(size='full'):
       dict(name='code', domains=('code',), steps=200, max_tokens=32768 - 1024),
     ),
   )
-  config.engine = dict(rows=1024, block=128)
+  config.engine = dict(rows=p.engine_rows, block=128)
   config.evaluate = dict(samples=16, k=8, max_tokens=32768, temperature=1.0, top_p=0.95)
-  config.cost = dict(price_per_hour=2.0, devices=64)
-  return config if size == 'full' else smoke(config)
+  config.cost = dict(
+    price_per_hour=2.0,
+    devices=p.data * p.fsdp * p.seq,
+    prices=dict(v5e=1.2, v5p=4.2, v6e=2.7, a100=2.0, h100=3.0, h200=3.5),  # on demand, roughly, in 2025
+    response=8192,  # ours: what the plan takes a response to have on average
+    sizes=dict(V=151936, D=1536, L=28, K=2, G=6, H=128, F=8960, positions=4096),  # what the plan takes the base to be
+  )
+  return config
 
 
 def smoke(config):

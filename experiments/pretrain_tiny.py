@@ -78,7 +78,7 @@ def main(argv) -> None:
   model = jax.jit(lambda key: Qwen2(size, key))(jax.random.key(config.seed))
   settings = freeze(sft.SFT, config.sft, 'config.sft')
   journal = Journal(workdir / 'metrics.jsonl')
-  state, _ = sft.run(settings, 'pretrain', model, rows, text, workdir / 'checkpoints', journal, config.seed)
+  state = sft.run(settings, 'pretrain', model, rows, text, workdir / 'checkpoints', journal, config.seed)
   base = jax.tree.map(lambda x: x.astype('bfloat16'), state.model)
   hf.save(base, workdir / 'tiny_base', workdir / 'tokenizer', text.stop_ids)
   print(f'{workdir / "tiny_base"}: the tiny base, {sum(x.size for x in jax.tree.leaves(base))} parameters')

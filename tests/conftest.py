@@ -50,30 +50,44 @@ def transformers_qwen2():
   torch = pytest.importorskip('torch', reason='parity with transformers needs torch (pip install torch)')
   from transformers import Qwen2Config, Qwen2ForCausalLM
 
-  def make(directory: pathlib.Path, c: Config = SMALL, seed: int = 0, shards: str = '1GB') -> Qwen2ForCausalLM:
+  def config(c: Config) -> Qwen2Config:
+    return Qwen2Config(
+      vocab_size=c.V,
+      hidden_size=c.D,
+      num_hidden_layers=c.L,
+      num_attention_heads=c.K * c.G,
+      num_key_value_heads=c.K,
+      head_dim=c.H,
+      intermediate_size=c.F,
+      rope_parameters={'rope_type': 'default', 'rope_theta': c.rope_theta},
+      max_position_embeddings=c.positions,
+      rms_norm_eps=c.norm_eps,
+      tie_word_embeddings=c.tied,
+      attn_implementation='eager',
+    )
+
+  def make(
+    directory: pathlib.Path, c: Config = SMALL, seed: int = 0, shards: str = '1GB', scale: float = 0.2
+  ) -> Qwen2ForCausalLM:
     torch.manual_seed(seed)
-    model = Qwen2ForCausalLM(
-      Qwen2Config(
-        vocab_size=c.V,
-        hidden_size=c.D,
-        num_hidden_layers=c.L,
-        num_attention_heads=c.K * c.G,
-        num_key_value_heads=c.K,
-        head_dim=c.H,
-        intermediate_size=c.F,
-        rope_parameters={'rope_type': 'default', 'rope_theta': c.rope_theta},
-        max_position_embeddings=c.positions,
-        rms_norm_eps=c.norm_eps,
-        tie_word_embeddings=c.tied,
-        attn_implementation='eager',
-      )
-    ).eval()
+    model = Qwen2ForCausalLM(config(c)).eval()
     with torch.no_grad():
       for name, p in model.named_parameters():
         # norms start at 1 and biases at 0: two of them exchanged would not be seen
-        p.copy_(torch.randn(p.shape) * 0.2 + name.endswith('norm.weight'))
+        p.copy_(torch.randn(p.shape) * scale + name.endswith('norm.weight'))
     model.save_pretrained(directory, max_shard_size=shards)
     return model
+
+  def make_bfloat16(directory: pathlib.Path, c: Config, shards: str) -> None:
+    """A large one, made in its own dtype and not kept."""
+    with torch.device('meta'):
+      model = Qwen2ForCausalLM(config(c)).to(torch.bfloat16)
+    model = model.to_empty(device='cpu')
+    model.tie_weights()
+    with torch.no_grad():
+      for p in model.parameters():
+        p.copy_(torch.randint(-(2**15), 2**15, p.shape, dtype=torch.int16).view(torch.bfloat16).nan_to_num() * 1e-3)
+    model.save_pretrained(directory, max_shard_size=shards)
 
   def load(directory: pathlib.Path) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation='eager').eval()
@@ -90,7 +104,7 @@ def transformers_qwen2():
     with torch.no_grad():
       return model.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0, len(prompt) :].tolist()
 
-  return types.SimpleNamespace(make=make, load=load, logits=logits, greedy=greedy)
+  return types.SimpleNamespace(make=make, make_bfloat16=make_bfloat16, load=load, logits=logits, greedy=greedy)
 
 
 @pytest.fixture(scope='session')

@@ -8,6 +8,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'vibethinker_jax'
 # rank of each room, or of a file where it differs from its room's
 RANKS = {
   'errors': 0,
+  'cluster': 1,
   'settings': 1,
   'model': 1,
   'data': 1,
@@ -23,7 +24,8 @@ RANKS = {
   'train.rl': 4,
   'evaluate': 4,
   'ssp': 5,
-  'cli': 5,
+  'plan': 6,
+  'cli': 7,
 }
 
 

@@ -30,16 +30,15 @@ def run() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Run one verb on `argv` (default: the command line). Returns the exit code: 0, or 2 for bad input."""
+  """Run one verb on `argv` (default: the command line). Returns the exit code: 0, the verb's own, 2 for bad input."""
   # transformers would tell every user of a tokenizer that PyTorch is not installed
   os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
   try:
     args = _parser().parse_args(argv)
-    args.verb(args)
+    return args.verb(args) or 0
   except BadInput as error:
     print('vibethinker:', ' '.join(str(error).split()), file=sys.stderr)
     return 2
-  return 0
 
 
 def score(args: argparse.Namespace) -> None:
@@ -326,6 +325,65 @@ def report(args: argparse.Namespace) -> None:
     raise BadInput(str(error)) from None
 
 
+def plan(args: argparse.Namespace) -> int:
+  """Whether a config's stages fit a machine, and what the run costs; exit code 1 where they do not fit."""
+  # before jax starts: plan as if there were no accelerator, and keep libtpu from looking for one, loudly
+  os.environ |= {
+    'JAX_PLATFORMS': 'cpu',
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+    'TPU_ACCELERATOR_TYPE': 'v5litepod-16',
+    'TPU_LOG_DIR': 'disabled',
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+    'TPU_WORKER_ID': '0',
+    'TF_CPP_MIN_LOG_LEVEL': '3',
+  }
+  import jax
+
+  from vibethinker_jax import plan as planning
+  from vibethinker_jax.settings import freeze
+  from vibethinker_jax.ssp import Settings
+
+  settings = freeze(Settings, _config(args.config, args.set))
+  on = planning.machine(args.topology)
+  if on.chip.platform != 'tpu':
+    jax.config.update('jax_num_cpu_devices', on.devices)
+  report = planning.plan(settings, on, None if args.estimate else args.cache)
+  print(planning.table(report))
+  if args.output is not None:
+    with _output(args.output) as out:
+      json.dump(report, out, indent=2)
+      out.write('\n')
+  return 0 if report['fits'] else 1
+
+
+def _config(where: str, changes: Sequence[str]):
+  """The ConfigDict of a config file, FILE or FILE:ARGUMENT, with NAME=VALUE changes in it."""
+  import ast
+  import importlib.util
+
+  name, _, argument = where.partition(':')
+  spec = importlib.util.spec_from_file_location('config', name)
+  try:
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(*([argument] if argument else []))
+  except Exception as error:  # whatever a file may raise that is run as a config
+    raise BadInput(f'--config {where}: no config ({type(error).__name__}: {error})') from None
+  config.lock()
+  for change in changes:
+    name, given, value = change.partition('=')
+    with contextlib.suppress(ValueError, SyntaxError):  # what is no literal is a text
+      value = ast.literal_eval(value)
+    if not given:
+      raise BadInput(f'--set {change}: expected NAME=VALUE')
+    try:
+      config.update_from_flattened_dict({name: value})
+    except (KeyError, TypeError, ValueError) as error:
+      raise BadInput(f'--set {change}: {error}') from None
+  return config
+
+
 class _Parser(argparse.ArgumentParser):
   """argparse, whose errors are one line too."""
 
@@ -405,6 +463,16 @@ def _parser() -> argparse.ArgumentParser:
     '--stock', type=pathlib.Path, metavar='F', help='stock phrases, one a line (default: those of AIME)'
   )
   verb.add_argument('--skip-bad', action='store_true', help='count malformed rows and go on')
+  verb = add(plan)
+  verb.add_argument('--config', required=True, metavar='FILE[:PRESET]', help='of experiments/ssp.py')
+  verb.add_argument(
+    '--topology', required=True, metavar='T', help='v5e:4x4, v5p:4x4x4, v6e:8x8, a100:8, h200:1, cpu:1 ...'
+  )
+  verb.add_argument('--set', action='append', default=[], metavar='NAME=VALUE', help='a field of the config')
+  verb.add_argument('--out', dest='output', type=pathlib.Path, metavar='F', help='the report as JSON')
+  verb.add_argument('--estimate', action='store_true', help='by the memory model alone: seconds, nothing compiled')
+  folder = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')) / 'vibethinker' / 'plan'
+  verb.add_argument('--cache', type=pathlib.Path, default=folder, metavar='DIR', help=f'compiled stages ({folder})')
   verb = add(report)
   verb.add_argument('directory', type=pathlib.Path, metavar='DIR', help='workdir of a run')
   return parser

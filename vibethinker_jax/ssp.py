@@ -22,6 +22,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from vibethinker_jax.cluster import Stop, Stopped
 from vibethinker_jax.data.augment import material
 from vibethinker_jax.data.domains import Data, Sets, load_sets
 from vibethinker_jax.data.text import load_text
@@ -51,7 +52,7 @@ TINY_BASE = pathlib.Path(__file__).parent / 'tiny_base'
 class Start:
   """The base model: a Hugging Face directory ('' is the shipped tiny base), or random weights of `random` sizes."""
 
-  path: str = ''
+  path: str | None = ''  # None: still to be given
   random: dict | None = None
   tokenizer: str = ''  # '' is the model directory's
   system: str | None = None  # system prompt; None is the chat template's own
@@ -59,6 +60,7 @@ class Start:
   positions: int | None = None
   param_dtype: str = 'float32'  # master weights
   dtype: str = 'float32'  # what layers compute in
+  attention: str = 'xla'  # kernel of training: 'xla', 'splash' (TPU) or 'triton' (GPU)
   remat: str = 'none'
   unroll: int = 1
   logit_chunk: int = 1024
@@ -81,10 +83,14 @@ class Fusion:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What a device costs."""
+  """What a device costs. All but the first two are for plan.py only."""
 
   price_per_hour: float
   devices: int = 1
+  prices: dict = dataclasses.field(default_factory=dict)  # dollars an hour by chip: {'v5e': 1.2}; else price_per_hour
+  utilization: float = 0.45  # share of the roofline's speed to count on
+  response: int = 8192  # tokens of a response on average, at most the stage's limit
+  sizes: dict | None = None  # the base's, as in start.random, while start.path is not there yet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,10 +126,15 @@ class Pipeline:
     self.workdir.mkdir(parents=True, exist_ok=True)
     _claim(self.workdir / 'config.json', settings)
     self.journal = Journal(self.workdir / 'metrics.jsonl')
+    self.stop: Callable[[], bool] = lambda: False  # while `run` is at work: cluster.Stop
 
   def run(self, stages: tuple[str, ...] = STAGES) -> dict:
-    """Carry out `stages`; the summary (as summary.json holds it) where the last one is among them, else {}."""
-    with Grader() as self.grader, jax.set_mesh(self.mesh) if self.mesh.size > 1 else contextlib.nullcontext():
+    """Carry out `stages`; the summary (as summary.json holds it) where the last one is among them, else {}.
+
+    Raises Stopped where SIGTERM has come and everything is saved.
+    """
+    mesh = jax.set_mesh(self.mesh) if self.mesh.size > 1 else contextlib.nullcontext()
+    with Grader() as self.grader, Stop() as self.stop, mesh:
       base = self.base()
       spread = decode_mesh(self.mesh) if self.mesh.size > 1 else None
       rows = self.s.engine
@@ -139,6 +150,7 @@ class Pipeline:
         if stage in stages:
           with self._timed(stage):
             todo[stage]()
+          self._pause(f'stage {stage} is done')
     return _read(self.workdir / 'summary.json') if 'evaluate' in stages else {}
 
   def base(self) -> Qwen2:
@@ -156,7 +168,7 @@ class Pipeline:
       rows, left_out = material(problems, self.s.data.spectrum, self._right, self.s.seed)
       if left_out:
         tqdm.write(f'sft/{name}: solutions left out: ' + ', '.join(f'{n} for {why}' for why, n in left_out.items()))
-      _, checkpoints = sft.run(
+      sft.run(
         self.s.sft,
         f'sft/{name}',
         base,
@@ -165,8 +177,8 @@ class Pipeline:
         self.workdir / 'sft' / name,
         self.journal,
         self.s.seed,
+        self.stop,
       )
-      checkpoints.close()
 
   def probe(self, base: Qwen2) -> None:
     """Pass@K of every checkpoint on half A, the expert of each domain by argmax, and its Pass@K on half B."""
@@ -206,7 +218,7 @@ class Pipeline:
     """MGPO through its stages, from the fused model to final/."""
     model = self._load(self.workdir / 'fused')
     s = self.s
-    trainer = rl.Trainer(s.rl, s.mgpo, self.text, self.engine, self.grader, self.journal, s.seed)
+    trainer = rl.Trainer(s.rl, s.mgpo, self.text, self.engine, self.grader, self.journal, s.seed, self.stop)
     for number, stage in enumerate(s.rl.stages):
       problems = [problem for domain in stage.domains for problem in self.sets.train[domain]]
       model = trainer.run(number, model, problems, self.workdir / 'rl' / stage.name).model
@@ -240,24 +252,20 @@ class Pipeline:
     self._summarise(models, experts)
     print(f'report: {write_report(self.workdir)}')
 
+  def _pause(self, done: str) -> None:
+    if self.stop():
+      raise Stopped(done)
+
   # ---- models -------------------------------------------------------------------------------------------------------
 
   def _load(self, directory: pathlib.Path) -> Qwen2:
-    return self._ready(hf.load(directory, self.s.start.param_dtype))
+    return self._ready(hf.load(directory, self.s.start.param_dtype, self.mesh if self.mesh.size > 1 else None))
 
   def _ready(self, model: Qwen2) -> Qwen2:
     """The model with the run's way of computing, on the run's mesh."""
-    s, c = self.s.start, model.config
-    model.config = dataclasses.replace(
-      c,
-      rope_theta=c.rope_theta if s.rope_theta is None else s.rope_theta,
-      positions=c.positions if s.positions is None else s.positions,
-      dtype=s.dtype,
-      remat=s.remat,
-      unroll=s.unroll,
-      logit_chunk=s.logit_chunk,
-    )
-    model = jax.tree.map(lambda x: x.astype(s.param_dtype), model)
+    check_mesh(self.s, model.config)
+    model.config = computing(model.config, self.s.start)
+    model = jax.tree.map(lambda x: x.astype(self.s.start.param_dtype), model)
     return place(model, self.mesh) if self.mesh.size > 1 else model
 
   def _save(self, model: Qwen2, directory: pathlib.Path) -> None:
@@ -323,6 +331,7 @@ class Pipeline:
   def _probe(self, base: Qwen2, run: str, step: int, half: str, sets: dict) -> dict[str, np.ndarray]:
     path = self.workdir / 'probe' / run / f'{step}-{half}.json'
     if not path.exists():
+      self._pause(f'probing {run} at step {step} is next')
       asked = self._ask(self.s.probe, self._mean(base, [(run, step)]), sets, f'probe {run} {step}{half}')
       _write_asked(path, asked)
     return {d: np.array(v, bool) for d, v in _read(path)['correct'].items()}
@@ -387,8 +396,40 @@ class Pipeline:
       write_json(path, {**seconds, stage: seconds.get(stage, 0.0) + time.perf_counter() - self._since})
 
 
+def computing(c: Config, s: Start) -> Config:
+  """A base's config with the run's way of computing."""
+  return dataclasses.replace(
+    c,
+    rope_theta=c.rope_theta if s.rope_theta is None else s.rope_theta,
+    positions=c.positions if s.positions is None else s.positions,
+    dtype=s.dtype,
+    attention=s.attention,
+    remat=s.remat,
+    unroll=s.unroll,
+    logit_chunk=s.logit_chunk,
+  )
+
+
+def check_mesh(s: Settings, c: Config) -> None:
+  """Raises BadInput where the mesh does not divide what it is to spread: the model's axes, the rows, their length."""
+  m = s.mesh
+  for what, size, axes, n in (
+    ('the model width', c.D, 'fsdp', m.fsdp),
+    ('the number of kv heads', c.K, 'tensor', m.tensor),
+    ('the feed-forward width', c.F, 'tensor', m.tensor),
+    ('the vocabulary', c.V, 'tensor', m.tensor),
+    ('sft.rows', s.sft.rows, 'data x fsdp', m.data * m.fsdp),
+    ('rl.micro_rows', s.rl.micro_rows, 'data x fsdp', m.data * m.fsdp),
+    ('sft.length', s.sft.length, 'seq', m.seq),
+  ):
+    if size % n:
+      raise BadInput(f'config.mesh: {axes} is {n}, which does not divide {what}, {size}')
+
+
 def _check(s: Settings) -> None:
   domains = (*s.data.domains, *s.data.others)
+  if s.start.path is None:
+    raise BadInput("config.start.path is not given, expected the base model's directory")
   if s.experts not in ('one_run', 'per_domain'):
     raise BadInput(f"config.experts is {s.experts!r}, expected 'one_run' or 'per_domain'")
   if s.fusion.weights:

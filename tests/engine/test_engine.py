@@ -192,7 +192,9 @@ def test_suspended_and_resumed_equals_uninterrupted(model, together):
 
 
 def test_chunks_of_a_prompt_change_nothing(model):
-  requests = [Request(tuple(np.random.default_rng(n).integers(0, 48, n).tolist()), 9, number=n) for n in (95, 96, 97, 5)]
+  requests = [
+    Request(tuple(np.random.default_rng(n).integers(0, 48, n).tolist()), 9, number=n) for n in (95, 96, 97, 5)
+  ]
   whole, chunked = run(model, requests, chunk=128), run(model, requests, chunk=32)
   for key, c in whole.items():
     assert chunked[key].tokens.tolist() == c.tokens.tolist()

@@ -1,13 +1,20 @@
+import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from vibethinker_jax.model import hf
+from vibethinker_jax.model.mesh import MeshShape, make_mesh, place
 from vibethinker_jax.model.qwen2 import Config
+
+QWEN_1P5B = Config(V=151936, D=1536, L=28, K=2, G=6, H=128, F=8960, positions=4096)
 
 
 def equal(a, b) -> bool:
@@ -76,6 +83,83 @@ def test_shards(transformers_qwen2, tmp_path):
   (tmp_path / 'parts' / 'model.safetensors.index.json').write_text('{')
   with pytest.raises(hf.BadModel, match=r'model\.safetensors\.index\.json'):
     hf.load(tmp_path / 'parts')
+
+
+@pytest.mark.parametrize('tied', [True, False])
+def test_read_onto_a_mesh(make_model, tmp_path, monkeypatch, tied):
+  """Each device reads its own part, in small pieces; the parts are those of the whole."""
+  model = make_model(tied=tied)
+  hf.save(model, tmp_path / 'm', None)
+  mesh = make_mesh(MeshShape(data=2, fsdp=2, tensor=2))
+  monkeypatch.setattr(hf, 'PIECE', 100)
+  spread, wanted = hf.load(tmp_path / 'm', mesh=mesh), place(model, mesh)
+  assert equal(spread, wanted)
+  assert all(a.sharding == b.sharding for a, b in zip(jax.tree.leaves(spread), jax.tree.leaves(wanted), strict=True))
+  hf.save(spread, tmp_path / 'again', None)
+  assert (tmp_path / 'again' / 'model.safetensors').read_bytes() == (tmp_path / 'm' / 'model.safetensors').read_bytes()
+
+
+def test_export_in_shards(make_model, transformers_qwen2, tmp_path):
+  """Several files, an index, tokenizer and generation defaults; transformers reads the same weights."""
+  model = make_model()
+  hf.save(model, tmp_path / 'whole', None)
+  source = tmp_path / 'source'
+  source.mkdir()
+  (source / 'chat_template.jinja').write_text('{{ messages }}')
+  (source / 'generation_config.json').write_text('{"temperature": 0.6, "eos_token_id": 1}')
+  hf.save(model, tmp_path / 'parts', source, eos_ids=(2, 3), shard_bytes=8000)
+  files = sorted(tmp_path.glob('parts/*.safetensors'))
+  assert len(files) > 2 and all(f.stat().st_size < 12_000 for f in files)
+  assert equal(hf.load(tmp_path / 'parts'), hf.load(tmp_path / 'whole'))
+  index = json.loads((tmp_path / 'parts' / 'model.safetensors.index.json').read_text())
+  assert index['metadata']['total_size'] == sum(x.nbytes for x in hf.tensors(model).values())
+  generation = json.loads((tmp_path / 'parts' / 'generation_config.json').read_text())
+  assert generation == {'temperature': 0.6, 'eos_token_id': [2, 3]}
+  assert (tmp_path / 'parts' / 'chat_template.jinja').read_text() == '{{ messages }}'
+  theirs, tokens = transformers_qwen2.load(tmp_path / 'parts'), np.arange(20)[None]
+  same = transformers_qwen2.logits(transformers_qwen2.load(tmp_path / 'whole'), tokens)
+  np.testing.assert_array_equal(transformers_qwen2.logits(theirs, tokens), same)
+
+
+@pytest.mark.slow
+def test_the_real_size(transformers_qwen2, tmp_path):
+  """A random Qwen2.5-1.5B in bfloat16 as transformers writes it: in and out without a bit changed, and memory kept."""
+  transformers_qwen2.make_bfloat16(tmp_path / 'theirs', QWEN_1P5B, shards='1GB')
+  code = (
+    'import re, sys, jax; from vibethinker_jax.model import hf; jax.numpy.zeros(1).block_until_ready()\n'
+    'peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]) * 1024\n'
+    'before = peak(); model = jax.block_until_ready(hf.load(sys.argv[1])); after = peak()\n'
+    'print(after - before, sum(x.nbytes for x in jax.tree.leaves(model)), model.embed[...].nbytes)\n'
+    'hf.save(model, sys.argv[2], sys.argv[1], eos_ids=(151645,))'
+  )
+  out = subprocess.run(
+    [sys.executable, '-c', code, tmp_path / 'theirs', tmp_path / 'ours'], stdout=subprocess.PIPE, text=True, check=True
+  )
+  grown, model, largest = map(int, out.stdout.split())
+  # on CPU the devices' memory is the host's: what came on top of the model is the import's own
+  print(f'import: {grown / 1e9:.2f} GB at the peak, model {model / 1e9:.2f} GB, largest tensor {largest / 1e9:.2f} GB')
+  assert grown - model < 2 * largest
+  files = {side: hf._shards(tmp_path / side) for side in ('theirs', 'ours')}
+  assert len(set(files['theirs'].values())) > 2 and len(set(files['ours'].values())) > 1
+  names = set(files['ours'])
+  assert names == set(files['theirs']) - {'lm_head.weight'} and len(names) == 28 * 12 + 2
+  for name in names:
+    one, other = (safe_open(files[side][name], 'numpy').get_tensor(name) for side in files)
+    assert one.dtype == other.dtype and one.tobytes() == other.tobytes(), name
+
+
+@pytest.mark.slow
+def test_real_widths_score_as_in_torch(transformers_qwen2, tmp_path):
+  c = dataclasses.replace(QWEN_1P5B, L=2)
+  theirs = transformers_qwen2.make(tmp_path / 'm', c, scale=0.02)
+  ours, tokens = hf.load(tmp_path / 'm'), np.random.default_rng(0).integers(0, c.V, (1, 64))
+  at = np.arange(64)[None]
+  got = jax.jit(lambda m: m.token_logps(m(tokens, at, np.ones_like(tokens)), np.roll(tokens, -1)))(ours)[0]
+  logits = transformers_qwen2.logits(theirs, tokens).astype(np.float64)
+  logps = logits - np.log(np.exp(logits - logits.max()).sum(-1, keepdims=True)) - logits.max()
+  wanted = np.take_along_axis(logps, np.roll(tokens, -1)[..., None], -1)[..., 0]
+  print(f'largest difference of a score: {np.abs(got - wanted).max():.2e}')
+  np.testing.assert_allclose(got, wanted, atol=2e-4)
 
 
 def test_errors_name_the_file(make_model, tmp_path):

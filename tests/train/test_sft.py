@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from vibethinker_jax.cluster import Stopped
 from vibethinker_jax.data.augment import solved
 from vibethinker_jax.data.batches import Batch, Packed
 from vibethinker_jax.data.problem import Problem, Solution
@@ -13,13 +14,13 @@ from vibethinker_jax.data.text import render
 from vibethinker_jax.train import sft
 from vibethinker_jax.train.journal import Journal
 from vibethinker_jax.train.optim import Optim, optimizer
-from vibethinker_jax.train.state import Diverged, gradient_adder, start, updater
+from vibethinker_jax.train.state import Checkpoints, Diverged, gradient_adder, start, updater
 
 SETTINGS = sft.SFT(steps=6, rows=2, length=128, accumulation=2, save_every=3, optim=Optim(1e-2, warmup=2, end=0.1))
 
 
-def train(settings, model, algebra, text, folder, seed=0):
-  return sft.run(settings, 'sft', model, solved(algebra), text, folder / 'sft', Journal(folder / 'm.jsonl'), seed)
+def train(settings, model, algebra, text, folder, **stop):
+  return sft.run(settings, 'sft', model, solved(algebra), text, folder / 'sft', Journal(folder / 'm.jsonl'), 0, **stop)
 
 
 def same(a, b) -> bool:
@@ -71,13 +72,13 @@ def test_packed_equals_unpacked(text, small, algebra):
 
 
 def test_every_parameter_moves(text, small, algebra, tmp_path):
-  state, _ = train(SETTINGS, small, algebra, text, tmp_path)
+  state = train(SETTINGS, small, algebra, text, tmp_path)
   moved = jax.tree.map(lambda a, b: bool((a != b).any()), small, state.model)
   assert all(jax.tree.leaves(moved))
 
 
 def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
-  whole, _ = train(SETTINGS, small, algebra, text, tmp_path / 'whole')
+  whole = train(SETTINGS, small, algebra, text, tmp_path / 'whole')
   half = dataclasses.replace(SETTINGS, save_every=3)
   cut = tmp_path / 'cut'
 
@@ -92,7 +93,7 @@ def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
 
   with pytest.raises(Killed):
     sft.run(half, 'sft', small, solved(algebra), text, cut / 'sft', Dying(cut / 'm.jsonl'), 0)
-  again, _ = train(half, small, algebra, text, cut)
+  again = train(half, small, algebra, text, cut)
   assert same(whole, again)
   steps = [row['step'] for row in Journal(cut / 'm.jsonl').rows('sft')]
   assert steps == list(range(1, 7))
@@ -130,3 +131,32 @@ def test_divergence_stops_with_a_clear_line(text, small, algebra, tmp_path):
 def test_nothing_fits(text, algebra):
   with pytest.raises(ValueError, match='none of'):
     Packed(solved(algebra), lambda row: render(text, *row), 2, 8, seed=0)
+
+
+def test_a_damaged_checkpoint_is_skipped(text, small, algebra, tmp_path, capsys):
+  """Cut in the middle of a file: said in a line, and the one before is used; the run ends with the same bits."""
+  settings = dataclasses.replace(SETTINGS, steps=4, save_every=2)
+  whole = train(settings, small, algebra, text, tmp_path)
+  for file in (tmp_path / 'sft' / '4').rglob('*'):
+    if file.is_file() and file.stat().st_size > 1000:
+      file.write_bytes(file.read_bytes()[:500])
+  again = train(settings, small, algebra, text, tmp_path)
+  assert same(whole, again)
+  assert 'sft/4: this checkpoint cannot be read' in capsys.readouterr().out
+  checkpoints = Checkpoints(tmp_path / 'sft')
+  assert checkpoints.steps() == [2, 4]
+  checkpoints.close()
+
+
+def test_told_to_stop_it_saves_and_goes_on_later(text, small, algebra, tmp_path):
+  """Between two planned checkpoints; what was saved there is gone when the next is there."""
+  whole = train(SETTINGS, small, algebra, text, tmp_path / 'whole')
+  asked = iter([False, False, False, True])
+  with pytest.raises(Stopped, match='sft: saved after step 4 of 6'):
+    train(SETTINGS, small, algebra, text, tmp_path, stop=lambda: next(asked))
+  assert sorted(p.name for p in (tmp_path / 'sft').iterdir() if p.name.isdigit()) == ['3', '4']
+  again, checkpoints = train(SETTINGS, small, algebra, text, tmp_path), Checkpoints(tmp_path / 'sft')
+  assert same(whole, again) and checkpoints.steps() == [3, 6]
+  checkpoints.prune([6])
+  assert checkpoints.steps() == [6]
+  checkpoints.close()

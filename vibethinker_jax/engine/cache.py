@@ -60,9 +60,7 @@ class Slots:
     return type(self)(k, v)
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass, data_fields=['k', 'v', 'k_scale', 'v_scale'], meta_fields=[]
-)
+@functools.partial(jax.tree_util.register_dataclass, data_fields=['k', 'v', 'k_scale', 'v_scale'], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
 class Int8Slots:
   """One layer's keys and values rounded to int8, with a scale for every slot and head."""
@@ -137,6 +135,6 @@ def write(table: jax.Array, new: jax.Array, start: jax.Array, axis: int) -> jax.
 
 def resize(table: jax.Array, S: int, axis: int) -> jax.Array:
   """The table with S slots along `axis`."""
-  if S <= table.shape[axis]:
+  if table.shape[axis] >= S:
     return jax.lax.slice_in_dim(table, 0, S, axis=axis)
   return jnp.pad(table, [(0, S - n if a == axis else 0) for a, n in enumerate(table.shape)])

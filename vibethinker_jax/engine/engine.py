@@ -163,23 +163,23 @@ class Engine:
       sizes = _buckets(min(longest, self.max_length))
       for R in self.row_sizes:
         for S, larger in zip(sizes, [*sizes[1:], None]):
-          fresh = lambda: (
-            self.spread(decode.free_rows(R, None), PartitionSpec('data')),
-            self.spread(self.cache.empty(self.config, R, S, self.config.dtype), PartitionSpec('data')),
-          )
           for kind in kinds:
-            decode.decode_block(model, *fresh(), np.int32(0), np.int32(0), self.stop_ids, self.block, kind)
+            decode.decode_block(model, *self._fresh(R, S), np.int32(0), np.int32(0), self.stop_ids, self.block, kind)
             for shelf, logits in shelves:
               seats = _seats([], [], R, None)
               lengths = np.ones(len(logits), np.int32)
-              decode.seat(*fresh(), shelf, logits, lengths, seats, self.stop_ids, kind)
-          rows, cache = fresh()
+              decode.seat(*self._fresh(R, S), shelf, logits, lengths, seats, self.stop_ids, kind)
+          rows, cache = self._fresh(R, S)
           decode.vacate(rows, np.zeros(R, bool))
           if larger is not None:
             decode.resize_slots(decode.resize_slots(cache, S=larger), S=S)
           for other in self.row_sizes:
             if other != R:
               decode.take_rows(rows, cache, np.zeros(other, np.int32))
+
+  def _fresh(self, R: int, S: int) -> tuple[decode.Rows, tuple]:
+    cache = self.cache.empty(self.config, R, S, self.config.dtype)
+    return self.spread((decode.free_rows(R, None), cache), PartitionSpec('data'))
 
   def shelf(self, P: int, S: int) -> tuple:
     """An empty cache for P prompts."""
@@ -271,11 +271,9 @@ class Run:
     penalized = self._penalized or any(s.request.sampling.penalizes for s in self._waiting)
     if R == 0 and wanted > 0:
       S = bucket(min(max(len(s.prefix) for s in self._waiting) + engine.block, engine.max_length))
-      cache = engine.cache.empty(engine.config, size, S, engine.config.dtype)
-      self._cache = engine.spread(cache, PartitionSpec('data'))
-      rows = decode.free_rows(size, engine.config.V if penalized else None)
-      self._rows, self._seats = engine.spread(rows, PartitionSpec('data')), [None] * size
-    elif R != size and wanted > 0:
+      self._rows, self._cache = engine._fresh(size, S)
+      self._seats = [None] * size
+    elif size != R and wanted > 0:
       # those at work first; then as many free ones as there is room for (an index past the last row gives a free one)
       order = [r for r in range(R) if self._seats[r] is not None]
       order += [R] * (size - len(order))

@@ -1,16 +1,26 @@
-"""Attention: grouped queries against keys, under a mask. The plain XLA form, which every fused kernel must equal."""
+"""Attention: grouped queries against keys, under a mask.
+
+`attend` is the plain XLA form over any mask; decoding uses it. `attend_packed` is for training on packed rows and
+chooses a kernel by name (Config.attention), all of which give the same numbers:
+
+  xla     the plain form, in chunks of queries; everywhere
+  splash  jax's Pallas kernel for TPUs; the sequence may be sharded, and needs a multiple of 128 tokens a shard
+  triton  jax's Pallas kernel for GPUs; the sequence is whole on each device, a multiple of 64 tokens
+
+cuDNN is not among them: `jax.nn.dot_product_attention` takes no segment ids, and as a bias they would be a [T,S] array.
+"""
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.pallas.ops.gpu import attention as triton_kernel
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
+from jax.sharding import NamedSharding, PartitionSpec
 
-from vibethinker_jax.model.mesh import einsum, shard
+from vibethinker_jax.model.mesh import ACTIVATION, einsum, shard, spec
 
-
-def packed_mask(segments: jax.Array) -> jax.Array:
-  """[B,T] segment ids -> [B,T,S] bool: each token sees itself and what stands before it in its own segment."""
-  T = segments.shape[1]
-  causal = jnp.arange(T)[:, None] >= jnp.arange(T)[None, :]
-  return causal[None] & (segments[:, :, None] == shard(segments, 'BS')[:, None, :])
+QUERIES = 512  # of the plain form, whose scores exist at the same time
+FUSED = 16384  # tokens up to which splash makes all gradients in one pass, see there
 
 
 def cached_mask(positions: jax.Array, slots: int) -> jax.Array:
@@ -27,6 +37,117 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Arr
   scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
   weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
   return einsum('BKGTS,BKSH->BKGTH', weights, v)
+
+
+def attend_packed(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, kernel: str) -> jax.Array:
+  """`attend` where each token sees itself and what stands before it in its own segment; segments [B,T], S = T.
+
+  Keys and values come whole along the sequence, queries may be sharded along it. Raises KeyError for an unknown
+  `kernel`, ValueError for a length that it does not take.
+  """
+  return {'xla': plain, 'splash': splash, 'triton': triton}[kernel](q, k, v, segments)
+
+
+def plain(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
+  """The plain form: at most QUERIES queries have their scores in memory, which the backward pass computes again."""
+  T = segments.shape[1]
+  every, at = shard(segments, 'BS'), jnp.arange(T)
+  n = next(n for n in range(1, T + 1) if T % n == 0 and T // n <= QUERIES)
+  if n == 1:
+    return attend(q, k, v, packed_mask(shard(at, 'T'), segments, every))
+  # strided chunks: a chunk of neighbours would cut across a sharded T
+  split = lambda x, axis, axes: shard(
+    jnp.moveaxis(x.reshape(*x.shape[:axis], T // n, n, *x.shape[axis + 1 :]), axis + 1, 0), 'n' + axes
+  )
+  one = jax.checkpoint(lambda part: attend(part[0], k, v, packed_mask(part[1], part[2], every)))
+  out = jax.lax.map(one, (split(q, 3, 'BKGTH'), split(at, 0, 'T'), split(segments, 1, 'BT')))
+  return jnp.moveaxis(out, 0, 4).reshape(q.shape)
+
+
+def packed_mask(at: jax.Array, segments: jax.Array, every: jax.Array) -> jax.Array:
+  """[B,T,S] bool for queries at places `at` [T] with segments [B,T], among all segments `every` [B,S]."""
+  causal = at[:, None] >= jnp.arange(every.shape[1])
+  return causal[None] & (segments[:, :, None] == every[:, None, :])
+
+
+def splash(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, interpret: bool = False) -> jax.Array:
+  """jax's splash attention in its multi-query form, once for each row and kv head. `interpret`: run it off a TPU.
+
+  One backward pass for all gradients is faster, but holds the queries' gradient once for every block of keys: 3.2 GB a
+  row of 32K tokens (12 heads of 128). Beyond FUSED tokens it is made by itself.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  shards = 1 if mesh.empty else mesh.shape['seq']
+  T, G = segments.shape[1], q.shape[2]
+  if T % (128 * shards):
+    raise ValueError(f'splash attention: {T} tokens over {shards} shards, expected a multiple of {128 * shards}')
+  block = max(b for b in (128, 256, 512, 1024) if T // shards % b == 0)
+  sizes = splash_kernel.BlockSizes(
+    block_q=block,
+    block_kv=block,
+    block_q_dkv=block,
+    block_kv_dkv=block,
+    block_q_dq=None if T <= FUSED else block,
+    block_kv_dq=None if T <= FUSED else block,
+    use_fused_bwd_kernel=T <= FUSED,
+  )
+  causal = splash_mask.MultiHeadMask([splash_mask.CausalMask((T, T))] * G)
+  kernel = splash_kernel.make_splash_mqa(
+    causal, block_sizes=sizes, head_shards=1, q_seq_shards=shards, interpret=interpret
+  )
+
+  def local(kernel, q, k, v, own, every):
+    row = jax.vmap(lambda q, k, v, ids: kernel(q, k, v, segment_ids=ids), (0, 0, 0, None))
+    ids = splash_kernel.SegmentIds(own, every)
+    return jax.vmap(row)(q * q.shape[-1] ** -0.5, jnp.swapaxes(k, 2, 3), v, ids).astype(v.dtype)
+
+  every = shard(segments, 'BS')
+  if mesh.empty:
+    return local(kernel, q, k, v, segments, every)
+  blocks = kernel.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, 'seq')))
+  kernel = jax.tree.map(jax.reshard, kernel, blocks)
+  return _by_shard(local, (blocks, *_specs('BKGTH', 'BKHS', 'BKSH', 'BT', 'BS')))(kernel, q, k, v, segments, every)
+
+
+def triton(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, interpret: bool = False) -> jax.Array:
+  """jax's Pallas kernel for GPUs, K and V repeated to the query heads. `interpret`: run it off a GPU."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if not mesh.empty and mesh.shape['seq'] > 1:
+    raise ValueError(f'triton attention: the sequence lies over {mesh.shape["seq"]} devices, expected seq=1')
+  if segments.shape[1] % 64:
+    raise ValueError(f'triton attention: {segments.shape[1]} tokens, expected a multiple of 64')
+  block = 128 if segments.shape[1] % 128 == 0 else 64
+  sizes = triton_kernel.BlockSizes(
+    block_q=block, block_k=64, block_q_dkv=64, block_kv_dkv=64, block_q_dq=64, block_kv_dq=64
+  )
+
+  def local(q, k, v, segments):
+    B, K, G, T, H = q.shape
+    heads = lambda x: jnp.repeat(jnp.moveaxis(x, 1, 2), G, axis=2)
+    out = triton_kernel.mha(
+      jnp.moveaxis(q.reshape(B, K * G, T, H), 1, 2),
+      heads(jnp.swapaxes(k, 2, 3)),
+      heads(v),
+      segments,
+      H**-0.5,
+      True,
+      sizes,
+      interpret=interpret,
+    )
+    return jnp.moveaxis(out, 2, 1).reshape(q.shape)
+
+  if mesh.empty:
+    return local(q, k, v, segments)
+  return _by_shard(local, _specs('BKGTH', 'BKHS', 'BKSH', 'BT'))(q, k, v, segments)
+
+
+def _specs(*axes: str) -> tuple[PartitionSpec, ...]:
+  return tuple(spec(letters, ACTIVATION) for letters in axes)
+
+
+def _by_shard(local, in_specs: tuple):
+  """`local` on each device's part; kernels do not say how their results vary over the mesh, so that is not checked."""
+  return jax.shard_map(local, in_specs=in_specs, out_specs=spec('BKGTH', ACTIVATION), check_vma=False)
 
 
 def attend_shared(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, S: int, n: int) -> jax.Array:

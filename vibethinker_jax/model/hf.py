@@ -6,17 +6,23 @@ transposition between the two follows from the letters.
 """
 
 import json
+import math
 import pathlib
+import re
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from vibethinker_jax.errors import BadInput
+from vibethinker_jax.model.mesh import rest_sharding
 from vibethinker_jax.model.qwen2 import Config, Qwen2, shape
 
 LAYER_NAMES = (
@@ -47,6 +53,7 @@ TOKENIZER_FILES = (
   'merges.txt',
   'chat_template.jinja',
 )
+PIECE = 64 * 2**20  # bytes read from a file at a time
 
 
 class BadModel(BadInput):
@@ -118,82 +125,195 @@ def config_json(c: Config, dtype: str, eos_ids: tuple[int, ...]) -> dict:
   }
 
 
-def load(directory: pathlib.Path, dtype: str | None = None) -> Qwen2:
-  """The model of a Hugging Face directory, in its own dtype or cast to `dtype`.
+def load(directory: pathlib.Path, dtype: str | None = None, mesh: Mesh | None = None) -> Qwen2:
+  """The model of a Hugging Face directory, in its own dtype or cast to `dtype`, on one device or resting on `mesh`.
 
-  An lm_head.weight beside tied embeddings is accepted and ignored. Raises BadModel.
+  Tensors go to the devices one by one, each process reading what its devices hold: the host never has more than one
+  tensor's share and a piece of its file. An lm_head.weight beside tied embeddings is accepted and ignored. Raises
+  BadModel, before anything is read where a file or a tensor is missing.
   """
   directory = pathlib.Path(directory)
   c = read_config(directory)
   where = _shards(directory)
-
-  def read(name: str, axes: str) -> np.ndarray:
+  model = jax.eval_shape(lambda: Qwen2(c, jax.random.key(0)))
+  tables = [row for row in MODEL_NAMES if row[0] != 'head' or not c.tied]
+  wanted = [theirs for _, theirs, _ in tables]
+  wanted += [f'model.layers.{i}.{theirs}' for _, theirs, _ in LAYER_NAMES for i in range(c.L)]
+  for name in wanted:
     if name not in where:
       raise BadModel(f'{directory}: tensor {name} is missing')
-    with _open(where[name]) as file:
-      if name not in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
-        raise BadModel(f'{where[name]}: tensor {name} is missing, although the index places it here')
-      tensor = file.get_tensor(name)
-    heads = shape(c, axes)
-    if tensor.shape != _their_shape(heads, axes):
-      wanted = _their_shape(heads, axes)
-      raise BadModel(f'{where[name]}: {name} has shape {tensor.shape}, config.json asks for {wanted}')
-    tensor = tensor.reshape(heads)
-    return tensor if dtype is None else tensor.astype(jnp.dtype(dtype))
+  one = SingleDeviceSharding(jax.devices()[0])
 
-  model = jax.eval_shape(lambda: Qwen2(c, jax.random.key(0)))
-  for ours, theirs, axes in MODEL_NAMES:
-    if ours != 'head' or not c.tied:
-      param = vars(model)[ours]
-      setattr(model, ours, param.replace(jnp.asarray(_turn(read(theirs, axes), axes, param.axes))))
+  def array(name: str, theirs: str, ours: str, sharding) -> jax.Array:
+    _check_shape(where[name], name, _their_shape(shape(c, theirs), theirs))
+    read = lambda index: _read(where[name], name, c, theirs, ours, index, kind)
+    kind = _dtype(where[name], name) if dtype is None else jnp.dtype(dtype)
+    return jax.make_array_from_callback(shape(c, ours), sharding, read)
+
+  for ours, theirs, axes in tables:
+    param = vars(model)[ours]
+    sharding = one if mesh is None else rest_sharding(param, mesh)
+    setattr(model, ours, param.replace(array(theirs, axes, param.axes, sharding)))
+  put = jax.jit(lambda stack, layer, i: jax.lax.dynamic_update_index_in_dim(stack, layer, i, 0), donate_argnums=0)
   for ours, theirs, axes in LAYER_NAMES:
     param = vars(model.layers)[ours]
-    stack = [_turn(read(f'model.layers.{i}.{theirs}', axes), axes, param.axes) for i in range(c.L)]
-    setattr(model.layers, ours, param.replace(jnp.asarray(np.stack(stack))))
+    whole = one if mesh is None else rest_sharding(param, mesh)
+    layer = one if mesh is None else NamedSharding(mesh, PartitionSpec(*whole.spec[1:]))
+    stack = None
+    for i in range(c.L):
+      x = array(f'model.layers.{i}.{theirs}', axes, param.axes, layer)
+      if stack is None:
+        stack = jnp.zeros((c.L, *x.shape), x.dtype, device=whole)
+      stack = put(stack, x, i)
+    setattr(model.layers, ours, param.replace(stack))
   return model
 
 
 def tensors(model: Qwen2) -> dict[str, np.ndarray]:
   """Every parameter under its Hugging Face name and shape."""
-  out = {}
-  for ours, theirs, axes in MODEL_NAMES:
-    if ours != 'head' or model.head is not None:
-      out[theirs] = _flatten(np.asarray(vars(model)[ours][...]), vars(model)[ours].axes, axes)
-  for ours, theirs, axes in LAYER_NAMES:
-    param = vars(model.layers)[ours]
-    for i, value in enumerate(np.asarray(param[...])):
-      out[f'model.layers.{i}.{theirs}'] = _flatten(value, param.axes, axes)
-  return out
+  return {name: fetch() for name, _, fetch in _named(model)}
 
 
 def save(
-  model: Qwen2, directory: pathlib.Path, tokenizer_from: pathlib.Path | None, eos_ids: tuple[int, ...] = ()
+  model: Qwen2,
+  directory: pathlib.Path,
+  tokenizer_from: pathlib.Path | None,
+  eos_ids: tuple[int, ...] = (),
+  shard_bytes: int = 2**31,
 ) -> None:
   """Write a Hugging Face directory; it appears whole or not at all, replacing one that is there.
 
-  Tokenizer files are copied from the directory `tokenizer_from`.
+  More than `shard_bytes` of weights go into several files with an index, and the host holds one file's tensors at a
+  time. Tokenizer files, the chat template and generation defaults are copied from the directory `tokenizer_from`;
+  `eos_ids` take the place of its own. With several processes all of them call this, and the first one writes.
   """
   directory = pathlib.Path(directory)
+  writes = jax.process_index() == 0
   directory.parent.mkdir(parents=True, exist_ok=True)
   scratch = pathlib.Path(tempfile.mkdtemp(prefix=f'.{directory.name}.', dir=directory.parent))
   try:
-    named = tensors(model)
-    dtype = str(next(iter(named.values())).dtype)
-    save_file(named, scratch / 'model.safetensors', metadata={'format': 'pt'})
-    _write_json(scratch / 'config.json', config_json(model.config, dtype, eos_ids))
-    if eos_ids:
-      _write_json(scratch / 'generation_config.json', {'eos_token_id': list(eos_ids)})
-    for name in TOKENIZER_FILES if tokenizer_from is not None else ():
-      if (pathlib.Path(tokenizer_from) / name).exists():
-        shutil.copyfile(pathlib.Path(tokenizer_from) / name, scratch / name)
+    files = _files(list(_named(model)), shard_bytes)
+    index = {}
+    for number, rows in enumerate(files, 1):
+      name = 'model.safetensors' if len(files) == 1 else f'model-{number:05}-of-{len(files):05}.safetensors'
+      held = {theirs: fetch() for theirs, _, fetch in rows}
+      if writes:
+        save_file(held, scratch / name, metadata={'format': 'pt'})
+        (scratch / name).chmod(0o644)
+      index |= dict.fromkeys(held, name)
+    if len(files) > 1:
+      total = sum(size for rows in files for _, size, _ in rows)
+      _write_json(scratch / 'model.safetensors.index.json', {'metadata': {'total_size': total}, 'weight_map': index})
+    _write_json(scratch / 'config.json', config_json(model.config, str(model.embed[...].dtype), eos_ids))
+    _copy_tokenizer(tokenizer_from, scratch, eos_ids)
     scratch.chmod(0o755)
-    (scratch / 'model.safetensors').chmod(0o644)
-    if directory.exists():
-      shutil.rmtree(directory)
-    scratch.rename(directory)
-  except BaseException:
+    _together(f'save {directory.name}')  # not before all have seen what was there
+    if writes:
+      if directory.exists():
+        shutil.rmtree(directory)
+      scratch.rename(directory)
+  finally:
     shutil.rmtree(scratch, ignore_errors=True)
-    raise
+  _together(f'saved {directory.name}')  # who goes on may read it
+
+
+def _together(what: str) -> None:
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)
+
+
+def _copy_tokenizer(source: pathlib.Path | None, scratch: pathlib.Path, eos_ids: tuple[int, ...]) -> None:
+  """What belongs to a model beside its weights."""
+  generation = {}
+  if source is not None:
+    for name in TOKENIZER_FILES:
+      if (pathlib.Path(source) / name).exists():
+        shutil.copyfile(pathlib.Path(source) / name, scratch / name)
+    if (pathlib.Path(source) / 'generation_config.json').exists():
+      generation = json.loads((pathlib.Path(source) / 'generation_config.json').read_text())
+  if eos_ids:
+    generation['eos_token_id'] = list(eos_ids)
+  if generation:
+    _write_json(scratch / 'generation_config.json', generation)
+
+
+def _named(model: Qwen2) -> Iterator[tuple[str, int, Callable[[], np.ndarray]]]:
+  """Every parameter: its Hugging Face name, its bytes, and how to fetch it in their order and shape."""
+  for ours, theirs, axes in MODEL_NAMES:
+    if ours != 'head' or model.head is not None:
+      param = vars(model)[ours]
+      x = param[...]
+      yield theirs, x.nbytes, lambda x=x, p=param, a=axes: _flatten(_host(x), p.axes, a)
+  for ours, theirs, axes in LAYER_NAMES:
+    param = vars(model.layers)[ours]
+    x = param[...]
+    for i in range(len(x)):
+      yield (
+        f'model.layers.{i}.{theirs}',
+        x.nbytes // len(x),
+        lambda x=x, i=i, p=param, a=axes: _flatten(_host(x[i]), p.axes, a),
+      )
+
+
+def _host(x: jax.Array) -> np.ndarray:
+  """The whole array on every process."""
+  return np.asarray(x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True))
+
+
+def _files(rows: list[tuple], most: int) -> list[list[tuple]]:
+  """Rows (name, bytes, ...) in as few files as hold `most` bytes each; a larger tensor has a file of its own."""
+  files, size = [[]], 0
+  for row in rows:
+    if files[-1] and size + row[1] > most:
+      files.append([])
+      size = 0
+    files[-1].append(row)
+    size += row[1]
+  return files
+
+
+def _read(path: pathlib.Path, name: str, c: Config, theirs: str, ours: str, index: tuple, kind) -> np.ndarray:
+  """The part `index` (slices of our axes) of a tensor, as `kind`, with our axes.
+
+  It is read in pieces along their first axis, and the file opened for each: pages of a mapped file count as the
+  process's own for as long as it is open.
+  """
+  cut = {letter: range(*part.indices(size)) for letter, part, size in zip(ours, index, shape(c, ours))}
+  order = [ours.index(letter) for letter in theirs]
+  out = np.empty([len(cut[letter]) for letter in ours], kind)
+  joined = []  # their axes: the first letter of each is cut, the others are whole
+  for letters in _their_axes(theirs):
+    inner = math.prod(shape(c, letters[1:]))
+    joined.append(slice(cut[letters[0]].start * inner, cut[letters[0]].stop * inner))
+  first = cut[theirs[0]]
+  rows = max(1, len(first) * PIECE // max(1, out.nbytes))
+  inner = (joined[0].stop - joined[0].start) // len(first)
+  for begin in range(0, len(first), rows):
+    n = min(rows, len(first) - begin)
+    at = joined[0].start + begin * inner
+    with _open(path) as file:
+      piece = file.get_slice(name)[(slice(at, at + n * inner), *joined[1:])]
+    target = out.transpose(order)[begin : begin + n]
+    target[...] = piece.reshape(target.shape)
+  return out
+
+
+def _check_shape(path: pathlib.Path, name: str, wanted: tuple[int, ...]) -> None:
+  with _open(path) as file:
+    if name not in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+      raise BadModel(f'{path}: tensor {name} is missing, although the index places it here')
+    found = tuple(file.get_slice(name).get_shape())
+  if found != wanted:
+    raise BadModel(f'{path}: {name} has shape {found}, config.json asks for {wanted}')
+
+
+def _dtype(path: pathlib.Path, name: str):
+  kinds = {'F32': jnp.float32, 'BF16': jnp.bfloat16, 'F16': jnp.float16}
+  with _open(path) as file:
+    found = file.get_slice(name).get_dtype()
+  if found not in kinds:
+    raise BadModel(f'{path}: {name} is {found}, expected one of {", ".join(kinds)}')
+  return jnp.dtype(kinds[found])
 
 
 def _write_json(path: pathlib.Path, value: dict) -> None:
@@ -226,22 +346,18 @@ def _open(path: pathlib.Path):
     raise BadModel(f'{path}: not a whole safetensors file ({error})') from None
 
 
-def _turn(value: np.ndarray, theirs: str, ours: str) -> np.ndarray:
-  return value.transpose([theirs.index(letter) for letter in ours])
-
-
 def _flatten(value: np.ndarray, ours: str, theirs: str) -> np.ndarray:
   """Our parameter in their order and shape."""
   turned = value.transpose([ours.index(letter) for letter in theirs])
   return np.ascontiguousarray(turned.reshape(_their_shape(turned.shape, theirs)))
 
 
-def _their_shape(sizes: tuple[int, ...], axes: str) -> tuple[int, ...]:
-  """Sizes of their axes `axes` once heads are joined: D, F and V stand for themselves, the others are one axis."""
-  out: list[int] = []
-  for i, (size, letter) in enumerate(zip(sizes, axes, strict=True)):
-    if i and letter not in 'DFV' and axes[i - 1] not in 'DFV':
-      out[-1] *= size
-    else:
-      out.append(size)
-  return tuple(out)
+def _their_axes(letters: str) -> list[str]:
+  """Their axes, heads joined: 'DKGH' -> ['D', 'KGH']. D, F and V stand for themselves, the others are one axis."""
+  return re.findall('[DFV]|[KGH]+', letters)
+
+
+def _their_shape(sizes: tuple[int, ...], letters: str) -> tuple[int, ...]:
+  """Sizes of their axes."""
+  of = dict(zip(letters, sizes, strict=True))
+  return tuple(math.prod(of[letter] for letter in axis) for axis in _their_axes(letters))

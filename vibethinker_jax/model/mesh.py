@@ -115,8 +115,8 @@ def is_param(x) -> bool:
 
 
 def rest_sharding(param: nnx.Param, mesh: Mesh) -> NamedSharding:
-  """Where a parameter rests. Stacked layers carry a leading axis more than their letters; it is not sharded."""
-  stacked = param[...].ndim - len(param.axes)
+  """Where a parameter (or its shape) rests. Stacked layers have a leading axis beside their letters, not sharded."""
+  stacked = param.get_value().ndim - len(param.axes)
   return NamedSharding(mesh, PartitionSpec(*[None] * stacked, *spec(param.axes, AT_REST)))
 
 
@@ -142,9 +142,16 @@ def place(tree, mesh: Mesh, dtype=None):
 
 
 def spread_rows(batch):
-  """Arrays [B,T] or [B] on the mesh that is set, rows over data and fsdp; without one, as they are."""
+  """Arrays [B,T] or [B] on the mesh that is set, rows over data and fsdp; without one, as they are.
+
+  Every process has the whole batch in its memory and gives its own devices their rows.
+  """
   mesh = jax.sharding.get_mesh()
   if mesh.empty:
     return batch
-  put = lambda x: jax.device_put(x, NamedSharding(mesh, spec('BT'[: x.ndim], ACTIVATION)))
+
+  def put(x):
+    where = NamedSharding(mesh, spec('BT'[: x.ndim], ACTIVATION))
+    return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
+
   return jax.tree.map(put, batch)

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vibethinker_jax.model.attention import attend, attend_shared, packed_mask
-from vibethinker_jax.model.mesh import ACTIVATION, einsum, shard, spec, use
+from vibethinker_jax.model.attention import attend_packed, attend_shared
+from vibethinker_jax.model.mesh import ACTIVATION, AT_REST, einsum, shard, spec, use
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Config:
   norm_eps: float = 1e-6
   tied: bool = True
   dtype: str = 'float32'  # what the layers compute in; parameters keep their own
+  attention: str = 'xla'  # the kernel for packed rows: 'xla', 'splash' (TPU) or 'triton' (GPU); see attention.py
   remat: str = 'none'  # 'none', 'dots' (keep matmul results) or 'full' (keep layer inputs only)
   logit_chunk: int = 1024  # positions whose logits exist at the same time
   unroll: int = 1  # layers a scan step holds: more compiles longer, and saves copies of what backward needs
@@ -90,8 +91,8 @@ class Qwen2(nnx.Module):
 
   def __call__(self, tokens: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
     """Hidden states [B,T,D] of packed rows: tokens, positions and segments [B,T] (positions restart with a segment)."""
-    mask = packed_mask(segments)
-    return self._scan(tokens, positions, lambda q, k, v: (attend(q, k, v, mask), None))[0]
+    kernel = self.config.attention
+    return self._scan(tokens, positions, lambda q, k, v: (attend_packed(q, k, v, segments, kernel), None))[0]
 
   def continued(self, prompts: jax.Array, lengths: jax.Array, tokens: jax.Array) -> jax.Array:
     """Hidden states [B,n,T,D] of n continuations, tokens [B,n,T], of each prompt, which is computed once.
@@ -99,13 +100,15 @@ class Qwen2(nnx.Module):
     prompts [B,S] are filled up to lengths [B]; a continuation's tokens stand at the positions that follow.
     """
     (B, S), (n, T) = prompts.shape, tokens.shape[1:]
-    own = lengths[:, None, None] + jnp.arange(T, dtype=jnp.int32)
-    positions = jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S))
-    positions = jnp.concatenate([positions, jnp.broadcast_to(own, (B, n, T)).reshape(B, n * T)], 1)
-    whole = jnp.concatenate([prompts, tokens.reshape(B, n * T)], 1)
+    # pieces of a row are joined while a device has it whole: where one ends is no matter of shards
+    join = lambda *pieces: shard(jnp.concatenate([shard(x, 'BS') for x in pieces], 1), 'BT')
+    own = jnp.broadcast_to(lengths[:, None, None] + jnp.arange(T, dtype=jnp.int32), (B, n, T)).reshape(B, n * T)
+    positions = join(jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S)), own)
+    whole = join(prompts, tokens.reshape(B, n * T))
     if n == 1:  # a packed row with a gap before the continuation, which whatever attends to packed rows can do
       filled = jnp.arange(S) < lengths[:, None]
-      return self(whole, positions, jnp.concatenate([filled, jnp.ones((B, T), bool)], 1).astype(jnp.int32))[:, None, S:]
+      hidden = self(whole, positions, join(filled, jnp.ones((B, T), bool)).astype(jnp.int32))
+      return shard(shard(hidden, 'BSD')[:, S:], 'BTD')[:, None]
     hidden, _ = self._scan(whole, positions, lambda q, k, v: (attend_shared(q, k, v, lengths, S, n), None))
     return hidden[:, S:].reshape(B, n, T, -1)
 
@@ -135,26 +138,26 @@ class Qwen2(nnx.Module):
   def token_logps(self, hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """ln p(target) and the entropy (nats) of the distribution it was taken from, both float32 [B,T].
 
-    Computed in strided chunks of positions (a chunk of neighbours would cut across a sharded T), each recomputed in
-    the backward pass, so that only `logit_chunk` positions of logits exist at a time. An unused result costs nothing.
+    Computed in chunks of positions, each recomputed in the backward pass, so that only `logit_chunk` positions of a
+    row have their logits on a device at a time. An unused result costs nothing.
+
+    On a mesh each device goes through its own positions by itself: the table is gathered once, and its gradient, summed
+    over the chunks in float32, is reduced once. Left to the compiler, both would happen for every chunk.
     """
-    B, T = targets.shape
-    n = next(n for n in range(1, T + 1) if T % n == 0 and T // n <= self.config.logit_chunk)
+    table = (self.embed if self.head is None else self.head)[...].astype(hidden.dtype)
+    local = functools.partial(token_logps, chunk=self.config.logit_chunk)
+    if jax.sharding.get_abstract_mesh().empty:
+      return local(table, hidden, targets)
 
-    def one(chunk):
-      h, y = chunk
-      logits = self.logits(h)
-      peak = jax.lax.stop_gradient(logits.max(-1, keepdims=True))
-      norm = jnp.log(jnp.exp(logits - peak).sum(-1)) + peak[..., 0]
-      chosen = jnp.where(jnp.arange(logits.shape[-1]) == y[..., None], logits, 0).sum(-1)
-      entropy = norm - (jnp.exp(logits - norm[..., None]) * logits).sum(-1)
-      return chosen - norm, entropy
+    def gathered(table, hidden, targets):
+      # in this order: backward scatters the gradient over fsdp first, and sums only its part over data and seq
+      table = jax.lax.pcast(table, ('data', 'seq'), to='varying')
+      table = jax.lax.all_gather(table, 'fsdp', axis=1, tiled=True)
+      return local(table, hidden, targets, vocabulary='tensor')
 
-    if n == 1:
-      return one((hidden, targets))
-    split = lambda x, axes: shard(jnp.moveaxis(x.reshape(B, T // n, n, *x.shape[2:]), 2, 0), axes)
-    parts = jax.lax.map(jax.checkpoint(one), (split(hidden, 'nBTD'), split(targets, 'nBT')))
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 2).reshape(B, T), parts)
+    rows = spec('BT', ACTIVATION)
+    ins = (spec('VD', AT_REST), spec('BTD', ACTIVATION), rows)
+    return jax.shard_map(gathered, in_specs=ins, out_specs=(rows, rows))(table, hidden, targets)
 
   def _scan(self, tokens: jax.Array, positions: jax.Array, mix: Callable):
     """Through all layers: hidden states, and what `mix` keeps of each layer, stacked."""
@@ -172,6 +175,34 @@ class Qwen2(nnx.Module):
     if jax.sharding.get_abstract_mesh().empty:
       return table[tokens]
     return table.at[tokens].get(out_sharding=spec('BTD', ACTIVATION))
+
+
+def token_logps(table: jax.Array, hidden: jax.Array, targets: jax.Array, chunk: int, vocabulary: str | None = None):
+  """Qwen2.token_logps of hidden [B,T,D] under the un-embedding `table` [V,D], at most `chunk` positions at a time.
+
+  `vocabulary`: the mesh axis over which V is spread, inside jax.shard_map.
+  """
+  over_V = (lambda total, reduce: total) if vocabulary is None else (lambda total, reduce: reduce(total, vocabulary))
+  first = 0 if vocabulary is None else jax.lax.axis_index(vocabulary) * table.shape[0]
+  wide = table.astype(jnp.float32)  # so that the chunks' gradients are summed in float32; cast back, it costs nothing
+
+  def one(part):
+    h, y = part
+    logits = jnp.einsum('BTD,VD->BTV', h, wide.astype(h.dtype)).astype(jnp.float32)
+    peak = over_V(jax.lax.stop_gradient(logits.max(-1, keepdims=True)), jax.lax.pmax)
+    norm = jnp.log(over_V(jnp.exp(logits - peak).sum(-1), jax.lax.psum)) + peak[..., 0]
+    here = first + jnp.arange(logits.shape[-1]) == y[..., None]
+    chosen = over_V(jnp.where(here, logits, 0).sum(-1), jax.lax.psum)
+    entropy = norm - over_V((jnp.exp(logits - norm[..., None]) * logits).sum(-1), jax.lax.psum)
+    return chosen - norm, entropy
+
+  B, T = targets.shape
+  n = next(n for n in range(1, T + 1) if T % n == 0 and T // n <= chunk)
+  if n == 1:
+    return one((hidden, targets))
+  split = lambda x: jnp.moveaxis(x.reshape(B, n, T // n, *x.shape[2:]), 1, 0)
+  parts = jax.lax.map(jax.checkpoint(one), (split(hidden), split(targets)))
+  return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(B, T), parts)
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:

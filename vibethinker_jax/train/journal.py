@@ -1,9 +1,15 @@
-"""metrics.jsonl: one JSON object a line, {"stage", "step", values}; and what a run that starts again does with it."""
+"""metrics.jsonl: one JSON object a line, {"stage", "step", values}; and what a run that starts again does with it.
+
+With several processes the first one writes, and the others wait until a file is there whole.
+"""
 
 import json
 import math
 import os
 import pathlib
+
+import jax
+from jax.experimental import multihost_utils
 
 
 class Journal:
@@ -15,6 +21,8 @@ class Journal:
 
   def write(self, stage: str, step: int, values: dict) -> None:
     """One row. A value that is not finite is written as null: JSON has no NaN."""
+    if jax.process_index() > 0:
+      return
     clean = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in values.items()}
     with self._path.open('a') as file:
       file.write(json.dumps({'stage': stage, 'step': step, **clean}) + '\n')
@@ -36,12 +44,21 @@ class Journal:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Write a file that is there whole or not at all."""
+  """Write a file that is there whole or not at all. With several processes all of them call this."""
   path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  scratch = path.with_name(f'.{path.name}.{os.getpid()}')
-  scratch.write_text(text)
-  scratch.replace(path)
+  together(f'write {path.name}')  # not before all have seen that it was not there
+  if jax.process_index() == 0:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+    scratch.write_text(text)
+    scratch.replace(path)
+  together(f'wrote {path.name}')
+
+
+def together(what: str) -> None:
+  """Wait until all processes are here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)
 
 
 def write_json(path: pathlib.Path, value) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vibethinker_jax import rollout
+from vibethinker_jax.cluster import Stopped
 from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.text import Text
 from vibethinker_jax.engine.engine import Engine
@@ -146,13 +147,27 @@ def score(model: Qwen2, batch: Responses, temperature: float) -> jax.Array:
 class Trainer:
   """What all stages share: the compiled pieces, the engine, the grader and the tokenizer."""
 
-  def __init__(self, r: RL, m: MGPO, text: Text, engine: Engine, grader: Grader, journal: Journal, seed: int):
-    self.r, self.m = r, m
+  def __init__(
+    self,
+    r: RL,
+    m: MGPO,
+    text: Text,
+    engine: Engine,
+    grader: Grader,
+    journal: Journal,
+    seed: int,
+    stop: Callable[[], bool] = lambda: False,
+  ):
+    """`stop` is asked after every step; where it says so the run saves and raises Stopped."""
+    self.r, self.m, self.stop = r, m, stop
     self.text, self.engine, self.grader, self.journal, self.seed = text, engine, grader, journal, seed
     self._add = gradient_adder(make_loss(m, r.temperature))
 
   def run(self, number: int, model: Qwen2, problems: Sequence[Problem], workdir: pathlib.Path) -> State:
-    """Train `model` through stage `number`, going on from `workdir` where it holds checkpoints. Raises Diverged."""
+    """Train `model` through stage `number`, going on from `workdir` where it holds checkpoints.
+
+    Raises Diverged, Stopped.
+    """
     r, m, stage = self.r, self.m, self.r.stages[number]
     name = f'rl/{stage.name}'
     transform, rate = optimizer(r.optim, stage.steps * m.updates), schedule(r.optim, stage.steps * m.updates)
@@ -179,8 +194,11 @@ class Trainer:
         check_finite(name, step, row)
         self.journal.write(name, step, row)
         alarm.look(row)
-        if step % r.save_every == 0 or step == stage.steps:
+        leaving = self.stop()
+        if leaving or step % r.save_every == 0 or step == stage.steps:
           checkpoints.save(state, {'cursor': cursor})
+        if leaving and step < stage.steps:
+          raise Stopped(f'{name}: saved after step {step} of {stage.steps}')
         bar.update(1)
         bar.set_postfix_str(f'reward {row["reward"]:.3f}, {row["mean_length"]:.0f} tokens, H {row["entropy"]:.2f}')
     checkpoints.close()

@@ -1,13 +1,15 @@
 """Supervised fine-tuning: packed solutions, loss on the response only, a checkpoint every k steps."""
 
+import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from tqdm import tqdm
 
+from vibethinker_jax.cluster import Stopped
 from vibethinker_jax.data.augment import easy_first
 from vibethinker_jax.data.batches import Batch, Packed
 from vibethinker_jax.data.problem import Problem, Solution
@@ -58,44 +60,49 @@ def run(
   workdir: pathlib.Path,
   journal: Journal,
   seed: int,
-) -> tuple[State, Checkpoints]:
-  """Train `model` on `rows`, going on from `workdir` where it holds checkpoints; every checkpoint is kept.
+  stop: Callable[[], bool] = lambda: False,
+) -> State:
+  """Train `model` on `rows`, going on from `workdir` where it holds checkpoints; every `save_every`-th is kept.
 
-  Returns the last state and the checkpoints. Raises Diverged.
+  `stop` is asked after every step; where it says so the run saves and raises Stopped. Returns the last state.
+  Raises Diverged.
   """
   rows = easy_first(rows) if s.window else rows
   data = Packed(rows, lambda row: render(text, *row), s.rows, s.length, seed, s.window)
   transform, rate = optimizer(s.optim, s.steps), schedule(s.optim, s.steps)
   add, update = gradient_adder(loss), updater(transform)
-  checkpoints = Checkpoints(workdir)
-  state = start(model, transform)
-  if (saved := checkpoints.restore(state)) is not None:
-    state, position = saved
-    data.restore(position)
-  done = int(state.step)
-  journal.rewind(stage, done)
+  with contextlib.closing(Checkpoints(workdir, every=s.save_every)) as checkpoints:
+    state = start(model, transform)
+    if (saved := checkpoints.restore(state)) is not None:
+      state, position = saved
+      data.restore(position)
+    done = int(state.step)
+    journal.rewind(stage, done)
 
-  with tqdm(total=s.steps, initial=done, desc=stage, unit='step', dynamic_ncols=True) as bar:
-    late = None  # metrics are read one step late, so that the device never waits for the host
-    clock = time.perf_counter()
-    for step in range(done + 1, s.steps + 1):
-      sums, losses = None, []
-      for _ in range(s.accumulation):
-        sums, metrics = add(sums, state.model, spread_rows(next(data)))
-        losses.append(metrics['loss_sum'])
-      state, norms = update(state, sums)
-      seconds, clock = time.perf_counter() - clock, time.perf_counter()
-      if late is not None:
-        _record(journal, stage, bar, *late)
-      values = {**norms, 'loss_sum': sum(losses), 'learning_rate': rate(step - 1)}
-      late = (step, values, s.accumulation * s.rows * s.length / seconds)
-      if step % s.save_every == 0 or step == s.steps:
-        _record(journal, stage, bar, *late)
-        late = None
-        checkpoints.save(state, data.position())
-  if data.dropped:
-    tqdm.write(f'{stage}: {data.dropped} solutions longer than {s.length} tokens were met and left out')
-  return state, checkpoints
+    with tqdm(total=s.steps, initial=done, desc=stage, unit='step', dynamic_ncols=True) as bar:
+      late = None  # metrics are read one step late, so that the device never waits for the host
+      clock = time.perf_counter()
+      for step in range(done + 1, s.steps + 1):
+        sums, losses = None, []
+        for _ in range(s.accumulation):
+          sums, metrics = add(sums, state.model, spread_rows(next(data)))
+          losses.append(metrics['loss_sum'])
+        state, norms = update(state, sums)
+        seconds, clock = time.perf_counter() - clock, time.perf_counter()
+        if late is not None:
+          _record(journal, stage, bar, *late)
+        values = {**norms, 'loss_sum': sum(losses), 'learning_rate': rate(step - 1)}
+        late = (step, values, s.accumulation * s.rows * s.length / seconds)
+        leaving = stop()
+        if leaving or step % s.save_every == 0 or step == s.steps:
+          _record(journal, stage, bar, *late)
+          late = None
+          checkpoints.begin_save(state, data.position())
+        if leaving and step < s.steps:
+          raise Stopped(f'{stage}: saved after step {step} of {s.steps}')
+    if data.dropped:
+      tqdm.write(f'{stage}: {data.dropped} solutions longer than {s.length} tokens were met and left out')
+  return state
 
 
 def _record(journal: Journal, stage: str, bar: tqdm, step: int, values: dict, tokens_per_s: float) -> None:

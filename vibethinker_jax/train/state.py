@@ -9,13 +9,15 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 from orbax.checkpoint import v1 as ocp
+from tqdm import tqdm
 
+from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.qwen2 import Qwen2
 
 
@@ -86,13 +88,21 @@ def check_finite(stage: str, step: int, values: dict) -> None:
 
 
 class Checkpoints:
-  """States by step in one directory, each with the JSON of where its data stood."""
+  """States by step in one directory, each with the JSON of where its data stood.
 
-  def __init__(self, directory: pathlib.Path, keep: int | None = None):
-    """`keep`: how many of the latest to keep; None keeps all."""
-    policy = None if keep is None else ocp.training.preservation_policies.LatestN(keep)
+  They are sharded as the state is, and restored onto any mesh and number of processes. One cut short leaves nothing
+  that would be taken for a checkpoint.
+  """
+
+  def __init__(self, directory: pathlib.Path, keep: int | None = None, every: int | None = None):
+    """`keep`: how many of the latest to keep; `every`: keep the latest, and each step that this divides. None: all."""
+    policies = ocp.training.preservation_policies
+    policy = None if keep is None else policies.LatestN(keep)
+    if every is not None:
+      policy = policies.AnyPreservationPolicy([policies.EveryNSteps(every), policies.LatestN(keep or 1)])
+    self._directory = pathlib.Path(directory).absolute()
     self._orbax = ocp.training.Checkpointer(
-      pathlib.Path(directory).absolute(),
+      self._directory,
       save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
       preservation_policy=policy,
       cleanup_tmp_directories=True,
@@ -100,19 +110,42 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Steps with a whole checkpoint, ascending."""
+    self._orbax.wait()
     return sorted(c.step for c in self._orbax.checkpoints)
 
   def save(self, state: State, position: dict) -> None:
     """Save under the state's own step; returns when it is on disk."""
-    self._orbax.save(int(state.step), state, custom_metadata={'position': json.dumps(position)}, overwrite=True)
+    self.begin_save(state, position)
+    self._orbax.wait()
+
+  def begin_save(self, state: State, position: dict) -> None:
+    """Save in the background; returns when the state is copied, so that it may be given away. `close` waits for it."""
+    self._orbax.wait()
+    self._orbax.save_async(int(state.step), state, custom_metadata={'position': json.dumps(position)}, overwrite=True)
 
   def restore(self, like: State, step: int | None = None) -> tuple[State, dict] | None:
-    """The state (shapes, dtypes and layout of `like`) and data position at `step` (None: latest), or None."""
-    if not self.steps():
-      return None
-    step = self.steps()[-1] if step is None else step
-    state = self._orbax.load(step, jax.tree.map(_abstract, like))
-    return state, json.loads(self._orbax.metadata(step).custom_metadata['position'])
+    """The state (shapes, dtypes and layout of `like`) and data position at `step`, or None where there is none.
+
+    Without a step it is the latest that can be read: of a damaged one a line tells. Raises BadInput where a given
+    step, or every one there is, is damaged.
+    """
+    steps = self.steps() if step is None else [step]
+    for candidate in reversed(steps):
+      try:
+        state = self._orbax.load(candidate, jax.tree.map(_abstract, like))
+        return state, json.loads(self._orbax.metadata(candidate).custom_metadata['position'])
+      except Exception as error:  # what a damaged file makes of the readers is not to be foreseen
+        why = ' '.join(str(error).split())[:200]
+        tqdm.write(f'{self._directory / str(candidate)}: this checkpoint cannot be read ({why})')
+    if steps:
+      raise BadInput(f'{self._directory}: no checkpoint of step {" or ".join(map(str, steps))} can be read')
+    return None
+
+  def prune(self, keep: Sequence[int]) -> None:
+    """Delete every checkpoint but those of the steps `keep`."""
+    for step in self.steps():
+      if step not in keep:
+        self._orbax.delete(step)
 
   def model(self, like: State, step: int) -> Qwen2:
     """Only the model at `step`."""

@@ -1,0 +1,34 @@
+#!/bin/bash
+# The pipeline on a TPU slice, one process a host. From your own machine:
+#
+#   NAME=ssp ZONE=us-west4-a TYPE=v5litepod-16 IMAGE=v2-alpha-tpuv5-lite BUCKET=gs://yours \
+#     experiments/launch/tpu_gcloud.sh create | run | logs | delete
+#
+# TYPE and IMAGE: v5litepod-16, v2-alpha-tpuv5-lite; v5p-128 (64 chips), v2-alpha-tpuv5; v6e-64, v2-alpha-tpuv6e.
+# `create` asks for a spot slice and waits until it is there. `run` also continues a run that was cut short: after a
+# preemption, `delete`, `create` and `run` again. BUCKET holds the workdir, the model and the data, mounted at ~/work.
+set -euo pipefail
+: "${NAME:?}" "${ZONE:?}" "${TYPE:?}" "${IMAGE:?}" "${BUCKET:?}"
+CONFIG=${CONFIG:-configs/ssp_1p5b.py:v5e-16}
+MODEL=${MODEL:-Qwen2.5-Math-1.5B}
+REPOSITORY=${REPOSITORY:-$(git config --get remote.origin.url)}
+
+everywhere() { gcloud compute tpus tpu-vm ssh "$NAME" --zone "$ZONE" --worker=all --command "$1"; }
+
+case "${1:?create, run, logs or delete}" in
+  create)
+    gcloud compute tpus queued-resources create "$NAME" --node-id "$NAME" --zone "$ZONE" \
+      --accelerator-type "$TYPE" --runtime-version "$IMAGE" --spot
+    until gcloud compute tpus queued-resources describe "$NAME" --zone "$ZONE" --format='value(state.state)' | grep -q ACTIVE
+    do sleep 30; done
+    everywhere "sudo apt-get install -y -q gcsfuse python3.11-venv && mkdir -p ~/work &&
+      git clone -q $REPOSITORY ~/vibethinker_jax && python3.11 -m venv ~/venv &&
+      ~/venv/bin/pip install -q -e '$HOME/vibethinker_jax[tpu]'" ;;
+  run)
+    everywhere "mountpoint -q ~/work || gcsfuse --implicit-dirs ${BUCKET#gs://} ~/work
+      cd ~/vibethinker_jax && nohup ~/venv/bin/python experiments/ssp.py --distributed --config=$CONFIG \
+        --config.start.path=\$HOME/work/$MODEL --workdir=\$HOME/work/runs/$NAME > ~/ssp.log 2>&1 &" ;;
+  logs) gcloud compute tpus tpu-vm ssh "$NAME" --zone "$ZONE" --worker=0 --command 'tail -f ~/ssp.log' ;;
+  delete) gcloud compute tpus queued-resources delete "$NAME" --zone "$ZONE" --force --quiet ;;
+  *) echo "expected create, run, logs or delete, found $1" >&2; exit 2 ;;
+esac

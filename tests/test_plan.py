@@ -1,0 +1,153 @@
+"""Plans: what is counted by formula against what a compiler says, and the command's answers."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import re
+
+import jax
+import pytest
+
+from vibethinker_jax import cli, plan
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.model.mesh import MeshShape, make_mesh
+from vibethinker_jax.model.qwen2 import Config
+from vibethinker_jax.settings import freeze
+from vibethinker_jax.ssp import Settings, check_mesh
+
+CONFIG = str(pathlib.Path(__file__).parents[1] / 'configs' / 'ssp_1p5b.py')
+SMALL = Config(V=384, D=64, L=3, K=2, G=2, H=16, F=128, remat='full', logit_chunk=8)
+
+
+def settings(preset='v5p-64', *changes) -> Settings:
+  return freeze(Settings, cli._config(f'{CONFIG}:{preset}', changes))
+
+
+def presets() -> dict:
+  import importlib.util
+
+  spec = importlib.util.spec_from_file_location('ssp_1p5b', CONFIG)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.PRESETS
+
+
+def program(stage: plan.Stage) -> str:
+  mesh = make_mesh(stage.mesh, jax.devices()[: math.prod(dataclasses.astuple(stage.mesh))])
+  return plan.lower(stage, settings(), mesh).lower().compile().as_text()
+
+
+def over_vocabulary(text: str, V: int) -> int:
+  """The most positions for which the program holds an array over the vocabulary, on one device."""
+  shapes = [[int(n) for n in dims.split(',')] for dims in re.findall(r'\w\[([\d,]+)\]', text)]
+  return max(math.prod(dims) // V for dims in shapes if V in dims)
+
+
+@pytest.mark.parametrize('kind, sizes', [('sft', (1, 8, 1, 1)), ('rl', (1, 2, 4, 1))])
+def test_a_training_step_as_compiled(kind, sizes):
+  """Bytes sent are those of the formula; logits exist for a chunk of positions only."""
+  stage = plan.Stage('train', kind, SMALL, MeshShape(*sizes), rows=8, length=256)
+  text = program(stage)
+  assert plan.sent_bytes(text) == pytest.approx(plan.traffic(stage), rel=0.1)
+  rows, positions = 8 // sizes[1], (256 if kind == 'sft' else 128) // sizes[2]  # of 256 half are an RL row's prompt
+  assert over_vocabulary(text, SMALL.V) <= max(rows * SMALL.logit_chunk, SMALL.D)
+  whole = dataclasses.replace(stage, model=dataclasses.replace(SMALL, logit_chunk=positions))
+  assert over_vocabulary(program(whole), SMALL.V) >= rows * positions
+
+
+def test_a_loop_counts_once_a_turn():
+  text = """
+%body (p: s32[]) -> s32[] {
+  %gather = bf16[8,4] all-gather(%x), channel_id=1, replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}
+  %again = bf16[8,4]{1,0} all-gather(%y), channel_id=1, replica_groups=mesh['a'=4,'b'=2] {'a'}
+}
+%condition (p: s32[]) -> pred[] {
+  %n = s32[] constant(28)
+}
+ENTRY %main (p: s32[]) -> s32[] {
+  %loop = s32[] while(%p), condition=%condition, body=%body
+  %sum = (f32[10]{0}, bf16[10]{0}) all-reduce(%a, %b), channel_id=2, replica_groups={{0,1},{2,3}}, to_apply=%add
+  %part = f32[10]{0} reduce-scatter(%a), channel_id=3, replica_groups=[2,4]<=[8], to_apply=%add
+}
+%add (a: f32[], b: f32[]) -> f32[] {
+}
+"""
+  assert plan.sent_bytes(text) == 28 * 64 * 3 / 4 + 2 * 60 / 2 + 40 * 4 * 3 / 4
+
+
+@pytest.mark.parametrize('name', presets())
+def test_every_preset_fits_its_machine(name):
+  report = plan.plan(settings(name), plan.machine(presets()[name].topology), None)
+  assert report['fits'] and not report['mesh_chosen'], report['limit']
+
+
+def test_gpus_are_lowered_for(monkeypatch):
+  """The GPU kernel and the mesh go together; a stage whose rows the mesh does not divide is refused."""
+  on = dataclasses.replace(plan.machine('a100:8'))
+  c = dataclasses.replace(SMALL, attention='triton')
+  stage = plan.Stage('sft', 'sft', c, MeshShape(fsdp=4, tensor=2), rows=4, length=128)
+  plan._lower_only(stage, settings(), on)
+  with pytest.raises(BadInput, match='sft: '):
+    plan._lower_only(dataclasses.replace(stage, rows=3), settings(), on)
+
+
+def test_the_command(tmp_path, capsys):
+  out = tmp_path / 'plan.json'
+  run = lambda *more: cli.main(['plan', f'--config={CONFIG}', '--estimate', f'--out={out}', *more])
+  assert run('--topology=v5e:4x4') == 0
+  report = json.loads(out.read_text())
+  assert report['fits'] and report['mesh_chosen'] and report['devices'] == 16
+  assert {'sft', 'rl/math_16k', 'rl/math_32k', 'rl/code', 'prefill', 'decode'} == set(report['stages'])
+  for stage in report['stages'].values():
+    assert stage['fits'] and stage['bytes_per_device'] < stage['hbm_per_device']
+    assert stage['flops'] > 0 and stage['seconds'] > 0 and stage['bound'] in ('compute', 'memory', 'links')
+  assert report['run']['dollars'] == pytest.approx(report['run']['device_hours']['all'] * 1.2)
+  assert 'fits; the binding limit: memory, in' in capsys.readouterr().out
+
+  assert run('--topology=v5e:2x2', '--set', 'sft.length=131072') == 1
+  report, said = json.loads(out.read_text()), capsys.readouterr().out
+  assert not report['stages']['sft']['fits'] and report['would_fit']['devices'] > 4
+  assert 'DOES NOT FIT' in said and f'would fit: {report["would_fit"]["devices"]} devices' in said
+
+
+def test_bad_input_is_one_line(capsys):
+  def refuses(match: str, *more):
+    assert cli.main(['plan', *more]) == 2
+    said = capsys.readouterr().err
+    assert said.count('\n') == 1 and re.search(match, said), said
+
+  config, topology = f'--config={CONFIG}', '--topology=v5e:4x4'
+  refuses('--topology v4:2x2: expected', config, '--topology=v4:2x2')
+  refuses('--topology v5e:4x0: expected', config, '--topology=v5e:4x0')
+  refuses('unknown preset .*v5p-64', f'{config}:tpu', topology)
+  refuses('--config nowhere.py: no config', '--config=nowhere.py', topology)
+  refuses('--set sft.row=3: .*rows', config, topology, '--set', 'sft.row=3')
+  refuses('--set sft.rows: expected NAME=VALUE', config, topology, '--set', 'sft.rows')
+  refuses(
+    'tensor is 4, .* kv heads, 2',
+    config,
+    topology,
+    '--set',
+    'mesh.tensor=4',
+    '--set',
+    'mesh.seq=1',
+    '--set',
+    'mesh.data=1',
+    '--set',
+    'mesh.fsdp=4',
+  )
+
+
+def test_meshes_that_divide_nothing():
+  c = Config(V=384, D=64, L=1, K=2, G=2, H=16, F=128)
+  mesh = lambda **sizes: dataclasses.replace(settings(), mesh=MeshShape(**sizes))
+  check_mesh(mesh(data=2, fsdp=8, tensor=2), c)
+  for sizes, what in (
+    (dict(tensor=4), 'tensor is 4, which does not divide the number of kv heads, 2'),
+    (dict(fsdp=3), 'fsdp is 3, which does not divide the model width, 64'),
+    (dict(data=5), 'data x fsdp is 5, which does not divide sft.rows, 32'),
+    (dict(seq=3), 'seq is 3, which does not divide sft.length, 32768'),
+  ):
+    with pytest.raises(BadInput, match=re.escape(f'config.mesh: {what}')):
+      check_mesh(mesh(**sizes), c)
