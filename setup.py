@@ -35,7 +35,7 @@ setup(
     'transformers>=5',
   ],
   extras_require={
-    'test': ['hypothesis', 'pytest', 'ruff', 'scipy', 'torch==2.13.0'],
+    'test': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'scipy', 'torch==2.13.0'],
     'cuda': ['jax[cuda12]'],
     'plan': ['libtpu'],
     'tpu': ['jax[tpu]'],
