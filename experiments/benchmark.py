@@ -23,7 +23,7 @@ from ml_collections import config_flags
 from tqdm import tqdm
 
 from vibethinker_jax.engine.engine import Completion, Engine, Request
-from vibethinker_jax.model import hf
+from vibethinker_jax.model import attention, hf
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.settings import freeze
 from vibethinker_jax.train import rl
@@ -119,13 +119,14 @@ def update(s: Settings, model: Qwen2, done: list[Completion], asked: list[Reques
   add = gradient_adder(rl.make_loss(rl.MGPO(lam=1.0), 1.0))
   transform = optimizer(s.optim, 100)
   step, state = updater(transform), start(model, transform)
-  N, S = g.micro_rows // g.share, rl.rounded_up(g.prompt_tokens - 1)
+  unit = attention.unit(s.model.attention)
+  N, S = g.micro_rows // g.share, rl.rounded_up(g.prompt_tokens - 1, unit)
 
   def work():
     nonlocal state
     shares, sums = rl.sharing(rows, g.share), None
     for i in range(0, len(shares), N):
-      sums, _ = add(sums, state.model, rl.responses(shares[i : i + N], N, g.share, S))
+      sums, _ = add(sums, state.model, rl.responses(shares[i : i + N], N, g.share, S, unit))
     state, norms = step(state, sums)
     jax.block_until_ready((state, norms))
 

@@ -75,10 +75,10 @@ def test_micro_rows_do_not_change_the_gradient(text, small, algebra):
     logps = np.full(len(tokens), -5.0, np.float32)
     rows.append((text.prompt(algebra[i]), Completion(0, i, tokens, logps, logps, 'stop'), float(rng.normal())))
   add = gradient_adder(rl.make_loss(rl.MGPO(lam=0.0, clip_low=10.0, clip_high=10.0), 1.0))
-  whole, _ = add(None, small, rl.responses(rl.sharing(rows, 2), 8, 2, 64))
+  whole, _ = add(None, small, rl.responses(rl.sharing(rows, 2), 8, 2, 64, 32))
   parts = None
   for i in range(0, 6, 2):
-    parts, _ = add(parts, small, rl.responses(rl.sharing(rows[i : i + 2], 1), 4, 1, 64))
+    parts, _ = add(parts, small, rl.responses(rl.sharing(rows[i : i + 2], 1), 4, 1, 64, 32))
   for x, y in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
     np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4 * float(abs(x).max()) + 1e-7)
 
@@ -116,7 +116,7 @@ def completion(tokens: list[int]) -> Completion:
 
 def test_responses_put_the_mask_on_the_targets():
   rows = [([1, 2], completion([7, 8, 9]), 0.5), ([1, 3], completion([4]), 0.1), ([1, 2], completion([6]), -0.5)]
-  batch = rl.responses(rl.sharing(rows, 2), N=3, n=2, S=32)
+  batch = rl.responses(rl.sharing(rows, 2), N=3, n=2, S=32, unit=32)
   assert batch.prompts[:2, 0].tolist() == [1, 1] and batch.lengths.tolist() == [1, 1, 0]
   at = batch.mask > 0
   assert [t[a].tolist() for t, a in zip(batch.targets, at)] == [[4], [], [6], [7, 8, 9], [], []]
@@ -130,7 +130,7 @@ def test_sharing_a_prompt_changes_no_hidden_state(small):
   rng = np.random.default_rng(0)
   prompts = [rng.integers(5, 200, n).tolist() for n in (1, 9, 20)]
   rows = [(p, completion(rng.integers(5, 200, n).tolist()), 1.0) for p in prompts for n in (3, 12, 30, 31)]
-  batch = rl.responses(rl.sharing(rows, 4), N=3, n=4, S=32)
+  batch = rl.responses(rl.sharing(rows, 4), N=3, n=4, S=32, unit=32)
   shared = jax.jit(rl.hidden_states)(small, batch)
   T = 64
   tokens, where = np.zeros((12, T), np.int32), []
@@ -142,6 +142,12 @@ def test_sharing_a_prompt_changes_no_hidden_state(small):
   )
   for ours, at, whole, span in zip(shared, batch.mask > 0, alone, where, strict=True):
     np.testing.assert_allclose(ours[at], whole[span], atol=2e-5)
+
+
+def test_lengths_are_multiples_and_few():
+  sizes = [rl.rounded_up(n, 128) for n in range(1, 20_000)]
+  assert all(s % 128 == 0 and n <= s <= max(128, 1.13 * n + 128) for n, s in enumerate(sizes, 1))
+  assert len(set(sizes)) < 60 and rl.rounded_up(0, 32) == 32
 
 
 def test_rows_without_a_signal_are_left_out_and_counted(text, small, algebra, tmp_path):

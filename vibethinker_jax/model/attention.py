@@ -48,6 +48,12 @@ def attend_packed(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array,
   return {'xla': plain, 'splash': splash, 'triton': triton}[kernel](q, k, v, segments)
 
 
+def unit(kernel: str) -> int:
+  """Tokens of which a row must have a multiple, for a kernel on the mesh that is set."""
+  mesh = jax.sharding.get_mesh()
+  return {'xla': 32, 'splash': 128 * (1 if mesh.empty else mesh.shape['seq']), 'triton': 64}[kernel]
+
+
 def plain(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
   """The plain form: at most QUERIES queries have their scores in memory, which the backward pass computes again."""
   T = segments.shape[1]

@@ -19,6 +19,7 @@ from vibethinker_jax.data.text import Text
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.sampling import Sampling
 from vibethinker_jax.errors import BadInput
+from vibethinker_jax.model import attention
 from vibethinker_jax.model.mesh import spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.rollout import Rollout
@@ -273,10 +274,11 @@ class Trainer:
       ]
       loud, silent = self._with_signal(flat)
       shares = sharing(loud, self.r.share)
-      S = rounded_up(max(len(share[0][0]) for share in shares) - 1)
+      unit = attention.unit(state.model.config.attention)
+      S = rounded_up(max(len(share[0][0]) for share in shares) - 1, unit)
       gradient, N = None, self.r.micro_rows // self.r.share
       for i in range(0, len(shares), N):
-        batch = responses(shares[i : i + N], N, self.r.share, S)
+        batch = responses(shares[i : i + N], N, self.r.share, S, unit)
         if reference is not None:
           batch = dataclasses.replace(batch, ref_logps=score(reference, batch, self.r.temperature))
         gradient, metrics = self._add(gradient, state.model, spread_rows(batch))
@@ -322,9 +324,10 @@ def sharing(rows: list[tuple], n: int) -> list[list[tuple]]:
   return sorted(shares, key=lambda share: length(share[-1]))
 
 
-def responses(shares: list[list[tuple]], N: int, n: int, S: int) -> Responses:
-  """At most N lists of at most n rows (`sharing`) as padded arrays, prompts in S slots; T is a multiple of 32."""
-  T = rounded_up(max(len(completion.tokens) for share in shares for _, completion, _ in share))
+def responses(shares: list[list[tuple]], N: int, n: int, S: int, unit: int) -> Responses:
+  """At most N lists of at most n rows (`sharing`) as padded arrays; prompts in S slots, S + T a multiple of `unit`."""
+  longest = max(len(completion.tokens) for share in shares for _, completion, _ in share)
+  T = rounded_up(S + longest, unit) - S
   prompts, lengths = np.zeros((N, S), np.int32), np.zeros(N, np.int32)
   tokens, targets = np.zeros((N, n, T), np.int32), np.zeros((N, n, T), np.int32)
   mask, old_logps = np.zeros((N, n, T), np.float32), np.zeros((N, n, T), np.float32)
@@ -342,9 +345,10 @@ def responses(shares: list[list[tuple]], N: int, n: int, S: int) -> Responses:
   return Responses(prompts, lengths, *rows)
 
 
-def rounded_up(n: int) -> int:
-  """The next multiple of 32: few lengths are compiled."""
-  return max(32, -(-n // 32) * 32)
+def rounded_up(n: int, unit: int) -> int:
+  """The next multiple of `unit`, or of about an eighth of n where that is more: few lengths are compiled."""
+  step = -(-max(1 << n.bit_length() >> 4, 1) // unit) * unit
+  return max(step, -(-n // step) * step)
 
 
 def _informative(rolled: Rollout, most: int) -> Rollout:
