@@ -160,7 +160,7 @@ class Engine:
         for P in _TOGETHER if size <= self.chunk else _TOGETHER[-1:]:
           at, tokens = np.zeros(P, np.int32), np.zeros((P, min(size, self.chunk)), np.int32)
           shelves.append(decode.prefill(model, self.shelf(P, size), tokens, at, at))
-      sizes = _buckets(min(longest, self.max_length))
+      sizes = _buckets(min(longest + self.block, self.max_length))  # there is room for the block to come
       for R in self.row_sizes:
         for S, larger in zip(sizes, [*sizes[1:], None]):
           for kind in kinds:
