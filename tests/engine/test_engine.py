@@ -222,22 +222,6 @@ def test_cancelled_work_stops_and_frees_its_rows(model, together):
   assert tokens[:n].tolist() == together[1, 0].tokens.tolist()
 
 
-def test_rows_and_slots_follow_the_live(model):
-  """A long sample after many short ones works on few rows; a short one after it on few slots again."""
-  rows = Run(Engine(model.config, (), rows=64, block=8), model)
-  for i in range(64):
-    rows.add(i, Request((1, 2), 200 if i == 0 else 4, number=i), 0)
-  sizes = []
-  while rows.busy:
-    rows.step()
-    sizes.append((len(rows._seats), rows._cache[0].size))
-  assert sizes[0][0] == 64 and sizes[-1][0] == 16 and max(s for _, s in sizes) == 256
-  rows.add(100, Request((1, 2), 4), 0)
-  while rows.busy:
-    rows.step()
-  assert rows._cache[0].size == 32 or rows._cache[0].size == 48
-
-
 def test_repetition_penalty_equals_transformers(transformers_qwen2, tmp_path):
   import torch
 
@@ -255,34 +239,6 @@ def test_repetition_penalty_equals_transformers(transformers_qwen2, tmp_path):
     done = {c.request: c for c in Engine(c, (), rows=1, block=8).generate(hf.load(tmp_path), requests)}
     assert done[1].tokens.tolist() == expected
     assert done[0].tokens.tolist() == done[2].tokens.tolist() != expected
-
-
-def test_nothing_compiles_after_the_warm_up(model):
-  """500 requests of mixed lengths and laws, counted by JAX's own compilation events."""
-  engine = Engine(model.config, STOPS, rows=4, block=8, chunk=32)
-  engine.warm_up(model, longest_prompt=40, longest=64)
-  rng = np.random.default_rng(0)
-  requests = [
-    Request(
-      tuple(rng.integers(0, 48, rng.integers(1, 41)).tolist()),
-      int(rng.integers(1, 25)),
-      samples=int(rng.integers(1, 3)),
-      sampling=(Sampling(), Sampling(0.7, top_p=0.9), Sampling(0.0))[i % 3],
-      number=i,
-    )
-    for i in range(500)
-  ]
-  compiled = []
-  listen = lambda event, seconds, **more: compiled.append(event) if 'backend_compile' in event else None
-  jax.monitoring.register_event_duration_secs_listener(listen)
-  try:
-    done = list(engine.generate(model, requests))
-    assert not compiled
-    jax.jit(lambda x: x + 500)(np.zeros(3))
-    assert compiled, 'the counter counts'
-  finally:
-    jax.monitoring.unregister_event_duration_listener(listen)
-  assert len(done) == sum(r.samples for r in requests)
 
 
 @pytest.mark.parametrize('weights, kept', [(True, False), (False, True), (True, True)])

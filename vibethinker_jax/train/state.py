@@ -62,7 +62,7 @@ def gradient_adder(loss: Callable) -> Callable:
 def updater(optimizer: optax.GradientTransformation) -> Callable:
   """(state, sums) -> (state after one update, {'grad_norm', 'update_norm', 'count'})."""
 
-  @functools.partial(jax.jit, donate_argnums=(0, 1))
+  @functools.partial(jax.jit, donate_argnums=0)
   def update(state: State, sums):
     gradient, count = sums
     gradient = jax.tree.map(lambda g: g / jnp.maximum(count, 1e-6).astype(g.dtype), gradient)
