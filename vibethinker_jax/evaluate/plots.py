@@ -61,6 +61,7 @@ class Score:
 
 
 def number(value: object) -> float:
+  """A finite number, or nan for whatever else stands in a summary."""
   return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
 
 
@@ -72,6 +73,7 @@ def part(data: dict, *keys: str) -> dict:
 
 
 def models_of(summary: dict) -> list[str]:
+  """The models in the order of the pipeline: MODELS, the experts among them, then others as they came."""
   names = part(summary, 'models')
   return sorted(names, key=lambda m: MODELS[m] if m in MODELS else 3 if m.startswith('expert_') else 6)
 
@@ -82,6 +84,7 @@ def ordered(names: Sequence[str]) -> list[str]:
 
 
 def measured(summary: dict) -> list[str]:
+  """Domains that any model was evaluated on."""
   return ordered([d for row in part(summary, 'models').values() for d in row])
 
 
@@ -92,6 +95,7 @@ def ks_of(summary: dict) -> list[int]:
 
 
 def score_of(summary: dict, model: str, domain: str, k: int) -> Score:
+  """Pass@k in per cent; nan where the summary has none."""
   cell = part(summary, 'models', model, domain)
   lo, hi = cell.get(f'pass@{k}_ci') or (None, None)
   return Score(*(100 * number(x) for x in (cell.get(f'pass@{k}'), lo, hi)))
@@ -105,6 +109,7 @@ def headline_domains(summary: dict) -> list[str]:
 
 
 def label(model: str) -> str:
+  """A model's name as the page says it."""
   if model.startswith('expert_'):
     return f'expert {model[7:]}'
   return {'last': 'last checkpoint', 'uniform': 'uniform mean', 'rl': 'fused + RL'}.get(model, model)
@@ -131,6 +136,7 @@ def _legend(ax: Axes, columns: int) -> None:
 
 
 def fusion_figure(summary: dict, domains: Sequence[str]) -> Figure:
+  """Pass@1 and Pass@K of every model, with intervals; one panel a domain."""
   models, looks = models_of(summary), ((_BLUE, 'o'), (_ORANGE, 'D'))
   figure = Figure((1.4 + 3.2 * len(domains), 1.1 + 0.42 * len(models)), layout='constrained')
   axes = figure.subplots(1, len(domains), sharey=True, squeeze=False)[0]
@@ -164,6 +170,7 @@ def main_figure(summary: dict) -> Figure:
 
 
 def before_after_figure(summary: dict, domains: Sequence[str], k: int) -> Figure:
+  """Pass@k of base, fused and RL model by domain, with intervals."""
   looks = (('base', _GREY, 'v'), ('fused', _BLUE, 'o'), ('rl', _RED, 's'))
   looks = [look for look in looks if look[0] in part(summary, 'models')]
   figure = Figure((4.6, 1.1 + 0.46 * len(domains)), layout='constrained')
@@ -185,6 +192,7 @@ def expert_scores(expert: dict) -> tuple[list[float], list[float], float, float,
 
 
 def expert_figure(expert: dict) -> Figure:
+  """Pass@K of a domain's checkpoints over SFT steps, the selected one and its held-out score marked."""
   steps, scores, chosen, score, held_out = expert_scores(expert)
   figure = Figure((4.4, 2.9), layout='constrained')
   ax = figure.subplots()
@@ -267,6 +275,7 @@ def _svg(figure: Figure, tag: str, alt: str) -> str:
 
 
 def plots_of(figures: Sequence[tuple[str, Figure]], tag: str) -> str:
+  """Figures with their titles as HTML; `tag` keeps their element ids apart from those of other groups."""
   cards = [
     f'<figure><figcaption>{html.escape(title)}</figcaption>{_svg(figure, f"{tag}{i}", title)}</figure>'
     for i, (title, figure) in enumerate(figures)
@@ -275,6 +284,7 @@ def plots_of(figures: Sequence[tuple[str, Figure]], tag: str) -> str:
 
 
 def curves(track: Sequence[tuple], panels: Sequence[tuple], tag: str) -> str:
+  """Plots (title, label of the y axis, keys of the metrics) over the steps of a track, without those never logged."""
   figures = []
   for title, y_label, keys in panels:
     rows = [row for _, _, rows in track for row in rows]
@@ -285,4 +295,5 @@ def curves(track: Sequence[tuple], panels: Sequence[tuple], tag: str) -> str:
 
 
 def percent(value: float) -> str:
+  """One decimal, or a dash for nan."""
   return f'{value:.1f}%' if math.isfinite(value) else '–'

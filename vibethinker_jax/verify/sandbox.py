@@ -547,6 +547,7 @@ def same_output(printed: str, expected: str) -> bool:
 
 
 def main() -> None:
+  """Serve jobs from stdin to stdout, of which the program under test gets neither; or say the level, with --level."""
   if not sys.platform.startswith('linux'):
     raise SystemExit('the sandbox needs Linux')
   jobs, answers = os.dup(0), os.dup(1)
