@@ -34,12 +34,12 @@ def test_rows_and_slots_follow_the_live(model):
 def test_nothing_compiles_after_the_warm_up(model):
   """500 requests of mixed lengths and laws, counted by JAX's own compilation events."""
   engine = Engine(model.config, STOPS, rows=4, block=8, chunk=32)
-  engine.warm_up(model, longest_prompt=40, longest=64)
+  engine.warm_up(model, longest_prompt=34, longest=40)
   rng = np.random.default_rng(0)
   requests = [
     Request(
-      tuple(rng.integers(0, 48, rng.integers(1, 41)).tolist()),
-      int(rng.integers(1, 25)),
+      tuple(rng.integers(0, 48, rng.integers(1, 35)).tolist()),
+      int(rng.integers(1, 7)),
       samples=int(rng.integers(1, 3)),
       sampling=(Sampling(), Sampling(0.7, top_p=0.9), Sampling(0.0))[i % 3],
       number=i,

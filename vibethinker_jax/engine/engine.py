@@ -156,7 +156,7 @@ class Engine:
     with no_mesh():
       model = self.place(model)
       shelves = []
-      for size in _buckets(longest_prompt):
+      for size in sorted({bucket(_padded(n, self.chunk)) for n in range(1, longest_prompt + 1)}):
         for P in _TOGETHER if size <= self.chunk else _TOGETHER[-1:]:
           at, tokens = np.zeros(P, np.int32), np.zeros((P, min(size, self.chunk)), np.int32)
           shelves.append(decode.prefill(model, self.shelf(P, size), tokens, at, at))
@@ -314,8 +314,8 @@ class Run:
     """A cache with the prompts in it, the logits [P,V] after each, and their lengths [P]."""
     engine = self._engine
     lengths = np.array([len(p) for p in prompts], np.int32)
-    chunk = min(bucket(int(lengths.max())), engine.chunk)
-    padded = -(-int(lengths.max()) // chunk) * chunk
+    padded = _padded(int(lengths.max()), engine.chunk)
+    chunk = min(padded, engine.chunk)
     tokens = np.zeros((len(prompts), padded), np.int32)
     for row, prompt in zip(tokens, prompts):
       row[: len(prompt)] = prompt
@@ -444,6 +444,11 @@ def bucket(n: int) -> int:
       return size * 3 // 2
     size *= 2
   return size
+
+
+def _padded(n: int, chunk: int) -> int:
+  """Slots that n tokens of a prompt take while they are prefilled: a bucket, or whole chunks."""
+  return bucket(n) if n <= chunk else -(-n // chunk) * chunk
 
 
 def _bucket_below(size: int) -> int:
