@@ -119,7 +119,7 @@ def update(s: Settings, model: Qwen2, done: list[Completion], asked: list[Reques
   add = gradient_adder(rl.make_loss(rl.MGPO(lam=1.0), 1.0))
   transform = optimizer(s.optim, 100)
   step, state = updater(transform), start(model, transform)
-  unit = attention.unit(s.model.attention)
+  unit = attention.unit(s.model.attention, 1)
   N, S = g.micro_rows // g.share, rl.rounded_up(g.prompt_tokens - 1, unit)
 
   def work():

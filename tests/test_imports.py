@@ -8,7 +8,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'vibethinker_jax'
 # rank of each room, or of a file where it differs from its room's
 RANKS = {
   'errors': 0,
-  'cluster': 1,
+  'cluster': 0,
   'settings': 1,
   'model': 1,
   'data': 1,

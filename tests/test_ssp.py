@@ -185,9 +185,11 @@ def test_unknown_fields_and_values_are_refused():
 @pytest.mark.parametrize('name', ['tiny', 'smoke_gsm8k', 'ssp_1p5b'])
 def test_shipped_configs_are_whole(name):
   c = config(name)
-  if c.start.get('path', '') is None:  # to be named by the user
-    c.start.path = 'somewhere'
-  freeze(Settings, c.to_dict())
+  settings = freeze(Settings, c.to_dict())
+  assert settings.name == name and settings.rl.stages and settings.sft.steps > 0
+  for broken in ('sft', 'rl', 'data'):  # every part is looked at
+    with pytest.raises(BadInput, match=f'config.{broken}: unknown field'):
+      freeze(Settings, {**c.to_dict(), broken: {**c[broken].to_dict(), 'surplus': 1}})
 
 
 def test_sets_are_disjoint():

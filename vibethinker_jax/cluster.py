@@ -1,4 +1,4 @@
-"""Several processes as one program: joining them, and stopping together.
+"""Several processes as one program: joining them, waiting for each other, and stopping together.
 
 Every process runs the same program on the same data and holds its own part of every array; a process computes with the
 rows that lie on its devices. What is written once (metrics, results, exported models) is written by the first process,
@@ -27,6 +27,12 @@ def join(coordinator: str = '', processes: int = 1, process: int = 0) -> None:
     jax.distributed.initialize(coordinator, processes, process)
   else:
     jax.distributed.initialize()
+
+
+def together(what: str) -> None:
+  """Wait until all processes are here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)
 
 
 class Stop:

@@ -27,9 +27,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vibethinker_jax.data.batches import Batch
 from vibethinker_jax.engine import decode
 from vibethinker_jax.engine.cache import Slots
+from vibethinker_jax.engine.engine import TOGETHER
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import hf
-from vibethinker_jax.model.attention import FUSED
+from vibethinker_jax.model.attention import FUSED, unit
 from vibethinker_jax.model.mesh import ACTIVATION, MeshShape, decode_mesh, make_mesh, no_mesh, shardings, spec
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.settings import freeze
@@ -39,7 +40,6 @@ from vibethinker_jax.train.journal import write_json
 from vibethinker_jax.train.state import gradient_adder
 
 PROMPT = 1024  # tokens that a prompt is taken to have at most
-PREFILL = 8  # prompts that the engine prefills at a time
 RESERVED = 0.03  # of a device's memory: the runtime's own, and what fragmentation costs
 
 
@@ -123,11 +123,11 @@ def model_of(s: Settings) -> Config:
 
 def stages_of(s: Settings, c: Config) -> list[Stage]:
   """Every program of the run that takes memory worth planning."""
-  whole = lambda tokens: -(-tokens // (128 * s.mesh.seq)) * 128 * s.mesh.seq
+  whole = lambda tokens: rl.rounded_up(tokens, unit(c.attention, s.mesh.seq))
   out = [Stage('sft', 'sft', c, s.mesh, s.sft.rows, s.sft.length)]
   for stage in s.rl.stages:
     out.append(Stage(f'rl/{stage.name}', 'rl', c, s.mesh, s.rl.micro_rows, whole(stage.max_tokens + PROMPT)))
-  out.append(Stage('prefill', 'prefill', c, s.mesh, PREFILL, min(PROMPT, c.positions)))
+  out.append(Stage('prefill', 'prefill', c, s.mesh, TOGETHER[0], min(PROMPT, c.positions)))
   out.append(Stage('decode', 'decode', c, s.mesh, s.engine.rows, c.positions))
   return out
 
@@ -291,7 +291,7 @@ def _trace_engine(stage: Stage, s: Settings, model: Qwen2, mesh: Mesh) -> jax.st
     whole = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.int32)
     asked = (cache, whole(stage.rows, stage.length), whole(stage.rows), whole(stage.rows))
     return decode.prefill.trace(model, *put(asked, PartitionSpec()))
-  rows = jax.eval_shape(lambda: decode.free_rows(stage.rows, None))
+  rows = jax.eval_shape(lambda: decode.free_rows(stage.rows))
   at = PartitionSpec('data')
   return decode.decode_block.trace(
     model, put(rows, at), put(cache, at), np.int32(1), np.int32(0), (0,), s.engine.block, False

@@ -257,3 +257,12 @@ def test_int8_is_near(model, weights, kept):
     moved.append(np.abs(c.logps - scored(model, tokens)[0, len(r.prompt) - 1 :][: len(c.tokens)]))
   moved = np.concatenate(moved)
   assert 1e-4 < moved.mean() < 0.15 and moved.max() < 1.0
+
+
+def test_int8_weights_stay_int8_where_the_model_computes_in_another_dtype(model):
+  narrow = jax.tree.map(lambda x: x, model)
+  narrow.config = dataclasses.replace(model.config, dtype='bfloat16')
+  placed = Engine(narrow.config, STOPS).place(quantize(narrow))
+  kinds = {str(x.dtype) for x in jax.tree.leaves(placed)}
+  assert kinds == {'int8', 'float32', 'bfloat16'}, 'values, scales, the rest'
+  assert all(x.dtype == 'bfloat16' for x in jax.tree.leaves(Engine(narrow.config, STOPS).place(narrow)))

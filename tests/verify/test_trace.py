@@ -107,7 +107,7 @@ def test_a_hostile_text_is_read_in_time():
     '=' * 100_000,
     '1. ' * 90_000,
   ):
-    claims(text)
+    assert len(claims(text)) <= 1000
 
 
 def test_solutions_hold(grader, read_data):

@@ -53,12 +53,11 @@ class Seats:
   seen: np.ndarray | None  # bool [N,V], as in Rows
 
 
-def free_rows(R: int, V: int | None) -> Rows:
-  """R rows with nobody in them; with V, they remember what was seen."""
+def free_rows(R: int) -> Rows:
+  """R rows with nobody in them."""
   whole, real = (lambda: jnp.zeros(R, jnp.int32)), (lambda: jnp.zeros(R, jnp.float32))
   law = Law(real(), whole(), real(), real(), real())
-  seen = None if V is None else jnp.zeros((R, V), bool)
-  return Rows(whole(), whole(), whole(), whole(), jnp.zeros((R, 2), jnp.uint32), law, seen)
+  return Rows(whole(), whole(), whole(), whole(), jnp.zeros((R, 2), jnp.uint32), law, None)
 
 
 @jax.jit

@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -138,15 +139,14 @@ class Engine:
           run.add(i, request, sample, before.tokens)
         else:
           yield before
-    while run.busy and not stop():
-      for piece in run.step():
+    while run.busy:
+      leaving = stop()
+      for piece in run.unread() if leaving else run.step():
         parts[piece.ticket, piece.sample].append(piece)
         if piece.finish:
           yield _whole(piece.ticket, piece.sample, parts.pop((piece.ticket, piece.sample)), piece.finish)
-    for piece in run.unread():
-      parts[piece.ticket, piece.sample].append(piece)
-      if piece.finish:
-        yield _whole(piece.ticket, piece.sample, parts.pop((piece.ticket, piece.sample)), piece.finish)
+      if leaving:
+        break
     for (i, sample), drawn in parts.items():
       yield _whole(i, sample, drawn, 'suspended')
 
@@ -157,19 +157,19 @@ class Engine:
       model = self.place(model)
       shelves = []
       for size in sorted({bucket(_padded(n, self.chunk)) for n in range(1, longest_prompt + 1)}):
-        for P in _TOGETHER if size <= self.chunk else _TOGETHER[-1:]:
+        for P in TOGETHER if size <= self.chunk else TOGETHER[-1:]:
           at, tokens = np.zeros(P, np.int32), np.zeros((P, min(size, self.chunk)), np.int32)
           shelves.append(decode.prefill(model, self.shelf(P, size), tokens, at, at))
       sizes = _buckets(min(longest + self.block, self.max_length))  # there is room for the block to come
       for R in self.row_sizes:
         for S, larger in zip(sizes, [*sizes[1:], None]):
           for kind in kinds:
-            decode.decode_block(model, *self._fresh(R, S), np.int32(0), np.int32(0), self.stop_ids, self.block, kind)
+            decode.decode_block(model, *self.fresh(R, S), np.int32(0), np.int32(0), self.stop_ids, self.block, kind)
             for shelf, logits in shelves:
               seats = _seats([], [], R, None)
               lengths = np.ones(len(logits), np.int32)
-              decode.seat(*self._fresh(R, S), shelf, logits, lengths, seats, self.stop_ids, kind)
-          rows, cache = self._fresh(R, S)
+              decode.seat(*self.fresh(R, S), shelf, logits, lengths, seats, self.stop_ids, kind)
+          rows, cache = self.fresh(R, S)
           decode.vacate(rows, np.zeros(R, bool))
           if larger is not None:
             decode.resize_slots(decode.resize_slots(cache, S=larger), S=S)
@@ -177,9 +177,10 @@ class Engine:
             if other != R:
               decode.take_rows(rows, cache, np.zeros(other, np.int32))
 
-  def _fresh(self, R: int, S: int) -> tuple[decode.Rows, tuple]:
+  def fresh(self, R: int, S: int) -> tuple[decode.Rows, tuple]:
+    """R free rows, and their empty cache of S slots."""
     cache = self.cache.empty(self.config, R, S, self.config.dtype)
-    return self.spread((decode.free_rows(R, None), cache), PartitionSpec('data'))
+    return self.spread((decode.free_rows(R), cache), PartitionSpec('data'))
 
   def shelf(self, P: int, S: int) -> tuple:
     """An empty cache for P prompts."""
@@ -210,7 +211,6 @@ class Run:
     self._seats: list[_Seat | None] = []
     self._rows: decode.Rows | None = None  # made when the first sample sits down
     self._cache: tuple = ()
-    self._penalized = False
     self._unread: list[_Drawn] = []
 
   def add(self, ticket: int, request: Request, sample: int, begun: np.ndarray | tuple = ()) -> None:
@@ -268,10 +268,9 @@ class Run:
     wanted = min(self.live + len(self._waiting), engine.row_sizes[0])
     wanted = max(wanted, min(R, _FEWEST_ROWS))  # below that a block is no cheaper, and would be compiled again
     size = min(n for n in engine.row_sizes if n >= wanted)
-    penalized = self._penalized or any(s.request.sampling.penalizes for s in self._waiting)
     if R == 0 and wanted > 0:
       S = bucket(min(max(len(s.prefix) for s in self._waiting) + engine.block, engine.max_length))
-      self._rows, self._cache = engine._fresh(size, S)
+      self._rows, self._cache = engine.fresh(size, S)
       self._seats = [None] * size
     elif size != R and wanted > 0:
       # those at work first; then as many free ones as there is room for (an index past the last row gives a free one)
@@ -279,10 +278,9 @@ class Run:
       order += [R] * (size - len(order))
       self._rows, self._cache = decode.take_rows(self._rows, self._cache, np.array(order, np.int32))
       self._seats = [self._seats[r] if r < R else None for r in order]
-    if penalized and self._rows.seen is None:
-      seen = decode.free_rows(len(self._seats), engine.config.V).seen
+    if any(seat.request.sampling.penalizes for seat in self._waiting) and self._rows.seen is None:
+      seen = jnp.zeros((len(self._seats), engine.config.V), bool)
       self._rows = dataclasses.replace(self._rows, seen=engine.spread(seen, PartitionSpec('data')))
-    self._penalized = penalized
 
   def _refill(self) -> None:
     """Seat who waits, once enough rows are free to be worth it: prompts prefilled once each, and no more than those."""
@@ -304,7 +302,7 @@ class Run:
       shelf, logits, lengths = self._prefill([group[0].prefix for group in together])
       seated = [(p, seat) for p, group in enumerate(together) for seat in group]
       dest = [rows[id(seat)] for _, seat in seated]
-      columns = _seats(seated, dest, R, engine.config.V if self._penalized else None)
+      columns = _seats(seated, dest, R, None if self._rows.seen is None else engine.config.V)
       self._rows, self._cache, *first = decode.seat(
         self._rows, self._cache, shelf, logits, lengths, columns, engine.stop_ids, filters
       )
@@ -400,15 +398,15 @@ def _whole(request: int, sample: int, parts: list, finish: str) -> Completion:
   return Completion(request, sample, tokens, logps, laws, finish)
 
 
-_TOGETHER = (8, 1)  # prompts prefilled at a time
+TOGETHER = (8, 1)  # prompts prefilled at a time
 _FEWEST_ROWS = 16
 
 
 def _batches(groups: list[list[_Seat]], chunk: int) -> Iterator[list[list[_Seat]]]:
   """Groups whose prompts are prefilled at a time: eight short ones, else one, so that no padding row is computed."""
   while groups:
-    short = sum(len(group[0].prefix) <= chunk for group in groups[: _TOGETHER[0]])
-    n = next(n for n in _TOGETHER if n <= max(short, 1))
+    short = sum(len(group[0].prefix) <= chunk for group in groups[: TOGETHER[0]])
+    n = next(n for n in TOGETHER if n <= max(short, 1))
     yield groups[:n]
     groups = groups[n:]
 

@@ -8,8 +8,8 @@ The directory of an evaluation holds
   summary.json    the scores
   table.md        the scores beside the published ones
 
-A sample's random stream is named by (seed, its problem's number, its own number) alone, so what is drawn after a
-restart is what would have been drawn, and none is drawn twice.
+A sample's random numbers belong to (seed, its problem's number, its own number), so what is drawn after a restart is
+what would have been drawn, and none is drawn twice.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from vibethinker_jax.data.problem import Problem, row_of
 from vibethinker_jax.data.text import Text
-from vibethinker_jax.engine.engine import Engine, Request
+from vibethinker_jax.engine.engine import Completion, Engine, Request
 from vibethinker_jax.engine.sampling import Sampling
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.benchmarks import PUBLISHED, Protocol
@@ -33,7 +33,6 @@ from vibethinker_jax.train.journal import write_json, write_text
 from vibethinker_jax.verify.answer import same_vote
 from vibethinker_jax.verify.grader import Grader
 
-_STREAMS = 1 << 16  # samples of a problem at most: streams are numbered problem * _STREAMS + sample
 _BATCH = 256  # responses graded between two steps of the progress bar
 
 
@@ -54,8 +53,6 @@ def evaluate(
   `name` is the benchmark's or the data's, `model_name` what the table calls the model. Raises BadInput where the
   directory holds another evaluation, or something else.
   """
-  if not 1 <= protocol.n <= _STREAMS or len(problems) > _STREAMS:
-    raise BadInput(f'{name}: {len(problems)} problems of {protocol.n} samples, expected 1 to {_STREAMS} of each')
   asked = [_asked(problem, protocol) for problem in problems]
   _claim(directory, name, model_name, protocol, asked, seed)
   rows = draw(engine, model, text, asked, protocol, seed, directory / 'samples.jsonl')
@@ -83,7 +80,7 @@ def draw(
   """
   have = read_samples(path)
   sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p)
-  requests, places = [], []
+  requests, places, begun = [], [], []
   with (
     path.open('a', encoding='utf-8') as file,
     tqdm(total=len(problems) * protocol.n, initial=len(have), desc='sample', unit='sample', dynamic_ncols=True) as bar,
@@ -101,22 +98,23 @@ def draw(
     for i, problem in enumerate(problems):
       prompt = tuple(text.prompt(problem))
       budget = min(protocol.max_tokens, engine.max_length - len(prompt))
-      for sample in range(protocol.n):
-        if (problem.id, sample) in have:
-          continue
-        if budget < 1:
+      there = [sample for sample in range(protocol.n) if (problem.id, sample) in have]
+      if budget < 1:
+        for sample in sorted({*range(protocol.n)} - {*there}):
           keep(i, sample, [], 'no room')
-          continue
-        # a request a sample, not a group: it is the number that names the stream, whatever else is still to be drawn
-        requests.append(Request(prompt, budget, 1, sampling, seed, i * _STREAMS + sample))
-        places.append((i, sample))
-    for done in engine.generate(model, requests):
-      i, sample = places[done.request]
+        continue
+      begun += [Completion(len(requests), sample, *[np.zeros(0)] * 3, 'kept') for sample in there]
+      requests.append(Request(prompt, budget, protocol.n, sampling, seed, i))
+      places.append(i)
+    for done in engine.generate(model, requests, begun):
+      i = places[done.request]
+      if done.finish == 'kept':
+        continue
       if done.finish.startswith('refused'):
         raise BadInput(f'problem {problems[i].id}: {done.finish}')
       if not np.isfinite(done.logps).all():
         raise BadInput(f'problem {problems[i].id}: log-probabilities are not finite, the weights are broken')
-      keep(i, sample, done.tokens.tolist(), done.finish)
+      keep(i, done.sample, done.tokens.tolist(), done.finish)
   return [have[problem.id, sample] for problem in problems for sample in range(protocol.n)]
 
 

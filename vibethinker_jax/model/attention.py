@@ -48,10 +48,9 @@ def attend_packed(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array,
   return {'xla': plain, 'splash': splash, 'triton': triton}[kernel](q, k, v, segments)
 
 
-def unit(kernel: str) -> int:
-  """Tokens of which a row must have a multiple, for a kernel on the mesh that is set."""
-  mesh = jax.sharding.get_mesh()
-  return {'xla': 32, 'splash': 128 * (1 if mesh.empty else mesh.shape['seq']), 'triton': 64}[kernel]
+def unit(kernel: str, shards: int) -> int:
+  """Tokens of which a row must have a multiple, for a kernel and a sequence cut into `shards`."""
+  return {'xla': 32, 'splash': 128, 'triton': 64}[kernel] * shards
 
 
 def plain(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from vibethinker_jax.cluster import together
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import rest_sharding
 from vibethinker_jax.model.qwen2 import Config, Qwen2, shape
@@ -207,19 +208,14 @@ def save(
     _write_json(scratch / 'config.json', config_json(model.config, str(model.embed[...].dtype), eos_ids))
     _copy_tokenizer(tokenizer_from, scratch, eos_ids)
     scratch.chmod(0o755)
-    _together(f'save {directory.name}')  # not before all have seen what was there
+    together(f'save {directory.name}')  # not before all have seen what was there
     if writes:
       if directory.exists():
         shutil.rmtree(directory)
       scratch.rename(directory)
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
-  _together(f'saved {directory.name}')  # who goes on may read it
-
-
-def _together(what: str) -> None:
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(what)
+  together(f'saved {directory.name}')  # who goes on may read it
 
 
 def _copy_tokenizer(source: pathlib.Path | None, scratch: pathlib.Path, eos_ids: tuple[int, ...]) -> None:

@@ -39,16 +39,19 @@ class Int8:
 
 @jax.jit
 def quantize(model: Qwen2) -> Qwen2:
-  """The model with the matrices of its layers in int8. It decodes (Engine, Qwen2.extend); it is not trained."""
-  layers = jax.tree.map(_round, model.layers, is_leaf=is_param)
-  out = jax.tree.map(lambda x: x, model)
-  out.layers = layers
+  """The model with the matrices of its layers in int8, and the rest in the dtype that the layers compute in.
+
+  It decodes (Engine, Qwen2.extend); it is not trained.
+  """
+  out = jax.tree.map(lambda x: x.astype(model.config.dtype), model)
+  out.layers = jax.tree.map(_rounded, model.layers, out.layers, is_leaf=is_param)
   return out
 
 
-def _round(param: nnx.Param) -> nnx.Param:
+def _rounded(param: nnx.Param, cast: nnx.Param) -> nnx.Param:
+  """A matrix in int8; what is none as it was `cast`."""
   if 'D' not in param.axes or len(param.axes) == 1:
-    return param
+    return cast
   stacked = param[...].ndim - len(param.axes)
   # 'DF' sums over D, 'FD' and 'KGHD' over all but D
   summed = [i + stacked for i, a in enumerate(param.axes) if (a == 'D') == (param.axes[0] == 'D')]

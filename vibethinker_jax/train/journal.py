@@ -9,7 +9,8 @@ import os
 import pathlib
 
 import jax
-from jax.experimental import multihost_utils
+
+from vibethinker_jax.cluster import together
 
 
 class Journal:
@@ -53,12 +54,6 @@ def write_text(path: pathlib.Path, text: str) -> None:
     scratch.write_text(text)
     scratch.replace(path)
   together(f'wrote {path.name}')
-
-
-def together(what: str) -> None:
-  """Wait until all processes are here."""
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(what)
 
 
 def write_json(path: pathlib.Path, value) -> None:

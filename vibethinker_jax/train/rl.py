@@ -274,7 +274,8 @@ class Trainer:
       ]
       loud, silent = self._with_signal(flat)
       shares = sharing(loud, self.r.share)
-      unit = attention.unit(state.model.config.attention)
+      mesh = jax.sharding.get_mesh()
+      unit = attention.unit(state.model.config.attention, 1 if mesh.empty else mesh.shape['seq'])
       S = rounded_up(max(len(share[0][0]) for share in shares) - 1, unit)
       gradient, N = None, self.r.micro_rows // self.r.share
       for i in range(0, len(shares), N):

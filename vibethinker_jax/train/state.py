@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -140,12 +140,6 @@ class Checkpoints:
     if steps:
       raise BadInput(f'{self._directory}: no checkpoint of step {" or ".join(map(str, steps))} can be read')
     return None
-
-  def prune(self, keep: Sequence[int]) -> None:
-    """Delete every checkpoint but those of the steps `keep`."""
-    for step in self.steps():
-      if step not in keep:
-        self._orbax.delete(step)
 
   def model(self, like: State, step: int) -> Qwen2:
     """Only the model at `step`."""
