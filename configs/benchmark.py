@@ -14,7 +14,9 @@ def get_config(size='tiny'):
   config.seed = 0
   config.repeats = 5  # the median counts; compiling is left out and reported
   config.optim = dict(learning_rate=1e-4, end=1.0)
+  config.mesh = dict(data=1)
   if size == 'tiny':
+    config.mesh.data = 2  # one CPU device a core
     config.model = dict(
       V=256, D=128, L=4, K=2, G=2, H=32, F=512, rope_theta=10000.0, positions=4096, unroll=4, logit_chunk=8192
     )

@@ -14,7 +14,7 @@ def get_config():
   config.name = 'tiny'
   config.seed = 0
   config.start = dict(path='', unroll=4)
-  config.mesh = dict(data=1, fsdp=1, seq=1, tensor=1)
+  config.mesh = dict(data=2, fsdp=1, seq=1, tensor=1)  # CPU devices: one a core
   config.data = dict(
     source='synthetic',
     domains=('algebra', 'geometry', 'calculus', 'statistics'),

@@ -6,6 +6,11 @@ Writes WORKDIR/benchmark.json and prints it as a table. With torch installed, tr
 on the same weights and prompts in between.
 """
 
+from vibethinker_jax import host
+
+if __name__ == '__main__':
+  host.huge_pages()
+
 import dataclasses
 import importlib.util
 import json
@@ -19,11 +24,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
+from jax.sharding import Mesh
 from ml_collections import config_flags
 from tqdm import tqdm
 
+from vibethinker_jax import cluster
 from vibethinker_jax.engine.engine import Completion, Engine, Request
 from vibethinker_jax.model import attention, hf
+from vibethinker_jax.model.mesh import MeshShape, decode_mesh, make_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.settings import freeze
 from vibethinker_jax.train import rl
@@ -64,6 +72,7 @@ class Settings:
 
   seed: int
   repeats: int
+  mesh: MeshShape
   model: Config
   optim: Optim
   grpo_step: Step
@@ -98,10 +107,10 @@ def requests(s: Settings) -> list[Request]:
   return [Request(tuple(map(int, p)), g.new_tokens, g.group, seed=s.seed, number=i) for i, p in enumerate(prompts)]
 
 
-def rollout(s: Settings, model: Qwen2) -> tuple[dict, list[Completion], list[Request]]:
+def rollout(s: Settings, mesh: Mesh, model: Qwen2) -> tuple[dict, list[Completion], list[Request]]:
   """Times of the rollout, and what it drew."""
   asked, done = requests(s), []
-  engine = Engine(s.model, (), rows=s.grpo_step.rows)
+  engine = Engine(s.model, (), rows=s.grpo_step.rows, mesh=decode_mesh(mesh))
 
   def work():
     done[:] = engine.generate(model, asked)
@@ -126,7 +135,7 @@ def update(s: Settings, model: Qwen2, done: list[Completion], asked: list[Reques
     nonlocal state
     shares, sums = rl.sharing(rows, g.share), None
     for i in range(0, len(shares), N):
-      sums, _ = add(sums, state.model, rl.responses(shares[i : i + N], N, g.share, S, unit))
+      sums, _ = add(sums, state.model, spread_rows(rl.responses(shares[i : i + N], N, g.share, S, unit)))
     state, norms = step(state, sums)
     jax.block_until_ready((state, norms))
 
@@ -168,7 +177,7 @@ def theirs(s: Settings, model: Qwen2) -> dict:
   return {'transformers_wall_s': t.wall_s, 'transformers_cpu_s': t.cpu_s}
 
 
-def long_tail(s: Settings, model: Qwen2) -> dict:
+def long_tail(s: Settings, mesh: Mesh, model: Qwen2) -> dict:
   """The same samples in batches that wait for their longest, and with rows refilled as they fall free."""
   t, rng = s.long_tail, np.random.default_rng(s.seed + 3)
   # the mean of a log-normal is exp(mu + spread^2 / 2)
@@ -176,7 +185,7 @@ def long_tail(s: Settings, model: Qwen2) -> dict:
   lengths = np.clip(lengths, 1, t.longest).astype(int)
   prompts = rng.integers(8, s.model.V, (t.samples, t.prompt_tokens))
   asked = [Request(tuple(map(int, p)), int(n), seed=s.seed, number=i) for i, (p, n) in enumerate(zip(prompts, lengths))]
-  static, continuous = (Engine(s.model, (), rows=t.rows) for _ in range(2))
+  static, continuous = (Engine(s.model, (), rows=t.rows, mesh=decode_mesh(mesh)) for _ in range(2))
   static.row_sizes = [t.rows]  # a static batch keeps its rows to the end
 
   def wait():
@@ -271,13 +280,18 @@ def table(result: dict) -> str:
 def main(argv) -> None:
   del argv
   s = freeze(Settings, CONFIG.value, 'config')
-  model = jax.jit(lambda key: Qwen2(s.model, key))(jax.random.key(s.seed))
-  model = jax.tree.map(lambda x: x.astype(s.model.dtype), model)
-  g, done, asked = rollout(s, model)
-  g |= theirs(s, model) | update(s, model, done, asked)
-  g['compile_s'] = g['rollout_compile_s'] + g['update_compile_s']
+  cluster.cpu_devices(s.mesh.size)
+  mesh = make_mesh(s.mesh)
+  with jax.set_mesh(mesh):
+    model = jax.jit(lambda key: Qwen2(s.model, key))(jax.random.key(s.seed))
+    model = place(model, mesh, s.model.dtype)
+    g, done, asked = rollout(s, mesh, model)
+    g |= update(s, model, done, asked)
+    g['compile_s'] = g['rollout_compile_s'] + g['update_compile_s']
+    tail = long_tail(s, mesh, model)
+  g |= theirs(s, model)
   d = device(s.model.dtype)
-  result = {'grpo_step': g | ideals(s, d), 'long_tail': long_tail(s, model), 'device': d}
+  result = {'grpo_step': g | ideals(s, d), 'long_tail': tail, 'device': d}
   out = pathlib.Path(WORKDIR.value) / 'benchmark.json'
   out.parent.mkdir(parents=True, exist_ok=True)
   out.write_text(json.dumps(result, indent=2) + '\n')

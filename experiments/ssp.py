@@ -10,6 +10,10 @@ With --distributed it is one of several processes that a scheduler has started (
 import os
 import sys
 
+from vibethinker_jax import host
+
+if __name__ == '__main__':
+  host.huge_pages()
 os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers are used: it need not miss torch
 
 from absl import app, flags, logging
@@ -36,10 +40,12 @@ def main(argv) -> None:
   for stage in ONLY.value:
     if stage not in STAGES:
       sys.exit(f'error: --stages: unknown stage {stage!r}, expected some of {",".join(STAGES)}')
-  if DISTRIBUTED.value or COORDINATOR.value:
-    cluster.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
   try:
-    Pipeline(freeze(Settings, CONFIG.value), WORKDIR.value).run(tuple(ONLY.value))
+    settings = freeze(Settings, CONFIG.value)
+    cluster.cpu_devices(max(1, settings.mesh.size // PROCESSES.value))
+    if DISTRIBUTED.value or COORDINATOR.value:
+      cluster.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    Pipeline(settings, WORKDIR.value).run(tuple(ONLY.value))
   except BadInput as error:
     sys.exit(_say(error, 2))
   except cluster.Stopped as saved:

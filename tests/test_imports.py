@@ -9,6 +9,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'vibethinker_jax'
 RANKS = {
   'errors': 0,
   'cluster': 0,
+  'host': 0,
   'settings': 1,
   'model': 1,
   'data': 1,

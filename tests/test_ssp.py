@@ -25,7 +25,7 @@ from vibethinker_jax.settings import freeze
 from vibethinker_jax.ssp import TINY_BASE, Pipeline, Settings
 
 ROOT = pathlib.Path(__file__).parents[1]
-ONE = jax.devices()[:1]  # the session has eight
+TWO = jax.devices()[:2]  # the session has eight
 DATA = pathlib.Path(os.environ.get('VIBETHINKER_DATA', ROOT.parent / 'shared' / 'data'))
 
 
@@ -57,7 +57,7 @@ def settings():
 @pytest.fixture(scope='module')
 def whole(settings, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('whole')
-  return workdir, Pipeline(settings, workdir, ONE).run()
+  return workdir, Pipeline(settings, workdir, TWO).run()
 
 
 def digest(workdir) -> str:
@@ -86,7 +86,7 @@ def test_every_stage_leaves_its_files(whole):
 
 def test_fused_is_the_mean_of_the_selected(whole, settings):
   workdir, summary = whole
-  pipeline = Pipeline(settings, workdir, ONE)
+  pipeline = Pipeline(settings, workdir, TWO)
   chosen = [(e['run'], e['selected_step']) for e in summary['experts'].values()]
   experts = [hf.tensors(pipeline._mean(pipeline.base(), [one])) for one in chosen]
   fused = hf.tensors(hf.load(workdir / 'fused'))
@@ -117,27 +117,27 @@ def test_final_loads_in_transformers_and_says_the_same(whole, settings):
 
 
 def test_a_mesh_that_does_not_fit_is_refused(settings, tmp_path):
-  with pytest.raises(BadInput, match='config.mesh: mesh .* wants 1 devices, there are 8'):
+  with pytest.raises(BadInput, match='config.mesh: mesh .* wants 2 devices, there are 8'):
     Pipeline(settings, tmp_path)
 
 
 def test_run_again_does_nothing_anew(whole, settings):
   workdir, summary = whole
   before = digest(workdir), (workdir / 'metrics.jsonl').read_text()
-  again = Pipeline(settings, workdir, ONE).run()
+  again = Pipeline(settings, workdir, TWO).run()
   assert (digest(workdir), (workdir / 'metrics.jsonl').read_text()) == before
   assert again['models'] == summary['models']
 
 
 def test_another_config_is_refused(whole, settings):
   with pytest.raises(BadInput, match='another config .*mgpo'):
-    Pipeline(dataclasses.replace(settings, mgpo=dataclasses.replace(settings.mgpo, lam=9.0)), whole[0], ONE)
+    Pipeline(dataclasses.replace(settings, mgpo=dataclasses.replace(settings.mgpo, lam=9.0)), whole[0], TWO)
 
 
 @pytest.mark.slow
 def test_per_domain_runs(settings, tmp_path):
   settings = dataclasses.replace(settings, experts='per_domain')
-  summary = Pipeline(settings, tmp_path, ONE).run(('sft', 'probe', 'fuse'))
+  summary = Pipeline(settings, tmp_path, TWO).run(('sft', 'probe', 'fuse'))
   assert summary == {}
   experts = json.loads((tmp_path / 'experts.json').read_text())
   assert {d: e['run'] for d, e in experts.items()} == {d: d for d in settings.data.domains}
@@ -154,7 +154,7 @@ def test_killed_anywhere_it_ends_with_the_same_bits(whole, settings, tmp_path):
     'from vibethinker_jax.settings import freeze\n'
     'from vibethinker_jax.ssp import Pipeline, Settings\n'
     f'settings = freeze(Settings, json.loads({raw!r}))\n'
-    f'Pipeline(settings, {str(workdir)!r}, jax.devices()[:1]).run(("sft", "probe", "fuse", "rl"))\n'
+    f'Pipeline(settings, {str(workdir)!r}, jax.devices()[:2]).run(("sft", "probe", "fuse", "rl"))\n'
   )
   # compiled once, for the restarts' sake
   cache = {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'), 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1'}

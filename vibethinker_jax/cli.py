@@ -338,8 +338,8 @@ def plan(args: argparse.Namespace) -> int:
     'TPU_WORKER_ID': '0',
     'TF_CPP_MIN_LOG_LEVEL': '3',
   }
-  import jax
 
+  from vibethinker_jax import cluster
   from vibethinker_jax import plan as planning
   from vibethinker_jax.settings import freeze
   from vibethinker_jax.ssp import Settings
@@ -347,7 +347,7 @@ def plan(args: argparse.Namespace) -> int:
   settings = freeze(Settings, _config(args.config, args.set))
   on = planning.machine(args.topology)
   if on.chip.platform != 'tpu':
-    jax.config.update('jax_num_cpu_devices', on.devices)
+    cluster.cpu_devices(on.devices)
   report = planning.plan(settings, on, None if args.estimate else args.cache)
   print(planning.table(report))
   if args.output is not None:

@@ -29,6 +29,16 @@ def join(coordinator: str = '', processes: int = 1, process: int = 0) -> None:
     jax.distributed.initialize()
 
 
+def cpu_devices(n: int) -> None:
+  """Where the CPU computes, it counts as n devices (accelerators are what they are).
+
+  One device a core is how decoding uses all of them: a device goes through its program one operation after the other,
+  and few of decoding's operations are large enough to be shared among cores. Before anything else that uses jax's
+  devices; raises RuntimeError after it.
+  """
+  jax.config.update('jax_num_cpu_devices', n)
+
+
 def together(what: str) -> None:
   """Wait until all processes are here."""
   if jax.process_count() > 1:

@@ -127,7 +127,9 @@ def stages_of(s: Settings, c: Config) -> list[Stage]:
   out = [Stage('sft', 'sft', c, s.mesh, s.sft.rows, s.sft.length)]
   for stage in s.rl.stages:
     out.append(Stage(f'rl/{stage.name}', 'rl', c, s.mesh, s.rl.micro_rows, whole(stage.max_tokens + PROMPT)))
-  out.append(Stage('prefill', 'prefill', c, s.mesh, TOGETHER[0], min(PROMPT, c.positions)))
+  spread = s.mesh.data * s.mesh.fsdp * s.mesh.seq
+  together = -(-TOGETHER // spread) * spread
+  out.append(Stage('prefill', 'prefill', c, s.mesh, together, min(PROMPT, c.positions)))
   out.append(Stage('decode', 'decode', c, s.mesh, s.engine.rows, c.positions))
   return out
 
@@ -161,7 +163,7 @@ def memory(stage: Stage) -> dict[str, float]:
   tables = table * (1 if c.tied else 2)
   kv = 2 * c.L * c.K * c.H * wide
   if stage.kind in ('prefill', 'decode'):
-    rows = stage.rows if stage.kind == 'prefill' else stage.rows / (m.data * m.fsdp * m.seq)
+    rows = stage.rows / (m.data * m.fsdp * m.seq)
     cache = rows * stage.length * kv / m.tensor
     queries = stage.length if stage.kind == 'prefill' else 1
     work = rows * queries * (c.F / m.tensor + 5 * c.D) * wide + 4 * rows * c.V * 4
@@ -201,8 +203,7 @@ def traffic(stage: Stage) -> float:
   c, m = stage.model, stage.mesh
   wide = jnp.dtype(c.dtype).itemsize
   if stage.kind in ('prefill', 'decode'):
-    n = stage.tokens if stage.kind == 'decode' else stage.rows * stage.length
-    return 4 * c.L * n * c.D * wide * (m.tensor - 1) / m.tensor
+    return 4 * c.L * stage.tokens * c.D * wide * (m.tensor - 1) / m.tensor
   layers, table = (x * wide / m.tensor for x in sizes(c))
   every, keys = m.data * m.fsdp * m.seq, 2 * stage.rows / (m.data * m.fsdp) * stage.length * c.K * c.H * wide / m.tensor
   gather, reduce = (lambda n: (n - 1) / n), (lambda n: 2 * (n - 1) / n)
@@ -228,8 +229,8 @@ def work(stage: Stage, context: float | None = None) -> tuple[float, float, floa
     flops = stage.tokens * (body + head)
     return flops, flops, weights + stage.tokens * 2 * c.L * c.K * c.H * 2 * seen / m.tensor
   if stage.kind == 'prefill':
-    flops = stage.rows * stage.length * body
-    return flops, flops, weights + stage.rows * stage.length * c.L * 20 * c.D
+    flops = stage.tokens * body
+    return flops, flops, weights + stage.tokens * c.L * 20 * c.D
   # with a causal mask the last device of a sequence has the most to see
   body += attention * (m.seq - 1) / m.seq
   again = {'none': 0.0, 'dots': attention, 'full': body}[c.remat]
@@ -287,12 +288,12 @@ def _trace_engine(stage: Stage, s: Settings, model: Qwen2, mesh: Mesh) -> jax.st
   )
   model = put(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, c.dtype), model), PartitionSpec())
   cache = jax.eval_shape(lambda: Slots.empty(c, stage.rows, stage.length, c.dtype))
+  at = PartitionSpec('data')
   if stage.kind == 'prefill':
     whole = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.int32)
-    asked = (cache, whole(stage.rows, stage.length), whole(stage.rows), whole(stage.rows))
-    return decode.prefill.trace(model, *put(asked, PartitionSpec()))
+    asked = whole(stage.rows, stage.length), whole(stage.rows), whole(stage.rows)
+    return decode.prefill.trace(model, put(cache, at), *put(asked, PartitionSpec()))
   rows = jax.eval_shape(lambda: decode.free_rows(stage.rows))
-  at = PartitionSpec('data')
   return decode.decode_block.trace(
     model, put(rows, at), put(cache, at), np.int32(1), np.int32(0), (0,), s.engine.block, False
   )

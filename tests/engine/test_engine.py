@@ -13,6 +13,7 @@ from vibethinker_jax.engine.engine import Engine, Request, Run
 from vibethinker_jax.engine.sampling import Sampling
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.int8 import quantize
+from vibethinker_jax.model.mesh import MeshShape, decode_mesh, make_mesh
 from vibethinker_jax.model.qwen2 import Config
 
 STOPS = (9, 21, 29)  # in REQUESTS: met by the first token of a sample, by later ones, and never
@@ -120,10 +121,15 @@ def test_limits_are_kept(together):
   assert any(len(c.tokens) > 8 for c in together.values())  # more than a block
 
 
-@pytest.mark.parametrize('rows, block', [(1, 32), (4, 1), (64, 32)])
-def test_the_company_changes_no_token(model, together, rows, block):
-  other = run(model, REQUESTS[::-1], rows, block)
-  assert set(other) == set(together)
+OTHERS = [Request((1 + i % 40, 2, i % 7), 1 + i % 9, seed=i % 3, number=100 + i) for i in range(100)]
+
+
+@pytest.mark.parametrize('rows, block, devices', [(1, 32, 1), (4, 1, 1), (64, 32, 1), (64, 1, 8)])
+def test_the_company_changes_no_token(model, together, rows, block, devices):
+  """A hundred others before and behind; a row or many; on one device or spread over eight."""
+  where = {} if devices == 1 else {'mesh': decode_mesh(make_mesh(MeshShape(data=devices)))}
+  other = run(model, [*OTHERS[:50], *REQUESTS[::-1], *OTHERS[50:]], rows, block, **where)
+  assert set(other) == set(together) | {(r.number, 0) for r in OTHERS}
   for key, c in together.items():
     assert other[key].tokens.tolist() == c.tokens.tolist()
     np.testing.assert_allclose(other[key].logps, c.logps, atol=1e-4)

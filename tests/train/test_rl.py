@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vibethinker_jax.engine.engine import Completion, Engine
+from vibethinker_jax.model.mesh import MeshShape, make_mesh, place, spread_rows
 from vibethinker_jax.train import rl
 from vibethinker_jax.train.journal import Journal
 from vibethinker_jax.train.optim import Optim, optimizer
@@ -142,6 +143,21 @@ def test_sharing_a_prompt_changes_no_hidden_state(small):
   )
   for ours, at, whole, span in zip(shared, batch.mask > 0, alone, where, strict=True):
     np.testing.assert_allclose(ours[at], whole[span], atol=2e-5)
+
+
+def test_a_mesh_changes_nothing_about_shared_prompts(small):
+  """Rows over data and fsdp, heads over tensor; along seq every device has its rows whole."""
+  rng = np.random.default_rng(0)
+  prompts = [rng.integers(5, 200, n).tolist() for n in (1, 9, 20, 4)]
+  rows = [(p, completion(rng.integers(5, 200, n).tolist()), 1.0) for p in prompts for n in (3, 30)]
+  batch = rl.responses(rl.sharing(rows, 2), N=4, n=2, S=32, unit=32)
+  gradient = jax.jit(jax.grad(lambda model, batch: rl.make_loss(rl.MGPO(lam=1.0), 0.9)(model, batch)[0]))
+  expected = gradient(small, batch)
+  mesh = make_mesh(MeshShape(data=2, seq=2, tensor=2))
+  with jax.set_mesh(mesh):
+    sharded = gradient(place(small, mesh), spread_rows(batch))
+  for a, b in zip(jax.tree.leaves(sharded), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-5 * max(1.0, np.abs(b).max()))
 
 
 def test_lengths_are_multiples_and_few():

@@ -88,9 +88,10 @@ class Engine:
     self.cache = cache
     self.mesh = mesh
     # every size is four times the next: few shapes, and never many more rows than samples
-    self.row_sizes = [max(1, rows >> shift) for shift in range(0, rows.bit_length() + 1, 2)]
-    if mesh is not None:
-      self.row_sizes = [-(-rows // mesh.shape['data']) * mesh.shape['data']]
+    whole = lambda n: n if mesh is None else -(-n // mesh.shape['data']) * mesh.shape['data']
+    sizes = {whole(max(1, rows >> shift)) for shift in range(0, rows.bit_length() + 1, 2)}
+    self.row_sizes = sorted(sizes, reverse=True)
+    self.together = (whole(TOGETHER), 1)  # prompts prefilled at a time
     self.row_steps = 0  # rows x decode steps so far: what decoding costs
 
   def refusal(self, request: Request) -> str | None:
@@ -157,9 +158,9 @@ class Engine:
       model = self.place(model)
       shelves = []
       for size in sorted({bucket(_padded(n, self.chunk)) for n in range(1, longest_prompt + 1)}):
-        for P in TOGETHER if size <= self.chunk else TOGETHER[-1:]:
+        for P in self.together if size <= self.chunk else self.together[-1:]:
           at, tokens = np.zeros(P, np.int32), np.zeros((P, min(size, self.chunk)), np.int32)
-          shelves.append(decode.prefill(model, self.shelf(P, size), tokens, at, at))
+          shelves.append(self.spread(decode.prefill(model, self.shelf(P, size), tokens, at, at), PartitionSpec()))
       sizes = _buckets(min(longest + self.block, self.max_length))  # there is room for the block to come
       for R in self.row_sizes:
         for S, larger in zip(sizes, [*sizes[1:], None]):
@@ -183,8 +184,9 @@ class Engine:
     return self.spread((decode.free_rows(R), cache), PartitionSpec('data'))
 
   def shelf(self, P: int, S: int) -> tuple:
-    """An empty cache for P prompts."""
-    return self.spread(self.cache.empty(self.config, P, S, self.config.dtype), PartitionSpec())
+    """An empty cache for P prompts; one prompt is prefilled on every device."""
+    where = PartitionSpec('data' if self.together[0] == P else None)
+    return self.spread(self.cache.empty(self.config, P, S, self.config.dtype), where)
 
   def place(self, model: Qwen2) -> Qwen2:
     """The policy as decoding wants it: in the dtype it computes in, on every device; no copy where it already is."""
@@ -298,7 +300,7 @@ class Run:
     self._resize(max(len(seat.prefix) for seat in chosen) + engine.block)
     filters = any(seat.request.sampling.filters for seat in chosen)
     # neighbours in length together, so that a short prompt is not padded to a long one
-    for together in _batches(sorted(groups.values(), key=lambda group: len(group[0].prefix)), engine.chunk):
+    for together in _batches(sorted(groups.values(), key=lambda group: len(group[0].prefix)), engine):
       shelf, logits, lengths = self._prefill([group[0].prefix for group in together])
       seated = [(p, seat) for p, group in enumerate(together) for seat in group]
       dest = [rows[id(seat)] for _, seat in seated]
@@ -321,7 +323,7 @@ class Run:
     for begin in range(0, padded, chunk):
       start, last = np.full(len(prompts), begin, np.int32), np.clip(lengths - 1 - begin, 0, chunk - 1)
       shelf, logits = decode.prefill(self._model, shelf, tokens[:, begin : begin + chunk], start, last)
-    return shelf, logits, lengths
+    return *engine.spread((shelf, logits), PartitionSpec()), lengths  # a row of any device may want any of them
 
   def _decode(self) -> tuple:
     """Start a block; returns what it will have drawn."""
@@ -398,15 +400,15 @@ def _whole(request: int, sample: int, parts: list, finish: str) -> Completion:
   return Completion(request, sample, tokens, logps, laws, finish)
 
 
-TOGETHER = (8, 1)  # prompts prefilled at a time
+TOGETHER = 8  # prompts prefilled at a time, or the next multiple of the devices they are spread over
 _FEWEST_ROWS = 16
 
 
-def _batches(groups: list[list[_Seat]], chunk: int) -> Iterator[list[list[_Seat]]]:
-  """Groups whose prompts are prefilled at a time: eight short ones, else one, so that no padding row is computed."""
+def _batches(groups: list[list[_Seat]], engine: Engine) -> Iterator[list[list[_Seat]]]:
+  """Groups whose prompts are prefilled at a time: several short ones, else one, so that no padding row is computed."""
   while groups:
-    short = sum(len(group[0].prefix) <= chunk for group in groups[: TOGETHER[0]])
-    n = next(n for n in TOGETHER if n <= max(short, 1))
+    short = sum(len(group[0].prefix) <= engine.chunk for group in groups[: engine.together[0]])
+    n = next(n for n in engine.together if n <= max(short, 1))
     yield groups[:n]
     groups = groups[n:]
 

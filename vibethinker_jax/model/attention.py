@@ -17,7 +17,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 from jax.sharding import NamedSharding, PartitionSpec
 
-from vibethinker_jax.model.mesh import ACTIVATION, einsum, shard, spec
+from vibethinker_jax.model.mesh import ACTIVATION, einsum, reshape, shard, spec
 
 QUERIES = 512  # of the plain form, whose scores exist at the same time
 FUSED = 16384  # tokens up to which splash makes all gradients in one pass, see there
@@ -156,31 +156,48 @@ def _by_shard(local, in_specs: tuple):
 
 
 def attend_shared(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, S: int, n: int) -> jax.Array:
-  """Attention of rows that hold a prompt in S slots, lengths [B] of them filled, and n continuations of it, T each.
+  """Attention of rows that hold a prompt in S slots, lengths [B] of them filled, and n continuations of it, Q each.
 
-  A prompt's tokens see the prompt; a continuation's see the prompt and their own past. q [B,K,G,S+n*T,H], k and v
-  likewise -> [B,K,G,S+n*T,H].
+  A prompt's tokens see the prompt; a continuation's see the prompt and their own past. q [B,K,G,S+n*Q,H], k and v
+  likewise -> [B,K,G,S+n*Q,H]. Every device has its rows whole: the queries are gathered over seq, and computed there.
   """
   B, K, G, whole, H = q.shape
-  T = (whole - S) // n
+  Q = (whole - S) // n
+  q = shard(q, 'BKGQH')
   causal = lambda size: jnp.arange(size)[:, None] >= jnp.arange(size)[None]
   prompt = attend(q[:, :, :, :S], k[..., :S], v[:, :, :S], jnp.broadcast_to(causal(S), (B, S, S)))
-  # Two blocks of scores: all continuations against the one prompt, and each, as a row of its own, against itself.
+  # All continuations against the one prompt, and each, as a row of its own, against itself. Only what comes out of the
+  # two is brought together, not their scores: those are several times as large.
   apart = lambda x, axis: jnp.moveaxis(x, axis, 1).reshape(B * n, *x.shape[1:axis], *x.shape[axis + 1 :])
-  joined = lambda x: jnp.moveaxis(x.reshape(B, n, K, G, T, -1), 1, 3).reshape(B, K, G, n * T, -1)
-  q = q[:, :, :, S:] * H**-0.5
-  q_own = apart(q.reshape(B, K, G, n, T, H), 3)
-  k_own = apart(k[..., S:].reshape(B, K, H, n, T), 3)
-  v_own = apart(v[:, :, S:].reshape(B, K, n, T, H), 2)
-  least = jnp.finfo(jnp.float32).min
-  to_prompt = einsum('BKGTH,BKHS->BKGTS', q, k[..., :S]).astype(jnp.float32)
-  to_prompt = jnp.where((jnp.arange(S) < lengths[:, None])[:, None, None, None], to_prompt, least)
-  to_own = jnp.where(causal(T), einsum('BKGTH,BKHS->BKGTS', q_own, k_own).astype(jnp.float32), least)
-  weights = jax.nn.softmax(jnp.concatenate([to_prompt, joined(to_own)], axis=-1), axis=-1).astype(v.dtype)
-  from_prompt = einsum('BKGTS,BKSH->BKGTH', weights[..., :S], v[:, :, :S])
-  weights = apart(weights[..., S:].reshape(B, K, G, n, T, T), 3)
-  own = from_prompt + joined(einsum('BKGTS,BKSH->BKGTH', weights, v_own))
-  return jnp.concatenate([prompt, own], axis=3)
+  split = lambda x: reshape(x, (B, n, K, G, Q, x.shape[-1]), 'BnKGQH')
+  joined = lambda x: jnp.moveaxis(split(x), 1, 3).reshape(B, K, G, n * Q, -1)
+  q = q[:, :, :, S:]
+  q_own = apart(q.reshape(B, K, G, n, Q, H), 3)
+  k_own = apart(k[..., S:].reshape(B, K, H, n, Q), 3)
+  v_own = apart(v[:, :, S:].reshape(B, K, n, Q, H), 2)
+  filled = (jnp.arange(S) < lengths[:, None])[:, None, None, None]
+  of_prompt = _unnormalized(q, k[..., :S], v[:, :, :S], filled)
+  of_own = (joined(x) for x in _unnormalized(q_own, k_own, v_own, causal(Q)))
+  own = _combined(of_prompt, of_own).astype(v.dtype)
+  return shard(jnp.concatenate([shard(prompt, 'BKGQH'), own], axis=3), 'BKGTH')
+
+
+def _unnormalized(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """`attend` to some of the keys: the largest score m [...,1], the sum of exp(score - m) [...,1], and the sum of v so
+  weighted [...,H]. All float32 but the last."""
+  scores = einsum('BKGQH,BKHS->BKGQS', q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
+  scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+  peak = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+  weights = jnp.exp(scores - peak)
+  return peak, weights.sum(-1, keepdims=True), einsum('BKGQS,BKSH->BKGQH', weights.astype(v.dtype), v)
+
+
+def _combined(one: tuple, other: tuple) -> jax.Array:
+  """What `attend` to both sets of keys gives, from the _unnormalized of each."""
+  (peak_a, sum_a, v_a), (peak_b, sum_b, v_b) = one, other
+  peak = jnp.maximum(peak_a, peak_b)
+  a, b = jnp.exp(peak_a - peak), jnp.exp(peak_b - peak)
+  return (a * v_a + b * v_b) / (a * sum_a + b * sum_b)
 
 
 def attend_scaled(q, k, k_scale, v, v_scale, mask: jax.Array) -> jax.Array:

@@ -34,14 +34,18 @@ class MeshShape:
   seq: int = 1
   tensor: int = 1
 
+  @property
+  def size(self) -> int:
+    """How many devices that is."""
+    return self.data * self.fsdp * self.seq * self.tensor
+
 
 def make_mesh(shape: MeshShape, devices=None) -> Mesh:
   """The training mesh over `devices` (default: all). Raises ValueError where the product is not their number."""
   devices = jax.devices() if devices is None else list(devices)
   sizes = dataclasses.astuple(shape)
-  wanted = sizes[0] * sizes[1] * sizes[2] * sizes[3]
-  if wanted != len(devices):
-    raise ValueError(f'mesh {dataclasses.asdict(shape)} wants {wanted} devices, there are {len(devices)}')
+  if shape.size != len(devices):
+    raise ValueError(f'mesh {dataclasses.asdict(shape)} wants {shape.size} devices, there are {len(devices)}')
   return jax.make_mesh(sizes, tuple(dataclasses.asdict(shape)), devices=devices)
 
 
@@ -102,6 +106,12 @@ def _einsum_backward(equation, operands, gradient):
 
 
 einsum.defvjp(_einsum_forward, _einsum_backward)
+
+
+def reshape(x: jax.Array, sizes: tuple[int, ...], axes: str) -> jax.Array:
+  """`x` in another shape, laid out by the letters `axes`: where one axis becomes two, JAX cannot know which keeps it."""
+  out = None if jax.sharding.get_abstract_mesh().empty else spec(axes, ACTIVATION)
+  return jax.lax.reshape(x, sizes, out_sharding=out)
 
 
 def use(param: nnx.Param, dtype) -> jax.Array:

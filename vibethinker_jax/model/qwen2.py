@@ -104,13 +104,13 @@ class Qwen2(nnx.Module):
     join = lambda *pieces: shard(jnp.concatenate([shard(x, 'BS') for x in pieces], 1), 'BT')
     own = jnp.broadcast_to(lengths[:, None, None] + jnp.arange(T, dtype=jnp.int32), (B, n, T)).reshape(B, n * T)
     positions = join(jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S)), own)
-    whole = join(prompts, tokens.reshape(B, n * T))
+    whole = join(prompts, shard(tokens, 'BnS').reshape(B, n * T))
     if n == 1:  # a packed row with a gap before the continuation, which whatever attends to packed rows can do
       filled = jnp.arange(S) < lengths[:, None]
       hidden = self(whole, positions, join(filled, jnp.ones((B, T), bool)).astype(jnp.int32))
       return shard(shard(hidden, 'BSD')[:, S:], 'BTD')[:, None]
     hidden, _ = self._scan(whole, positions, lambda q, k, v: (attend_shared(q, k, v, lengths, S, n), None))
-    return hidden[:, S:].reshape(B, n, T, -1)
+    return shard(shard(hidden, 'BSD')[:, S:].reshape(B, n, T, -1), 'BnTD')
 
   def extend(self, layers: tuple, tokens: jax.Array, positions: jax.Array, cache: tuple):
     """Hidden states [B,T,D] of tokens that continue a cache, and the cache with them in it.
