@@ -26,7 +26,9 @@ from vibethinker_jax.cluster import Stop, Stopped
 from vibethinker_jax.data.augment import material
 from vibethinker_jax.data.domains import Data, Sets, load_sets
 from vibethinker_jax.data.text import load_text
+from vibethinker_jax.engine.cache import Slots
 from vibethinker_jax.engine.engine import Engine
+from vibethinker_jax.engine.pages import Paging
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.evaluate import Evaluate, evaluate, table
 from vibethinker_jax.evaluate.report import write_report
@@ -68,10 +70,12 @@ class Start:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """The engine: samples decoded at a time, and tokens between two looks by the host."""
+  """The engine: samples decoded at a time, tokens between two looks by the host, and where keys and values lie."""
 
   rows: int
   block: int
+  pages: int = 0  # of `page` slots each, on all devices together; 0: as many slots a row as the longest sample has
+  page: int = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +142,9 @@ class Pipeline:
       base = self.base()
       spread = decode_mesh(self.mesh) if self.mesh.size > 1 else None
       rows = self.s.engine
-      self.engine = Engine(base.config, self.text.stop_ids, rows.rows, rows.block, mesh=spread)
+      kernel = {'tpu': 'tpu', 'gpu': 'gpu'}.get(self.mesh.devices.flat[0].platform, 'xla')
+      cache = Paging(rows.pages, rows.page, kernel) if rows.pages else Slots
+      self.engine = Engine(base.config, self.text.stop_ids, rows.rows, rows.block, cache=cache, mesh=spread)
       todo = {
         'sft': lambda: self.sft(base),
         'probe': lambda: self.probe(base),

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vibethinker_jax.engine.pages import Pages
 from vibethinker_jax.engine.sampling import Law, draw, row_keys
 from vibethinker_jax.model.qwen2 import Qwen2
 
 
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=['token', 'position', 'count', 'left', 'key', 'law', 'seen'],
+  data_fields=['token', 'position', 'count', 'left', 'key', 'law', 'seen', 'pages'],
   meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Rows:
   key: jax.Array  # uint32 [R,2]: the data of the sample's key
   law: Law
   seen: jax.Array | None  # bool [R,V]: tokens of prompt and sample; None while no row penalizes repetition
+  pages: jax.Array | None  # int32 [R,W]: where the cache has the row's slots (pages.py); None with Slots
 
 
 @functools.partial(
@@ -57,7 +59,16 @@ def free_rows(R: int) -> Rows:
   """R rows with nobody in them."""
   whole, real = (lambda: jnp.zeros(R, jnp.int32)), (lambda: jnp.zeros(R, jnp.float32))
   law = Law(real(), whole(), real(), real(), real())
-  return Rows(whole(), whole(), whole(), whole(), jnp.zeros((R, 2), jnp.uint32), law, None)
+  return Rows(whole(), whole(), whole(), whole(), jnp.zeros((R, 2), jnp.uint32), law, None, None)
+
+
+def _found(cache: tuple, rows: Rows) -> tuple:
+  """The cache with the rows' table, where it lies in pages."""
+  return cache if rows.pages is None else tuple(dataclasses.replace(layer, table=rows.pages) for layer in cache)
+
+
+def _at_rest(cache: tuple) -> tuple:
+  return tuple(dataclasses.replace(layer, table=None) if isinstance(layer, Pages) else layer for layer in cache)
 
 
 @jax.jit
@@ -85,7 +96,7 @@ def seat(rows: Rows, cache: tuple, shelf: tuple, logits, lengths, seats: Seats, 
   """
   key = row_keys(seats.seed, seats.number, seats.sample)
   token, logp, law = draw(logits[seats.source], key, seats.count, seats.law, seats.seen, filters)
-  cache = tuple(mine.seated(theirs, seats.source, seats.dest) for mine, theirs in zip(cache, shelf))
+  cache = tuple(mine.seated(theirs, seats.source, seats.dest) for mine, theirs in zip(_found(cache, rows), shelf))
   new = Rows(
     token,
     lengths[seats.source],
@@ -94,9 +105,11 @@ def seat(rows: Rows, cache: tuple, shelf: tuple, logits, lengths, seats: Seats, 
     jax.random.key_data(key),
     seats.law,
     None if seats.seen is None else seats.seen.at[jnp.arange(len(token)), token].set(True),
+    None,
   )
-  rows = jax.tree.map(lambda a, b: a.at[seats.dest].set(b, mode='drop'), rows, new)
-  return rows, cache, token, logp, law
+  others = dataclasses.replace(rows, pages=None)
+  others = jax.tree.map(lambda a, b: a.at[seats.dest].set(b, mode='drop'), others, new)
+  return dataclasses.replace(others, pages=rows.pages), _at_rest(cache), token, logp, law
 
 
 @functools.partial(jax.jit, static_argnames=['stop_ids', 'block', 'filters'], donate_argnames=['rows', 'cache'])
@@ -117,7 +130,8 @@ def decode_block(model: Qwen2, rows: Rows, cache: tuple, steps, enough, stop_ids
 
   def step(carry):
     i, rows, cache, tokens, logps, laws, drawn = carry
-    hidden, cache = model.extend(layers, rows.token[:, None], rows.position[:, None], cache)
+    hidden, cache = model.extend(layers, rows.token[:, None], rows.position[:, None], _found(cache, rows))
+    cache = _at_rest(cache)
     key = jax.random.wrap_key_data(rows.key)
     token, logp, law = draw(model.logits(hidden)[:, 0], key, rows.count, rows.law, rows.seen, filters)
     live = rows.left > 0

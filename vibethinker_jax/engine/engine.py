@@ -3,7 +3,9 @@
 A number of rows decodes in step. A row holds one sample of one request; when it is done the row is given to the next
 one waiting. The prompt of a group of samples is prefilled once, long prompts in chunks, and its keys and values are
 copied to the group's rows. Work and memory follow the live tokens: the cache is as long as the longest live sample, in
-buckets, and there are no more rows than somebody needs, in a few sizes; so little is compiled, once.
+buckets, and there are no more rows than somebody needs, in a few sizes; so little is compiled, once. Or the cache lies in
+pages (pages.py): each row has as many as its own length wants, and where they run out, the sample that has drawn least
+goes back to the queue with what it has.
 
 The device never waits for the host to read tokens: a step reads who is done (a few numbers a row), starts the next
 block, and only then hands out what the last one drew.
@@ -20,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vibethinker_jax.engine import decode
 from vibethinker_jax.engine.cache import Int8Slots, Slots
+from vibethinker_jax.engine.pages import Book, Paging
 from vibethinker_jax.engine.sampling import Sampling, laws
 from vibethinker_jax.model.mesh import no_mesh
 from vibethinker_jax.model.qwen2 import Config, Qwen2
@@ -65,7 +68,8 @@ class Engine:
   """Samples from any model of one config. It owns no weights: the policy is an argument.
 
   rows: most samples decoded at a time. block: most tokens drawn between two looks by the host. chunk: most tokens of a
-  prompt prefilled at a time. max_length: prompt and response together. cache: how keys and values are kept (cache.py).
+  prompt prefilled at a time. max_length: prompt and response together. cache: how keys and values are kept (cache.py,
+  pages.py); ValueError where the pages do not hold one sample of max_length for every device.
   With a mesh (mesh.decode_mesh) the rows are spread over its data axis.
   """
 
@@ -77,7 +81,7 @@ class Engine:
     block: int = 32,
     chunk: int = 512,
     max_length: int | None = None,
-    cache: type[Slots] | type[Int8Slots] = Slots,
+    cache: type[Slots] | type[Int8Slots] | Paging = Slots,
     mesh: Mesh | None = None,
   ):
     self.config = config
@@ -92,6 +96,15 @@ class Engine:
     sizes = {whole(max(1, rows >> shift)) for shift in range(0, rows.bit_length() + 1, 2)}
     self.row_sizes = sorted(sizes, reverse=True)
     self.together = (whole(TOGETHER), 1)  # prompts prefilled at a time
+    self.paging = cache if isinstance(cache, Paging) else None
+    if self.paging is not None:
+      self.row_sizes = self.row_sizes[:1]  # a free row has no pages, and costs no more than it did
+      pools = 1 if mesh is None else mesh.shape['data']
+      if self.paging.pages // pools * self.paging.size < self.max_length:
+        raise ValueError(
+          f'{self.paging.pages} pages of {self.paging.size} slots over {pools} devices: expected room for a sample of '
+          f'{self.max_length} on each'
+        )
     self.row_steps = 0  # rows x decode steps so far: what decoding costs
 
   def refusal(self, request: Request) -> str | None:
@@ -172,7 +185,7 @@ class Engine:
               decode.seat(*self.fresh(R, S), shelf, logits, lengths, seats, self.stop_ids, kind)
           rows, cache = self.fresh(R, S)
           decode.vacate(rows, np.zeros(R, bool))
-          if larger is not None:
+          if larger is not None and self.paging is None:
             decode.resize_slots(decode.resize_slots(cache, S=larger), S=S)
           for other in self.row_sizes:
             if other != R:
@@ -180,13 +193,29 @@ class Engine:
 
   def fresh(self, R: int, S: int) -> tuple[decode.Rows, tuple]:
     """R free rows, and their empty cache of S slots."""
-    cache = self.cache.empty(self.config, R, S, self.config.dtype)
-    return self.spread((decode.free_rows(R), cache), PartitionSpec('data'))
+    rows = self.spread(decode.free_rows(R), PartitionSpec('data'))
+    if self.paging is not None:
+      rows = self.mapped(rows, self.book(R).table(self.width(S)))
+      return rows, self.paging.empty(self.config, self.config.dtype, self.mesh)
+    return rows, self.spread(self.cache.empty(self.config, R, S, self.config.dtype), PartitionSpec('data'))
+
+  def book(self, R: int) -> Book:
+    """Who has which pages: nobody any."""
+    return Book(self.paging, R, 1 if self.mesh is None else self.mesh.shape['data'])
+
+  def width(self, slots: int) -> int:
+    """Pages a row may have in tables for rows of up to `slots`: in buckets, as they are compiled for."""
+    return -(-bucket(slots) // self.paging.size)
+
+  def mapped(self, rows: decode.Rows, table: np.ndarray) -> decode.Rows:
+    """The rows with a new table of their pages."""
+    return dataclasses.replace(rows, pages=self.spread(jnp.asarray(table), PartitionSpec('data')))
 
   def shelf(self, P: int, S: int) -> tuple:
     """An empty cache for P prompts; one prompt is prefilled on every device."""
     where = PartitionSpec('data' if self.together[0] == P else None)
-    return self.spread(self.cache.empty(self.config, P, S, self.config.dtype), where)
+    kind = Slots if self.paging is not None else self.cache
+    return self.spread(kind.empty(self.config, P, S, self.config.dtype), where)
 
   def place(self, model: Qwen2) -> Qwen2:
     """The policy as decoding wants it: in the dtype it computes in, on every device; no copy where it already is."""
@@ -213,6 +242,7 @@ class Run:
     self._seats: list[_Seat | None] = []
     self._rows: decode.Rows | None = None  # made when the first sample sits down
     self._cache: tuple = ()
+    self._book: Book | None = None  # with pages, as soon as there are rows
     self._unread: list[_Drawn] = []
 
   def add(self, ticket: int, request: Request, sample: int, begun: np.ndarray | tuple = ()) -> None:
@@ -228,7 +258,8 @@ class Run:
     gone = np.array([seat is not None and seat.ticket == ticket for seat in self._seats], bool)
     if gone.any():
       self._rows = decode.vacate(self._rows, gone)
-      self._seats = [None if g else seat for seat, g in zip(self._seats, gone)]
+      for row in np.flatnonzero(gone):
+        self._leave(row)
     for drawn in self._unread:
       drawn.who = [one for one in drawn.who if one[1].ticket != ticket]
 
@@ -250,11 +281,12 @@ class Run:
   def step(self) -> list[Piece]:
     """Fill free rows, draw up to a block of tokens for every row, and hand out what the step before drew."""
     with no_mesh():  # the trainer's mesh, if one is set, is not the one that decodes
+      early = self._make_room()
       before, self._unread = self._unread, []
       self._fit_rows()
       self._refill()
       block = self._decode() if self.live else None
-      pieces = [piece for drawn in before for piece in drawn.pieces(self._engine.stop_ids)]
+      pieces = early + [piece for drawn in before for piece in drawn.pieces(self._engine.stop_ids)]
       if block is not None:
         self._look(*block)
     return pieces
@@ -273,6 +305,7 @@ class Run:
     if R == 0 and wanted > 0:
       S = bucket(min(max(len(s.prefix) for s in self._waiting) + engine.block, engine.max_length))
       self._rows, self._cache = engine.fresh(size, S)
+      self._book = None if engine.paging is None else engine.book(size)
       self._seats = [None] * size
     elif size != R and wanted > 0:
       # those at work first; then as many free ones as there is room for (an index past the last row gives a free one)
@@ -290,10 +323,14 @@ class Run:
     free = [r for r in range(R) if self._seats[r] is None]
     if not self._waiting or len(free) < min(len(self._waiting), max(1, R // 4)):
       return
-    chosen = [self._waiting.popleft() for _ in range(min(len(free), len(self._waiting)))]
-    for row, seat in zip(free, chosen):
-      self._seats[row] = seat
-    rows = {id(seat): row for row, seat in zip(free, chosen)}
+    rows = {}
+    for row in free:
+      if self._waiting and self._has_room(row, self._waiting[0]):
+        seat = self._seats[row] = self._waiting.popleft()
+        rows[id(seat)] = row
+    chosen = [self._seats[row] for row in rows.values()]
+    if not chosen:
+      return
     groups: dict[tuple, list[_Seat]] = {}
     for seat in chosen:
       groups.setdefault((seat.ticket, seat.begun), []).append(seat)
@@ -332,7 +369,8 @@ class Run:
     self._resize(used + engine.block)
     # stop early once enough rows are free to be worth a refill; a lone waiting sample wants one row
     enough = R - min(len(self._waiting), max(1, R // 4)) if self._waiting else 0
-    steps = min(engine.block, self._cache[0].size - used + 1)
+    size = self._cache[0].size if self._book is None else self._rows.pages.shape[1] * engine.paging.size
+    steps = min(engine.block, size - used + 1)
     filters = any(seat is not None and seat.request.sampling.filters for seat in self._seats)
     self._rows, self._cache, *out = decode.decode_block(
       self._model, self._rows, self._cache, np.int32(steps), np.int32(enough), engine.stop_ids, engine.block, filters
@@ -351,13 +389,57 @@ class Run:
       who.append((row, seat, int(drawn[row]), over))
       seat.used += int(drawn[row])
       if over:
-        self._seats[row] = None
+        self._leave(row)
     self._unread.append(_Drawn([tokens, logps, laws], who))
+
+  def _leave(self, row: int) -> None:
+    """The row is free, and so are its pages."""
+    self._seats[row] = None
+    if self._book is not None:
+      self._book.release(row)
+
+  def _has_room(self, row: int, seat: '_Seat') -> bool:
+    """Whether the row now has pages for a sample to begin, with one left for every row beside it to go on."""
+    if self._book is None:
+      return True
+    slots = self._slots(seat)
+    beside = sum(s is not None and self._book.pool(r) == self._book.pool(row) for r, s in enumerate(self._seats))
+    if self._book.wanted(row, slots) + beside > self._book.spare(row):
+      return False
+    self._book.grow(row, slots)
+    return True
+
+  def _slots(self, seat: '_Seat') -> int:
+    """Slots that a sample may have filled after the next block."""
+    return min(seat.used + self._engine.block, len(seat.request.prompt) + seat.request.max_tokens)
+
+  def _make_room(self) -> list[Piece]:
+    """Pages for the next block of every row. Where a pool has too few, its rows that have drawn least go back to the
+    queue; their tokens must be read for that, and what was unread is returned."""
+    book, pieces = self._book, []
+    if book is None:
+      return pieces
+    for row in range(len(self._seats)):
+      while self._seats[row] is not None and book.wanted(row, self._slots(self._seats[row])) > book.spare(row):
+        pieces += self.unread()
+        beside = (r for r, s in enumerate(self._seats) if s is not None and book.pool(r) == book.pool(row))
+        back = min(beside, key=lambda r: len(self._seats[r].begun) + len(self._seats[r].drawn))
+        seat = self._seats[back]
+        again = _Seat(seat.ticket, seat.request, seat.sample, (*seat.begun, *seat.drawn))
+        self._waiting.appendleft(again)
+        self._rows = decode.vacate(self._rows, np.arange(len(self._seats)) == back)
+        self._leave(back)
+      if self._seats[row] is not None:
+        book.grow(row, self._slots(self._seats[row]))
+    return pieces
 
   def _resize(self, wanted: int) -> None:
     """Room for `wanted` slots, and not for twice as many; one bucket at a time, so that few pairs are compiled."""
     longest = max((seat.used for seat in self._seats if seat is not None), default=0)
     size = bucket(min(max(wanted, longest), self._engine.max_length))
+    if self._book is not None:
+      self._rows = self._engine.mapped(self._rows, self._book.table(self._engine.width(size)))
+      return
     while self._cache[0].size < size:
       self._cache = decode.resize_slots(self._cache, S=bucket(self._cache[0].size + 1))
     while self._cache[0].size >= 2 * size:
@@ -371,7 +453,7 @@ class _Seat:
     self.ticket, self.request, self.sample, self.begun = ticket, request, sample, begun
     self.prefix = request.prompt + begun
     self.used = len(self.prefix) + 1  # its first token is drawn when it sits down
-    self.last = -1  # the last token handed out
+    self.drawn: list[int] = []  # those handed out since it sat down
 
 
 class _Drawn:
@@ -386,8 +468,8 @@ class _Drawn:
     out = []
     for row, seat, n, over in self.who:
       if n:
-        seat.last = int(tokens[row, n - 1])
-      finish = ('stop' if seat.last in stop_ids else 'length') if over else ''
+        seat.drawn += tokens[row, :n].tolist()
+      finish = ('stop' if seat.drawn[-1] in stop_ids else 'length') if over else ''
       if n or over:
         out.append(Piece(seat.ticket, seat.sample, tokens[row, :n], logps[row, :n], laws[row, :n], finish))
     return out

@@ -10,9 +10,13 @@ chooses a kernel by name (Config.attention), all of which give the same numbers:
 cuDNN is not among them: `jax.nn.dot_product_attention` takes no segment ids, and as a bias they would be a [T,S] array.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.gpu import attention as triton_kernel
+from jax.experimental.pallas.ops.gpu import paged_attention as paged_gpu_kernel
+from jax.experimental.pallas.ops.tpu.paged_attention import paged_attention_kernel as paged_tpu_kernel
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 from jax.sharding import NamedSharding, PartitionSpec
@@ -198,6 +202,46 @@ def _combined(one: tuple, other: tuple) -> jax.Array:
   peak = jnp.maximum(peak_a, peak_b)
   a, b = jnp.exp(peak_a - peak), jnp.exp(peak_b - peak)
   return (a * v_a + b * v_b) / (a * sum_a + b * sum_b)
+
+
+def attend_paged(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, table: jax.Array, kernel: str):
+  """`attend` of one query a row to its first lengths[b] slots, which lie in pages: q [B,K,G,H], k and v [K,N,size,H],
+  table [B,W] -> [B,K,G,H]. Page table[b, w] holds the row's slots from w * size on.
+
+  `kernel`: 'xla' gathers the pages of every row; 'tpu' and 'gpu' are jax's Pallas kernels, which read each row's pages
+  up to its length and no others. Raises KeyError for an unknown one.
+  """
+  return {'xla': paged_plain, 'tpu': paged_tpu, 'gpu': paged_gpu}[kernel](q, k, v, lengths, table)
+
+
+def paged_plain(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, table: jax.Array) -> jax.Array:
+  """attend_paged without a kernel."""
+  pages = lambda x: x[:, table].reshape(x.shape[0], table.shape[0], -1, x.shape[-1]).astype(q.dtype)
+  k, v = pages(k), pages(v)
+  scores = jnp.einsum('BKGH,KBSH->BKGS', q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
+  seen = jnp.arange(k.shape[2]) < lengths[:, None]
+  scores = jnp.where(seen[:, None, None], scores, jnp.finfo(jnp.float32).min)
+  return jnp.einsum('BKGS,KBSH->BKGH', jax.nn.softmax(scores, axis=-1).astype(v.dtype), v)
+
+
+def paged_tpu(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, table: jax.Array) -> jax.Array:
+  """attend_paged by jax's Pallas kernel for TPUs; 128 must divide H."""
+  B, K, G, H = q.shape
+  at_once = math.gcd(table.shape[1], 8)
+  heads = (q * H**-0.5).reshape(B, K * G, H)
+  out = paged_tpu_kernel.paged_attention(heads, k, v, lengths, table, pages_per_compute_block=at_once)
+  return out.reshape(q.shape).astype(q.dtype)
+
+
+def paged_gpu(q, k, v, lengths: jax.Array, table: jax.Array, interpret: bool = False) -> jax.Array:
+  """attend_paged by jax's Pallas kernel for GPUs. `interpret`: run it off a GPU."""
+  B, K, G, H = q.shape
+  splits = math.gcd(table.shape[1], 16)
+  heads = (q * H**-0.5).reshape(B, K * G, H)
+  out = paged_gpu_kernel.paged_attention(
+    heads, k, v, table, lengths, k_splits=splits, pages_per_compute_block=1, interpret=interpret
+  )
+  return out.reshape(q.shape).astype(q.dtype)
 
 
 def attend_scaled(q, k, k_scale, v, v_scale, mask: jax.Array) -> jax.Array:

@@ -109,7 +109,7 @@ einsum.defvjp(_einsum_forward, _einsum_backward)
 
 
 def reshape(x: jax.Array, sizes: tuple[int, ...], axes: str) -> jax.Array:
-  """`x` in another shape, laid out by the letters `axes`: where one axis becomes two, JAX cannot know which keeps it."""
+  """`x` in another shape, laid out by the letters `axes`: JAX cannot know which of two axes made of one keeps it."""
   out = None if jax.sharding.get_abstract_mesh().empty else spec(axes, ACTIVATION)
   return jax.lax.reshape(x, sizes, out_sharding=out)
 
