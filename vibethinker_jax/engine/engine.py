@@ -3,9 +3,9 @@
 A number of rows decodes in step. A row holds one sample of one request; when it is done the row is given to the next
 one waiting. The prompt of a group of samples is prefilled once, long prompts in chunks, and its keys and values are
 copied to the group's rows. Work and memory follow the live tokens: the cache is as long as the longest live sample, in
-buckets, and there are no more rows than somebody needs, in a few sizes; so little is compiled, once. Or the cache lies in
-pages (pages.py): each row has as many as its own length wants, and where they run out, the sample that has drawn least
-goes back to the queue with what it has.
+buckets, and there are no more rows than somebody needs, in a few sizes; so little is compiled, once. Or the cache lies
+in pages (pages.py): each row has as many as its own length wants, and where they run out, the sample that has drawn
+least goes back to the queue with what it has.
 
 The device never waits for the host to read tokens: a step reads who is done (a few numbers a row), starts the next
 block, and only then hands out what the last one drew.
