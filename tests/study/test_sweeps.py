@@ -78,14 +78,13 @@ def test_an_ablation_leaves_its_points_and_a_page(whole):
 def test_variants_share_what_a_seed_is_and_seeds_do_not(whole):
   """The first step draws the same samples in all variants of a seed: same start, same problems, same noise."""
   first = {name: Journal(whole / 'points' / name / 'metrics.jsonl').rows('rl/math')[0] for name in NAMES}
-  tokens = lambda name: (first[name]['tokens'], first[name]['mean_length'], first[name]['truncated'])
-  assert len({tokens(name) for name in NAMES if name.endswith('seed0')}) == 1
-  assert tokens('GRPO-seed0') != tokens('GRPO-seed1')
+  drawn = lambda name: (first[name]['tokens'], first[name]['pass_rate'], first[name]['entropy'])
+  for seed in ('seed0', 'seed1'):
+    assert len({drawn(name) for name in NAMES if name.endswith(seed)}) == 1
+  assert drawn('GRPO-seed0') != drawn('GRPO-seed1')
 
 
-def test_killed_and_started_again_it_runs_what_is_missing_and_ends_with_the_same_page(
-  whole, values, tmp_path, monkeypatch
-):
+def test_killed_it_runs_what_is_missing_and_ends_with_the_same_page(whole, values, tmp_path, monkeypatch):
   directory = tmp_path / 'killed'
   directory.mkdir()
   shutil.copytree(whole / 'start', directory / 'start')
