@@ -23,9 +23,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from jax.sharding import Mesh
-from ml_collections import config_flags
 from tqdm import tqdm
 
 from vibethinker_jax import cluster
@@ -33,12 +32,12 @@ from vibethinker_jax.engine.engine import Completion, Engine, Request
 from vibethinker_jax.model import attention, hf
 from vibethinker_jax.model.mesh import MeshShape, decode_mesh, make_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Config, Qwen2
-from vibethinker_jax.settings import freeze
+from vibethinker_jax.settings import config_flag, freeze, run_app
 from vibethinker_jax.train import rl
 from vibethinker_jax.train.optim import Optim, optimizer
 from vibethinker_jax.train.state import gradient_adder, start, updater
 
-CONFIG = config_flags.DEFINE_config_file('config', 'configs/benchmark.py', lock_config=True)
+CONFIG = config_flag('configs/benchmark.py')
 WORKDIR = flags.DEFINE_string('workdir', 'runs/benchmark', 'Where benchmark.json goes.')
 
 
@@ -299,4 +298,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_app(main)

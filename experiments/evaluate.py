@@ -13,19 +13,18 @@ import sys
 
 os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers are used: it need not miss torch
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags
 
 from vibethinker_jax.data.text import load_text
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import benchmarks, run
 from vibethinker_jax.model import hf
-from vibethinker_jax.settings import freeze
+from vibethinker_jax.settings import config_flag, freeze, run_app
 from vibethinker_jax.train.journal import write_text
 from vibethinker_jax.verify.grader import Grader
 
-CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
+CONFIG = config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; an existing one is continued.', required=True)
 
 
@@ -76,15 +75,8 @@ def evaluate(s: Settings, workdir: pathlib.Path) -> str:
 
 def main(argv) -> None:
   del argv
-  try:
-    print(evaluate(freeze(Settings, CONFIG.value), pathlib.Path(WORKDIR.value)), end='')
-  except BadInput as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
-  except KeyboardInterrupt:
-    print(f'\ninterrupted; the same command continues {WORKDIR.value}', file=sys.stderr)
-    sys.exit(130)
+  print(evaluate(freeze(Settings, CONFIG.value), pathlib.Path(WORKDIR.value)), end='')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_app(main)

@@ -5,12 +5,12 @@
 Writes WORKDIR/tiny_base, a Hugging Face directory; the shipped one is vibethinker_jax/tiny_base.
 """
 
+import dataclasses
 import json
 import pathlib
 
 import jax
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags, logging
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -18,11 +18,11 @@ from vibethinker_jax.data import synthetic
 from vibethinker_jax.data.text import TURN_END, load_text
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.qwen2 import Config, Qwen2
-from vibethinker_jax.settings import freeze
+from vibethinker_jax.settings import config_flag, freeze, run_app
 from vibethinker_jax.train import sft
 from vibethinker_jax.train.journal import Journal
 
-CONFIG = config_flags.DEFINE_config_file('config', 'configs/pretrain_tiny.py', lock_config=True)
+CONFIG = config_flag('configs/pretrain_tiny.py')
 WORKDIR = flags.DEFINE_string('workdir', 'runs/pretrain_tiny', 'Where checkpoints and the result go.')
 
 SPECIALS = ('<|endoftext|>', '<|im_start|>', TURN_END, '<think>', '</think>')
@@ -32,6 +32,27 @@ CHAT_TEMPLATE = (
   "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+  """The embedded world's web: see data/synthetic.py's corpus."""
+
+  n: int
+  tokenizer_lines: int
+  slip_rate: float
+  practice: float
+  path_weights: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """See configs/pretrain_tiny.py."""
+
+  seed: int
+  model: Config
+  corpus: Corpus
+  sft: sft.SFT
 
 
 def make_tokenizer(directory: pathlib.Path, vocabulary: int, lines: int, seed: int) -> None:
@@ -67,22 +88,19 @@ def make_tokenizer(directory: pathlib.Path, vocabulary: int, lines: int, seed: i
 def main(argv) -> None:
   del argv
   logging.set_verbosity(logging.WARNING)  # the checkpoint library reports every save
-  config, workdir = CONFIG.value, pathlib.Path(WORKDIR.value)
-  size = freeze(Config, config.model, 'config.model')
-  make_tokenizer(workdir / 'tokenizer', size.V, config.corpus.tokenizer_lines, config.seed)
+  recipe, workdir = freeze(Recipe, CONFIG.value), pathlib.Path(WORKDIR.value)
+  size, c = recipe.model, recipe.corpus
+  make_tokenizer(workdir / 'tokenizer', size.V, c.tokenizer_lines, recipe.seed)
   text = load_text(workdir / 'tokenizer')
-  corpus = synthetic.corpus(
-    config.corpus.n, config.seed, config.corpus.path_weights.to_dict(), config.corpus.slip_rate, config.corpus.practice
-  )
+  corpus = synthetic.corpus(c.n, recipe.seed, c.path_weights, c.slip_rate, c.practice)
   rows = [(problem, problem.solutions[0]) for problem in corpus]
-  model = jax.jit(lambda key: Qwen2(size, key))(jax.random.key(config.seed))
-  settings = freeze(sft.SFT, config.sft, 'config.sft')
+  model = jax.jit(lambda key: Qwen2(size, key))(jax.random.key(recipe.seed))
   journal = Journal(workdir / 'metrics.jsonl')
-  state = sft.run(settings, 'pretrain', model, rows, text, workdir / 'checkpoints', journal, config.seed)
+  state = sft.run(recipe.sft, 'pretrain', model, rows, text, workdir / 'checkpoints', journal, recipe.seed)
   base = jax.tree.map(lambda x: x.astype('bfloat16'), state.model)
   hf.save(base, workdir / 'tiny_base', workdir / 'tokenizer', text.stop_ids)
   print(f'{workdir / "tiny_base"}: the tiny base, {sum(x.size for x in jax.tree.leaves(base))} parameters')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_app(main)

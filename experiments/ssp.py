@@ -16,22 +16,22 @@ if __name__ == '__main__':
   host.huge_pages()
 os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers are used: it need not miss torch
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags, logging
 
 from vibethinker_jax import cluster
-from vibethinker_jax.errors import BadInput
-from vibethinker_jax.settings import freeze
+from vibethinker_jax.settings import config_flag, freeze, run_app
 from vibethinker_jax.ssp import STAGES, Pipeline, Settings
 from vibethinker_jax.train.state import Diverged
 
-CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
+CONFIG = config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; an existing one is continued.', required=True)
 DISTRIBUTED = flags.DEFINE_bool('distributed', False, 'One of several processes; jax finds the others.')
 COORDINATOR = flags.DEFINE_string('coordinator', '', 'Where jax cannot find them: the address of the first process,')
 PROCESSES = flags.DEFINE_integer('processes', 1, 'how many there are,')
 PROCESS = flags.DEFINE_integer('process', 0, 'and which of them this is.')
 ONLY = flags.DEFINE_list('stages', list(STAGES), 'Which stages to carry out.')
+PROFILE = flags.DEFINE_string('profile', '', 'STAGE:STEP, such as rl/math_short:3: trace that step into the workdir.')
+WANDB = flags.DEFINE_string('wandb', '', 'A project of Weights & Biases that gets the metrics too.')
 
 
 def main(argv) -> None:
@@ -40,26 +40,15 @@ def main(argv) -> None:
   for stage in ONLY.value:
     if stage not in STAGES:
       sys.exit(f'error: --stages: unknown stage {stage!r}, expected some of {",".join(STAGES)}')
+  settings = freeze(Settings, CONFIG.value)
+  cluster.cpu_devices(max(1, settings.mesh.size // PROCESSES.value))
+  if DISTRIBUTED.value or COORDINATOR.value:
+    cluster.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
   try:
-    settings = freeze(Settings, CONFIG.value)
-    cluster.cpu_devices(max(1, settings.mesh.size // PROCESSES.value))
-    if DISTRIBUTED.value or COORDINATOR.value:
-      cluster.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    Pipeline(settings, WORKDIR.value).run(tuple(ONLY.value))
-  except BadInput as error:
-    sys.exit(_say(error, 2))
-  except cluster.Stopped as saved:
-    print(f'\n{saved}; the same command continues {WORKDIR.value}', file=sys.stderr)
+    Pipeline(settings, WORKDIR.value, profile=PROFILE.value, wandb=WANDB.value).run(tuple(ONLY.value))
   except Diverged as error:
-    sys.exit(_say(error, 1))
-  except KeyboardInterrupt:
-    sys.exit(_say(f'interrupted; the same command continues {WORKDIR.value}', 130))
-
-
-def _say(message, code: int) -> int:
-  print(f'\nerror: {message}', file=sys.stderr)
-  return code
+    sys.exit(f'\nerror: {error}')
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_app(main)

@@ -11,12 +11,14 @@ RANKS = {
   'cluster': 0,
   'host': 0,
   'settings': 1,
+  'provenance': 1,
   'model': 1,
   'data': 1,
   'verify': 1,
   'spectrum': 1,
   'train.mgpo': 1,
   'train.journal': 1,
+  'train.profile': 1,
   'engine': 2,
   'train.optim': 2,
   'train.state': 2,
@@ -26,6 +28,8 @@ RANKS = {
   'evaluate': 4,
   'ssp': 5,
   'plan': 6,
+  'study': 6,
+  'reproduce': 6,
   'cli': 7,
 }
 

@@ -13,15 +13,15 @@ from vibethinker_jax import cli, plan
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import MeshShape, make_mesh
 from vibethinker_jax.model.qwen2 import Config
-from vibethinker_jax.settings import freeze
+from vibethinker_jax.settings import freeze, load_config
 from vibethinker_jax.ssp import Settings, check_mesh
 
 CONFIG = str(pathlib.Path(__file__).parents[1] / 'configs' / 'ssp_1p5b.py')
 SMALL = Config(V=384, D=64, L=3, K=2, G=2, H=16, F=128, remat='full', logit_chunk=8)
 
 
-def settings(preset='v5p-64', *changes) -> Settings:
-  return freeze(Settings, cli._config(f'{CONFIG}:{preset}', changes))
+def settings(preset='v5p-64') -> Settings:
+  return freeze(Settings, load_config(f'{CONFIG}:{preset}'))
 
 
 def presets() -> dict:
@@ -122,7 +122,7 @@ def test_bad_input_is_one_line(capsys):
   refuses('--topology v5e:4x0: expected', config, '--topology=v5e:4x0')
   refuses('unknown preset .*v5p-64', f'{config}:tpu', topology)
   refuses('--config nowhere.py: no config', '--config=nowhere.py', topology)
-  refuses('--set sft.row=3: .*rows', config, topology, '--set', 'sft.row=3')
+  refuses("config.sft: unknown field 'row', did you mean 'rows'", config, topology, '--set', 'sft.row=3')
   refuses('--set sft.rows: expected NAME=VALUE', config, topology, '--set', 'sft.rows')
   refuses(
     'tensor is 4, .* kv heads, 2',

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 
+from vibethinker_jax import reproduce
 from vibethinker_jax.data.domains import Data, load_sets
 from vibethinker_jax.data.text import load_text
 from vibethinker_jax.engine.engine import Engine, Request
@@ -88,7 +89,7 @@ def test_fused_is_the_mean_of_the_selected(whole, settings):
   workdir, summary = whole
   pipeline = Pipeline(settings, workdir, TWO)
   chosen = [(e['run'], e['selected_step']) for e in summary['experts'].values()]
-  experts = [hf.tensors(pipeline._mean(pipeline.base(), [one])) for one in chosen]
+  experts = [hf.tensors(pipeline.mean(pipeline.base(), [one])) for one in chosen]
   fused = hf.tensors(hf.load(workdir / 'fused'))
   for name, value in fused.items():
     np.testing.assert_allclose(value, np.mean([e[name].astype(np.float64) for e in experts], 0), atol=1e-6)
@@ -127,6 +128,30 @@ def test_run_again_does_nothing_anew(whole, settings):
   again = Pipeline(settings, workdir, TWO).run()
   assert (digest(workdir), (workdir / 'metrics.jsonl').read_text()) == before
   assert again['models'] == summary['models']
+
+
+def test_reproduced_bit_for_bit(whole, tmp_path):
+  """A finished run once more; and what is said of one that was tampered with."""
+  workdir, _ = whole
+  compared = reproduce.reproduce(workdir, tmp_path / 'again', TWO)
+  assert compared.differences == () and compared.surroundings == ()
+  assert 'identical bits' in str(compared) and 'final/model.safetensors' in str(compared)
+  metrics = tmp_path / 'again' / 'metrics.jsonl'
+  rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+  rows[7]['loss'] += 1e-7
+  metrics.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  session = json.loads((tmp_path / 'again' / 'provenance.jsonl').read_text())
+  session['versions']['jax'] = '0'
+  (tmp_path / 'again' / 'provenance.jsonl').write_text(json.dumps(session) + '\n')
+  compared = reproduce.compare(workdir, tmp_path / 'again')
+  (found,) = compared.differences
+  assert f'first at {rows[7]["stage"]}, step {rows[7]["step"]}: loss was' in found
+  assert len(compared.surroundings) == 1 and compared.surroundings[0].startswith('versions: ')
+
+
+def test_what_cannot_be_reproduced_is_refused(tmp_path):
+  with pytest.raises(BadInput, match=r'config.json: not found'):
+    reproduce.reproduce(tmp_path, tmp_path / 'again')
 
 
 def test_another_config_is_refused(whole, settings):

@@ -314,15 +314,34 @@ def _lines(path: pathlib.Path) -> list[str]:
 
 
 def report(args: argparse.Namespace) -> None:
-  """Writes DIR/report.html and prints its path."""
+  """The page of a run or a sweep, DIR/report.html; of several runs, one page that compares them. Prints its path."""
+  from vibethinker_jax.evaluate.compare import write_compared
   from vibethinker_jax.evaluate.report import write_report
 
+  first, *others = args.directories
   try:
-    print(write_report(args.directory))
+    if others:
+      print(write_compared(args.directories, args.output))
+    elif (first / 'sweep.json').exists():
+      from vibethinker_jax.study import pages
+
+      print(pages.write_report(first))
+    else:
+      print(write_report(first))
   except OSError as error:
-    raise BadInput(f'{args.directory}: {error.strerror or error}') from None
+    raise BadInput(f'{first}: {error.strerror or error}') from None
   except ValueError as error:
     raise BadInput(str(error)) from None
+
+
+def reproduce(args: argparse.Namespace) -> int:
+  """Runs a finished workdir again and compares bits; exit code 1 where something differs."""
+  from vibethinker_jax.reproduce import reproduce
+
+  again = args.output or args.directory.with_name(f'{args.directory.resolve().name}-again')
+  compared = reproduce(args.directory, again)
+  print(compared)
+  return 1 if compared.differences else 0
 
 
 def plan(args: argparse.Namespace) -> int:
@@ -341,10 +360,10 @@ def plan(args: argparse.Namespace) -> int:
 
   from vibethinker_jax import cluster
   from vibethinker_jax import plan as planning
-  from vibethinker_jax.settings import freeze
+  from vibethinker_jax.settings import freeze, load_config
   from vibethinker_jax.ssp import Settings
 
-  settings = freeze(Settings, _config(args.config, args.set))
+  settings = freeze(Settings, load_config(args.config, dict(map(_change, args.set))))
   on = planning.machine(args.topology)
   if on.chip.platform != 'tpu':
     cluster.cpu_devices(on.devices)
@@ -357,31 +376,16 @@ def plan(args: argparse.Namespace) -> int:
   return 0 if report['fits'] else 1
 
 
-def _config(where: str, changes: Sequence[str]):
-  """The ConfigDict of a config file, FILE or FILE:ARGUMENT, with NAME=VALUE changes in it."""
+def _change(text: str) -> tuple[str, object]:
+  """NAME=VALUE; what is no literal is a text."""
   import ast
-  import importlib.util
 
-  name, _, argument = where.partition(':')
-  spec = importlib.util.spec_from_file_location('config', name)
-  try:
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(*([argument] if argument else []))
-  except Exception as error:  # whatever a file may raise that is run as a config
-    raise BadInput(f'--config {where}: no config ({type(error).__name__}: {error})') from None
-  config.lock()
-  for change in changes:
-    name, given, value = change.partition('=')
-    with contextlib.suppress(ValueError, SyntaxError):  # what is no literal is a text
-      value = ast.literal_eval(value)
-    if not given:
-      raise BadInput(f'--set {change}: expected NAME=VALUE')
-    try:
-      config.update_from_flattened_dict({name: value})
-    except (KeyError, TypeError, ValueError) as error:
-      raise BadInput(f'--set {change}: {error}') from None
-  return config
+  name, given, value = text.partition('=')
+  if not given:
+    raise BadInput(f'--set {text}: expected NAME=VALUE')
+  with contextlib.suppress(ValueError, SyntaxError):
+    return name, ast.literal_eval(value)
+  return name, value
 
 
 class _Parser(argparse.ArgumentParser):
@@ -474,7 +478,12 @@ def _parser() -> argparse.ArgumentParser:
   folder = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')) / 'vibethinker' / 'plan'
   verb.add_argument('--cache', type=pathlib.Path, default=folder, metavar='DIR', help=f'compiled stages ({folder})')
   verb = add(report)
-  verb.add_argument('directory', type=pathlib.Path, metavar='DIR', help='workdir of a run')
+  verb.add_argument('directories', type=pathlib.Path, nargs='+', metavar='DIR', help='workdir of a run or a sweep')
+  page = pathlib.Path('compared.html')
+  verb.add_argument('--out', dest='output', type=pathlib.Path, default=page, metavar='F', help=f'of several ({page})')
+  verb = add(reproduce)
+  verb.add_argument('directory', type=pathlib.Path, metavar='DIR', help='workdir of a finished run')
+  verb.add_argument('--out', dest='output', type=pathlib.Path, metavar='DIR', help='where to run it (DIR-again)')
   return parser
 
 

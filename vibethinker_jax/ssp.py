@@ -15,13 +15,14 @@ import json
 import pathlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from vibethinker_jax import provenance
 from vibethinker_jax.cluster import Stop, Stopped
 from vibethinker_jax.data.augment import material
 from vibethinker_jax.data.domains import Data, Sets, load_sets
@@ -43,6 +44,7 @@ from vibethinker_jax.spectrum.select import select
 from vibethinker_jax.train import rl, sft
 from vibethinker_jax.train.journal import Journal, write_json, write_text
 from vibethinker_jax.train.optim import optimizer
+from vibethinker_jax.train.profile import Profile
 from vibethinker_jax.train.state import Checkpoints, start
 from vibethinker_jax.verify.grader import Grader
 
@@ -120,8 +122,18 @@ class Settings:
 class Pipeline:
   """A run in a workdir. Each stage is a method that does what is not yet done; `run` calls them in order."""
 
-  def __init__(self, settings: Settings, workdir: pathlib.Path, devices: Sequence[jax.Device] | None = None):
-    """`devices`: those of the mesh; None is all there are. Raises BadInput."""
+  def __init__(
+    self,
+    settings: Settings,
+    workdir: pathlib.Path,
+    devices: Sequence[jax.Device] | None = None,
+    profile: str = '',
+    wandb: str = '',
+  ):
+    """`devices`: those of the mesh; None is all there are. Raises BadInput.
+
+    `profile`: STAGE:STEP of the one step to be traced (train/profile.py); `wandb`: a project of Weights & Biases.
+    """
     self.s, self.workdir = settings, pathlib.Path(workdir)
     _check(settings)
     self.mesh = _mesh(settings.mesh, devices)
@@ -129,7 +141,8 @@ class Pipeline:
     self.sets: Sets = load_sets(settings.data, settings.seed)
     self.workdir.mkdir(parents=True, exist_ok=True)
     _claim(self.workdir / 'config.json', settings)
-    self.journal = Journal(self.workdir / 'metrics.jsonl')
+    self.journal = Journal(self.workdir / 'metrics.jsonl', wandb)
+    self.profile = Profile(profile, self.workdir)
     self.stop: Callable[[], bool] = lambda: False  # while `run` is at work: cluster.Stop
 
   def run(self, stages: tuple[str, ...] = STAGES) -> dict:
@@ -137,39 +150,46 @@ class Pipeline:
 
     Raises Stopped where SIGTERM has come and everything is saved.
     """
+    with self.at_work() as base:
+      todo = {
+        'sft': lambda: self.sft(base),
+        'probe': lambda: self.probe(base),
+        'fuse': lambda: self.fuse(base),
+        'rl': lambda: self.rl(self.workdir / 'fused'),
+        'evaluate': lambda: self.evaluate(base),
+      }
+      for stage in STAGES:
+        if stage in stages:
+          with self.timed(stage):
+            todo[stage]()
+          self.pause(f'stage {stage} is done')
+    return _read(self.workdir / 'summary.json') if 'evaluate' in stages else {}
+
+  @contextlib.contextmanager
+  def at_work(self) -> Iterator[Qwen2]:
+    """Grader, engine and mesh, as long as stages are carried out. Yields the base."""
     mesh = jax.set_mesh(self.mesh) if self.mesh.size > 1 else contextlib.nullcontext()
-    with Grader() as self.grader, Stop() as self.stop, mesh:
+    provenance.record(self.workdir)
+    with Grader() as self.grader, Stop() as self.stop, contextlib.closing(self.journal), mesh:
       base = self.base()
       spread = decode_mesh(self.mesh) if self.mesh.size > 1 else None
       rows = self.s.engine
       kernel = {'tpu': 'tpu', 'gpu': 'gpu'}.get(self.mesh.devices.flat[0].platform, 'xla')
       cache = Paging(rows.pages, rows.page, kernel) if rows.pages else Slots
       self.engine = Engine(base.config, self.text.stop_ids, rows.rows, rows.block, cache=cache, mesh=spread)
-      todo = {
-        'sft': lambda: self.sft(base),
-        'probe': lambda: self.probe(base),
-        'fuse': lambda: self.fuse(base),
-        'rl': self.rl,
-        'evaluate': lambda: self.evaluate(base),
-      }
-      for stage in STAGES:
-        if stage in stages:
-          with self._timed(stage):
-            todo[stage]()
-          self._pause(f'stage {stage} is done')
-    return _read(self.workdir / 'summary.json') if 'evaluate' in stages else {}
+      yield base
 
   def base(self) -> Qwen2:
     """The model the run starts from."""
     start, sizes = self.s.start, self.s.start.random
     if sizes is None:
-      return self._load(start.path or TINY_BASE)
+      return self.load(start.path or TINY_BASE)
     model = jax.jit(lambda key: Qwen2(freeze(Config, sizes, 'config.start.random'), key))(jax.random.key(self.s.seed))
     return self._ready(model)
 
   def sft(self, base: Qwen2) -> None:
     """Train the experts' runs, keeping a checkpoint every k steps."""
-    for name, domains in self._runs().items():
+    for name, domains in self.runs().items():
       problems = [problem for domain in domains for problem in self.sets.train[domain]]
       rows, left_out = material(problems, self.s.data.spectrum, self._right, self.s.seed)
       if left_out:
@@ -184,87 +204,106 @@ class Pipeline:
         self.journal,
         self.s.seed,
         self.stop,
+        self.profile,
       )
 
   def probe(self, base: Qwen2) -> None:
     """Pass@K of every checkpoint on half A, the expert of each domain by argmax, and its Pass@K on half B."""
     k, experts = self.s.probe.k, {}
-    for name, domains in self._runs().items():
-      domains = [domain for domain in domains if domain in self.s.data.domains]
-      curves = {
-        step: self._probe(base, name, step, 'a', {d: self.sets.probe_a[d] for d in domains})
-        for step in self._steps(name)
-      }
-      chosen = select({step: {d: mean_pass_at_k(v, k) for d, v in row.items()} for step, row in curves.items()})
+    chosen = self.chosen_by(base, k)
+    for name, domains in self._probed().items():
+      curves = self._curves(base, name, domains)
       held = {
-        step: self._probe(base, name, step, 'b', {d: self.sets.probe_b[d] for d in domains if chosen[d] == step})
-        for step in sorted(set(chosen.values()))
+        step: self._probe(base, name, step, 'b', {d: self.sets.probe_b[d] for d in domains if chosen[d][1] == step})
+        for step in sorted({chosen[d][1] for d in domains})
       }
       for domain in domains:
+        step = chosen[domain][1]
         experts[domain] = {
           'run': name,
           'steps': list(curves),
           'pass_at_k': [mean_pass_at_k(row[domain], k) for row in curves.values()],
           'k': k,
-          'selected_step': chosen[domain],
-          'held_out': mean_pass_at_k(held[chosen[domain]][domain], k),
+          'selected_step': step,
+          'held_out': mean_pass_at_k(held[step][domain], k),
         }
         tqdm.write(
-          f'expert for {domain}: step {chosen[domain]}, Pass@{k} {max(experts[domain]["pass_at_k"]):.3f} where chosen, '
+          f'expert for {domain}: step {step}, Pass@{k} {max(experts[domain]["pass_at_k"]):.3f} where chosen, '
           f'{experts[domain]["held_out"]:.3f} held out'
         )
     write_json(self.workdir / 'experts.json', {d: experts[d] for d in self.s.data.domains})
 
+  def chosen_by(self, base: Qwen2, k: int) -> dict[str, tuple[str, int]]:
+    """The checkpoint (run, step) of each domain with the best Pass@k on half A."""
+    chosen = {}
+    for name, domains in self._probed().items():
+      curves = self._curves(base, name, domains)
+      steps = select({step: {d: mean_pass_at_k(v, k) for d, v in row.items()} for step, row in curves.items()})
+      chosen |= {domain: (name, step) for domain, step in steps.items()}
+    return {domain: chosen[domain] for domain in self.s.data.domains}
+
   def fuse(self, base: Qwen2) -> None:
     """The weighted mean of the selected checkpoints, as a Hugging Face directory."""
     if not (self.workdir / 'fused').exists():
-      self._save(self._fused(base), self.workdir / 'fused')
+      self.save(self._fused(base), self.workdir / 'fused')
 
-  def rl(self) -> None:
-    """MGPO through its stages, from the fused model to final/."""
-    model = self._load(self.workdir / 'fused')
+  def rl(self, begin: pathlib.Path) -> None:
+    """MGPO through its stages, from the model of directory `begin` to final/."""
+    model = self.load(begin)
     s = self.s
-    trainer = rl.Trainer(s.rl, s.mgpo, self.text, self.engine, self.grader, self.journal, s.seed, self.stop)
+    seed = s.seed + 10_000 * s.rl.seed
+    trainer = rl.Trainer(s.rl, s.mgpo, self.text, self.engine, self.grader, self.journal, seed, self.stop, self.profile)
     for number, stage in enumerate(s.rl.stages):
       problems = [problem for domain in stage.domains for problem in self.sets.train[domain]]
       model = trainer.run(number, model, problems, self.workdir / 'rl' / stage.name).model
     if not (self.workdir / 'final').exists():
-      self._save(model, self.workdir / 'final')
+      self.save(model, self.workdir / 'final')
 
   def evaluate(self, base: Qwen2) -> None:
     """Every model of the run on the test sets; summary.json and report.html."""
     experts = _read(self.workdir / 'experts.json')
     named = {
       'base': lambda: base,
-      'last': lambda: self._mean(base, [(run, self._steps(run)[-1]) for run in self._runs()]),
-      'uniform': lambda: self._mean(base, self._spaced()),
+      'last': lambda: self.mean(base, self.last()),
+      'uniform': lambda: self.mean(base, self.spaced()),
     }
     for domain, expert in experts.items():
-      named[f'expert_{domain}'] = lambda e=expert: self._mean(base, [(e['run'], e['selected_step'])])
-    named['fused'] = lambda: self._load(self.workdir / 'fused')
-    named['rl'] = lambda: self._load(self.workdir / 'final')
+      named[f'expert_{domain}'] = lambda e=expert: self.mean(base, [(e['run'], e['selected_step'])])
+    named['fused'] = lambda: self.load(self.workdir / 'fused')
+    named['rl'] = lambda: self.load(self.workdir / 'final')
     # a checkpoint chosen for several domains is one model: it is evaluated once
     same = {}
     for domain, expert in experts.items():
       same[f'expert_{domain}'] = (expert['run'], expert['selected_step'])
-    if len(self._runs()) == 1:
-      same['last'] = next((run, self._steps(run)[-1]) for run in self._runs())
+    if len(self.runs()) == 1:
+      same['last'] = next((run, self.steps(run)[-1]) for run in self.runs())
     done: dict = {}
     for name, load in named.items():
       key = same.get(name, name)
       if key not in done:
-        done[key] = self._evaluate(name, load)
+        done[key] = self.measure(name, load)
     models = {name: done[same.get(name, name)] for name in named}
     self._summarise(models, experts)
     print(f'report: {write_report(self.workdir)}')
 
-  def _pause(self, done: str) -> None:
+  def pause(self, done: str) -> None:
+    """Raises Stopped where SIGTERM has come."""
     if self.stop():
       raise Stopped(done)
 
+  def _probed(self) -> dict[str, list[str]]:
+    """The domains each run has an expert of."""
+    return {run: [d for d in domains if d in self.s.data.domains] for run, domains in self.runs().items()}
+
+  def _curves(self, base: Qwen2, run: str, domains: Sequence[str]) -> dict[int, dict[str, np.ndarray]]:
+    """Verdicts [P,N] of every checkpoint of a run on half A, by step and domain."""
+    sets = {d: self.sets.probe_a[d] for d in domains}
+    return {step: self._probe(base, run, step, 'a', sets) for step in self.steps(run)}
+
   # ---- models -------------------------------------------------------------------------------------------------------
 
-  def _load(self, directory: pathlib.Path) -> Qwen2:
+  def load(self, directory: pathlib.Path) -> Qwen2:
+    """The model of a Hugging Face directory, with the run's way of computing."""
     return self._ready(hf.load(directory, self.s.start.param_dtype, self.mesh if self.mesh.size > 1 else None))
 
   def _ready(self, model: Qwen2) -> Qwen2:
@@ -274,48 +313,53 @@ class Pipeline:
     model = jax.tree.map(lambda x: x.astype(self.s.start.param_dtype), model)
     return place(model, self.mesh) if self.mesh.size > 1 else model
 
-  def _save(self, model: Qwen2, directory: pathlib.Path) -> None:
+  def save(self, model: Qwen2, directory: pathlib.Path) -> None:
+    """The model as a Hugging Face directory with the run's tokenizer."""
     source = self.s.start.tokenizer or self.s.start.path or TINY_BASE
     hf.save(model, directory, source, self.text.stop_ids)
 
-  def _runs(self) -> dict[str, tuple[str, ...]]:
+  def runs(self) -> dict[str, tuple[str, ...]]:
     """SFT runs and the domains each trains on; domains without an expert go along with every run."""
     d = self.s.data
     if self.s.experts == 'one_run':
       return {'all': (*d.domains, *d.others)}
     return {domain: (domain, *d.others) for domain in d.domains}
 
-  def _steps(self, run: str) -> list[int]:
+  def steps(self, run: str) -> list[int]:
     """Steps at which the run is to have checkpoints."""
     steps, every = self.s.sft.steps, self.s.sft.save_every
     return sorted({*range(every, steps + 1, every), steps})
 
-  def _spaced(self) -> list[tuple[str, int]]:
+  def last(self) -> list[tuple[str, int]]:
+    """The last checkpoint of every run."""
+    return [(run, self.steps(run)[-1]) for run in self.runs()]
+
+  def spaced(self) -> list[tuple[str, int]]:
     """As many equally spaced checkpoints as there are experts, of every run."""
     n = len(self.s.data.domains)
     out = []
-    for run in self._runs():
-      steps = self._steps(run)
+    for run in self.runs():
+      steps = self.steps(run)
       out += [(run, steps[round((i + 1) * len(steps) / n) - 1]) for i in range(n)]
     return out
 
-  def _mean(self, base: Qwen2, chosen: list[tuple[str, int]]) -> Qwen2:
+  def mean(self, base: Qwen2, chosen: list[tuple[str, int]]) -> Qwen2:
     """The plain mean of checkpoints (run, step)."""
-    return self._weighted(base, chosen, [1 / len(chosen)] * len(chosen))
+    return self.weighted(base, chosen, [1 / len(chosen)] * len(chosen))
 
   def _fused(self, base: Qwen2) -> Qwen2:
     experts = _read(self.workdir / 'experts.json')
     weights = self.s.fusion.weights or [1 / len(experts)] * len(experts)
-    return self._weighted(base, [(e['run'], e['selected_step']) for e in experts.values()], weights)
+    return self.weighted(base, [(e['run'], e['selected_step']) for e in experts.values()], weights)
 
-  def _weighted(self, base: Qwen2, chosen, weights) -> Qwen2:
-    like = start(base, optimizer(self.s.sft.optim, self.s.sft.steps))
-    models = []
-    for run, step in chosen:
-      checkpoints = Checkpoints(self.workdir / 'sft' / run)
-      models.append(checkpoints.model(like, step))
-      checkpoints.close()
-    return fuse(models, weights)
+  def weighted(self, base: Qwen2, chosen: list[tuple[str, int]], weights: Sequence[float]) -> Qwen2:
+    """The weighted mean of checkpoints (run, step)."""
+    return fuse([self.checkpoint(base, run, step) for run, step in chosen], weights)
+
+  def checkpoint(self, base: Qwen2, run: str, step: int) -> Qwen2:
+    """The model of an SFT run after `step` steps."""
+    with contextlib.closing(Checkpoints(self.workdir / 'sft' / run)) as checkpoints:
+      return checkpoints.model(start(base, optimizer(self.s.sft.optim, self.s.sft.steps)), step)
 
   # ---- judging ------------------------------------------------------------------------------------------------------
 
@@ -323,8 +367,8 @@ class Pipeline:
     """The grader's yes or no to (response, answer, tests)."""
     return [verdict.score == 1 for verdict in self.grader.grade(answers)]
 
-  def _ask(self, e: Evaluate, model: Qwen2, sets: dict, what: str) -> dict[str, Rollout]:
-    """All domains in one go of the engine, taken apart again by domain."""
+  def ask(self, e: Evaluate, model: Qwen2, sets: dict, what: str) -> dict[str, Rollout]:
+    """The model on problems by domain: all domains in one go of the engine, taken apart again by domain."""
     problems = [problem for domain in sets for problem in sets[domain]]
     whole = evaluate(e, self.engine, model, self.text, problems, self.grader, self.s.seed + 1000, what)
     out, first = {}, 0
@@ -337,15 +381,16 @@ class Pipeline:
   def _probe(self, base: Qwen2, run: str, step: int, half: str, sets: dict) -> dict[str, np.ndarray]:
     path = self.workdir / 'probe' / run / f'{step}-{half}.json'
     if not path.exists():
-      self._pause(f'probing {run} at step {step} is next')
-      asked = self._ask(self.s.probe, self._mean(base, [(run, step)]), sets, f'probe {run} {step}{half}')
-      _write_asked(path, asked)
+      self.pause(f'probing {run} at step {step} is next')
+      asked = self.ask(self.s.probe, self.mean(base, [(run, step)]), sets, f'probe {run} {step}{half}')
+      write_asked(path, asked)
     return {d: np.array(v, bool) for d, v in _read(path)['correct'].items()}
 
-  def _evaluate(self, name: str, load: Callable[[], Qwen2]) -> dict:
+  def measure(self, name: str, load: Callable[[], Qwen2]) -> dict:
+    """A model on the test sets, as evaluate/<name>.json holds it."""
     path = self.workdir / 'evaluate' / f'{name}.json'
     if not path.exists():
-      _write_asked(path, self._ask(self.s.evaluate, load(), self.sets.test, f'evaluate {name}'))
+      write_asked(path, self.ask(self.s.evaluate, load(), self.sets.test, f'evaluate {name}'))
     return _read(path)
 
   def _summarise(self, models: dict, experts: dict) -> None:
@@ -370,7 +415,7 @@ class Pipeline:
       },
       'seconds': seconds,
       'tokens': {
-        'sft': len(self._runs()) * s.sft.steps * s.sft.accumulation * s.sft.rows * s.sft.length,
+        'sft': len(self.runs()) * s.sft.steps * s.sft.accumulation * s.sft.rows * s.sft.length,
         'probe': asked('probe'),
         'rl': sum(rl_tokens.values()),
         'evaluate': asked('evaluate'),
@@ -392,7 +437,7 @@ class Pipeline:
     write_text(self.workdir / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in shown))
 
   @contextlib.contextmanager
-  def _timed(self, stage: str):
+  def timed(self, stage: str) -> Iterator[None]:
     """Adds the seconds spent to seconds.json, over restarts."""
     path, self._since = self.workdir / 'seconds.json', time.perf_counter()
     try:
@@ -476,7 +521,7 @@ def _read(path: pathlib.Path) -> dict:
   return json.loads(path.read_text())
 
 
-def _write_asked(path: pathlib.Path, asked: dict[str, Rollout]) -> None:
+def write_asked(path: pathlib.Path, asked: dict[str, Rollout]) -> None:
   """Verdicts of every sample, and the first sample of each problem in full."""
   samples = [
     {
@@ -496,6 +541,7 @@ def _write_asked(path: pathlib.Path, asked: dict[str, Rollout]) -> None:
     path,
     {
       'correct': {domain: rolled.correct.astype(int).tolist() for domain, rolled in asked.items()},
+      'lengths': {domain: rolled.lengths.mean(1).tolist() for domain, rolled in asked.items()},
       'tokens': int(sum(rolled.lengths.sum() for rolled in asked.values())),
       'truncated': float(np.mean([rolled.truncated.mean() for rolled in asked.values()])),
       'samples': samples,

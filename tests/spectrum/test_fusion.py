@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vibethinker_jax.spectrum.fusion import check_weights, fuse
+from vibethinker_jax.spectrum.fusion import check_weights, dare, ema_weights, fuse, simplex_grid, slerp, ties
 
 
 def test_the_weighted_mean_of_every_parameter(make_model):
@@ -43,3 +43,77 @@ def test_weights_are_checked(weights, message):
 def test_shapes_are_checked(make_model):
   with pytest.raises(ValueError, match='shapes'):
     fuse([make_model(), make_model(F=44)], [0.5, 0.5])
+
+
+def trees(n, seed=0):
+  rng = np.random.default_rng(seed)
+  return [{'a': jnp.array(rng.normal(size=(3, 4)), jnp.float32), 'b': jnp.array(rng.normal(size=5))} for _ in range(n)]
+
+
+def test_slerp_keeps_the_norm_and_its_ends():
+  a, b = trees(2)
+  unit = lambda tree: jax.tree.map(lambda x: x / jnp.linalg.norm(x), tree)
+  a, b = unit(a), unit(b)
+  for t, end in ((0.0, a), (1.0, b)):
+    for x, y in zip(jax.tree.leaves(slerp(a, b, t)), jax.tree.leaves(end)):
+      np.testing.assert_allclose(x, y, atol=1e-6)
+  for x, y, z in zip(*map(jax.tree.leaves, (slerp(a, b, 0.3), a, b))):
+    assert float(jnp.linalg.norm(x)) == pytest.approx(1, abs=1e-5)
+    angle = lambda u, v: float(jnp.arccos((u * v).sum()))
+    assert angle(x, y) == pytest.approx(0.3 * angle(y, z), abs=1e-4)
+  parallel = slerp(a, jax.tree.map(lambda x: 3 * x, a), 0.5)
+  np.testing.assert_allclose(parallel['a'], 2 * a['a'], rtol=1e-5)
+
+
+def test_ties_by_hand():
+  base = {'x': jnp.array([1.0, 1, 1, 1])}
+  first, second = {'x': jnp.array([1.0, 5, 3, 1.5])}, {'x': jnp.array([1.0, 7, 0, 0.9])}
+  # changes [0, 4, 2, .5] and [0, 6, -1, -.1]; half of each are kept: [0, 4, 2, 0] and [0, 6, -1, 0]
+  got = ties(base, [first, second], [0.5, 0.5], density=0.5)
+  np.testing.assert_allclose(got['x'], [1, 6, 3, 1], rtol=1e-6)
+  # with all the weight of the sign on the second, its -1 wins
+  np.testing.assert_allclose(ties(base, [first, second], [0.1, 0.9], 0.5)['x'], [1, 6.8, 0, 1], rtol=1e-6)
+
+
+def test_ties_is_the_mean_where_nothing_is_trimmed_and_signs_agree():
+  base = jax.tree.map(jnp.zeros_like, trees(1)[0])
+  models = [jax.tree.map(jnp.abs, tree) for tree in trees(3)]
+  for x, y in zip(*map(jax.tree.leaves, (ties(base, models, [0.2, 0.3, 0.5], 1.0), fuse(models, [0.2, 0.3, 0.5])))):
+    np.testing.assert_allclose(x, y, rtol=1e-5)
+
+
+def test_dare_is_the_mean_in_expectation_and_exactly_without_drops():
+  base, *models = trees(3)
+  weights = [0.4, 0.6]
+  mean = fuse(models, weights)
+  np.testing.assert_allclose(dare(base, models, weights, 0.0, jax.random.key(0))['a'], mean['a'], atol=1e-6)
+  draws = jax.vmap(lambda key: dare(base, models, weights, 0.5, key)['a'])(jax.random.split(jax.random.key(1), 4000))
+  assert bool((draws.std(0) > 0).all())
+  np.testing.assert_allclose(draws.mean(0), mean['a'], atol=5 * float(draws.std(0).max()) / 4000**0.5)
+
+
+def test_merges_refuse_shares_that_are_none():
+  base, *models = trees(3)
+  with pytest.raises(ValueError, match='density 0'):
+    ties(base, models, [0.5, 0.5], 0)
+  with pytest.raises(ValueError, match='drop 1'):
+    dare(base, models, [0.5, 0.5], 1, jax.random.key(0))
+  with pytest.raises(ValueError, match='sum to 1.5'):
+    ties(base, models, [0.5, 1.0], 0.5)
+
+
+def test_ema_weights_are_the_recursion():
+  values, decay = [3.0, -1.0, 2.0, 5.0], 0.6
+  average = values[0]
+  for value in values[1:]:
+    average = decay * average + (1 - decay) * value
+  weights = ema_weights(4, decay)
+  assert sum(weights) == pytest.approx(1) and np.dot(weights, values) == pytest.approx(average)
+  assert ema_weights(1, decay) == [1]
+
+
+def test_the_grid_holds_every_point_once():
+  grid = simplex_grid(4, 4)
+  assert len(set(grid)) == len(grid) == 35
+  assert all(sum(w) == 1 and min(w) >= 0 for w in grid)
+  assert {(1, 0, 0, 0), (0.25, 0.25, 0.25, 0.25), (0, 0.5, 0.5, 0)} <= set(grid)

@@ -28,27 +28,36 @@ def test_weight_peaks_at_p0_and_is_finite_at_the_ends():
   assert float(mgpo.maxent_weight(jnp.array(1.0), 2.0)) == pytest.approx(0.25, rel=1e-6)
 
 
-def test_lambda_zero_is_grpo_by_hand():
+def test_group_advantages_by_hand():
   rewards = jnp.array([[1.0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]])
-  got = mgpo.advantages(rewards, rewards, lam=0.0)
+  got = mgpo.advantages(rewards)
   # p = 1/4: mean .25, std sqrt(3)/4; p = 1/2: mean .5, std .5
   a, b = 0.75 / (math.sqrt(3) / 4), -0.25 / (math.sqrt(3) / 4)
   np.testing.assert_allclose(got, [[a, b, b, b], [1, 1, -1, -1], [0, 0, 0, 0]], atol=1e-4)
 
 
-def test_lambda_weighs_the_advantage_and_counts_raw_verdicts():
-  correct = jnp.array([[1.0, 0, 0, 0]])
-  shaped = correct - jnp.array([[0.0, 0.5, 0, 0]])
-  plain = mgpo.advantages(shaped, correct, lam=0.0)
-  weighted = mgpo.advantages(shaped, correct, lam=2.0)
-  np.testing.assert_allclose(weighted, plain * mgpo.maxent_weight(jnp.array(0.25), 2.0), rtol=1e-6)
+def test_other_weights_of_a_question():
+  p = jnp.array([0.0, 0.125, 0.25, 0.5, 0.75, 1.0])
+  np.testing.assert_allclose(mgpo.variance_weight(p), [0, 0.4375, 0.75, 1, 0.75, 0], rtol=1e-6)
+  np.testing.assert_allclose(mgpo.variance_weight(p), 4 * np.array(p) * (1 - np.array(p)), rtol=1e-6)
+  np.testing.assert_array_equal(mgpo.band_weight(p, 0.25, 0.75), [0, 0, 1, 1, 1, 0])
+
+
+def test_rescaled_weights_keep_the_total_advantage_and_the_balance():
+  rng = np.random.default_rng(0)
+  rewards = (rng.random((9, 8)) < rng.random((9, 1))).astype(np.float32)
+  rewards[0], rewards[1] = 0, 1  # groups without a signal have no part in the mean
+  plain = mgpo.advantages(rewards)
+  w = mgpo.maxent_weight(rewards.mean(1), 4.0)
+  scaled = mgpo.rescaled(w, plain)
+  np.testing.assert_allclose(jnp.abs(scaled[:, None] * plain).sum(), jnp.abs(plain).sum(), rtol=1e-5)
+  np.testing.assert_allclose(scaled / scaled[2], w / w[2], rtol=1e-5)
+  np.testing.assert_array_equal(mgpo.rescaled(jnp.zeros(9), plain), np.zeros(9))
 
 
 def test_without_std_is_dr_grpo():
   rewards = jnp.array([[1.0, 0, 0, 0]])
-  np.testing.assert_allclose(
-    mgpo.advantages(rewards, rewards, 0.0, std_normalize=False), [[0.75, -0.25, -0.25, -0.25]], rtol=1e-6
-  )
+  np.testing.assert_allclose(mgpo.advantages(rewards, std_normalize=False), [[0.75, -0.25, -0.25, -0.25]], rtol=1e-6)
 
 
 def loss_of(logps, old, adv, mask, aggregate, low=0.2, high=0.28):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from vibethinker_jax.engine.engine import Completion, Engine
+from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import MeshShape, make_mesh, place, spread_rows
-from vibethinker_jax.train import rl
+from vibethinker_jax.train import mgpo, rl
 from vibethinker_jax.train.journal import Journal
 from vibethinker_jax.train.optim import Optim, optimizer
 from vibethinker_jax.train.state import gradient_adder, start
@@ -66,6 +67,32 @@ def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
   assert same(whole, again)
   drop = lambda rows: [{k: v for k, v in row.items() if not k.startswith('seconds')} for row in rows]
   assert drop(Journal(cut / 'm.jsonl').rows('rl/short')) == drop(Journal(tmp_path / 'a' / 'm.jsonl').rows('rl/short'))
+
+
+def test_the_weight_multiplies_the_advantage_by_the_raw_pass_rate(text, small, algebra, tmp_path):
+  """Also under shaped rewards; lambda 0 is GRPO, and every shape has its name."""
+  order = dict(enumerate(range(40)))
+  roll = lambda name, **fields: trainer(text, small, tmp_path / name, algorithm=rl.MGPO(overlong=6, **fields))._roll(
+    0, small, algebra, order, 0
+  )
+  rolled, grpo, row, _ = roll('grpo', lam=0.0)
+  assert row['weight_mean'] == 1.0
+  p = rolled.correct.mean(1)
+  assert p.min() > 0 and p.max() < 1
+  for name, fields, w in (
+    ('lam', dict(lam=2.0), np.asarray(mgpo.maxent_weight(p, 2.0))),
+    ('variance', dict(lam=0.0, weight='variance'), 4 * p * (1 - p)),
+    ('band', dict(lam=0.0, weight='band', band=(0.4, 0.6)), (p == 0.5).astype(float)),
+  ):
+    np.testing.assert_allclose(roll(name, **fields)[1], w[:, None] * grpo, rtol=1e-5)
+  scaled = roll('scaled', lam=2.0, rescale=True)[1]
+  assert np.abs(scaled).sum() == pytest.approx(np.abs(grpo).sum(), rel=1e-5)
+
+
+def test_unknown_names_are_refused():
+  for fields in (dict(weight='entropy'), dict(aggregate='mean'), dict(band=(0.1,))):
+    with pytest.raises(BadInput, match='config.mgpo'):
+      rl.MGPO(lam=1.0, **fields)
 
 
 def test_micro_rows_do_not_change_the_gradient(text, small, algebra):

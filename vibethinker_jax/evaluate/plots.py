@@ -15,7 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 _DOMAINS = ('algebra', 'geometry', 'calculus', 'statistics', 'math', 'code', 'all')
 MODELS = {'base': 0, 'last': 1, 'uniform': 2, 'fused': 4, 'rl': 5}  # the order of the road; experts are 3
-_BLUE, _ORANGE, _RED, _GREY = '#2457c5', '#d9730d', '#b3263e', '#8a919c'
+BLUE, ORANGE, RED, GREY = '#2457c5', '#d9730d', '#b3263e', '#8a919c'
+COLOURS = ('#5b6472', BLUE, ORANGE, RED, '#20845a', '#7b4bb8', '#a8790a', '#0f8b9d', '#c9408f')  # of runs side by side
 STYLE = {
   'font.family': 'DejaVu Sans',
   'axes.spines.top': False,
@@ -115,7 +116,7 @@ def label(model: str) -> str:
   return {'last': 'last checkpoint', 'uniform': 'uniform mean', 'rl': 'fused + RL'}.get(model, model)
 
 
-def _points(ax: Axes, rows: Sequence[str], series: Sequence[tuple[str, str, str, list[Score]]]) -> None:
+def points(ax: Axes, rows: Sequence[str], series: Sequence[tuple[str, str, str, list[Score]]]) -> None:
   """Scores with 95% whiskers, a name per row of the y axis; series: label, colour, marker, score per row."""
   for i, (label, colour, marker, scores) in enumerate(series):
     y = np.arange(len(rows)) + (i - (len(series) - 1) / 2) * 0.22
@@ -130,23 +131,28 @@ def _points(ax: Axes, rows: Sequence[str], series: Sequence[tuple[str, str, str,
     ax.axhline(edge - 0.5, color='#eef0f4', lw=0.8, zorder=0)
 
 
-def _legend(ax: Axes, columns: int) -> None:
+def legend_above(ax: Axes, columns: int) -> None:
   """Above the plot, where it hides no point."""
   ax.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, handletextpad=0.3)
 
 
+def legend_outside(figure: Figure) -> None:
+  """Above the axes of a figure with constrained layout, as wide as it needs to be."""
+  figure.legend(loc='outside upper left', ncols=3, fontsize=8, handletextpad=0.4, columnspacing=1.0)
+
+
 def fusion_figure(summary: dict, domains: Sequence[str]) -> Figure:
   """Pass@1 and Pass@K of every model, with intervals; one panel a domain."""
-  models, looks = models_of(summary), ((_BLUE, 'o'), (_ORANGE, 'D'))
+  models, looks = models_of(summary), ((BLUE, 'o'), (ORANGE, 'D'))
   figure = Figure((1.4 + 3.2 * len(domains), 1.1 + 0.42 * len(models)), layout='constrained')
   axes = figure.subplots(1, len(domains), sharey=True, squeeze=False)[0]
   for ax, domain in zip(axes, domains):
     series = [
       (f'Pass@{k}', *look, [score_of(summary, m, domain, k) for m in models]) for k, look in zip(ks_of(summary), looks)
     ]
-    _points(ax, [label(m) for m in models], series)
+    points(ax, [label(m) for m in models], series)
     ax.set_xlabel(f'problems solved, {domain} (%), 95% interval')
-  _legend(axes[0], 2)
+  legend_above(axes[0], 2)
   return figure
 
 
@@ -171,14 +177,14 @@ def main_figure(summary: dict) -> Figure:
 
 def before_after_figure(summary: dict, domains: Sequence[str], k: int) -> Figure:
   """Pass@k of base, fused and RL model by domain, with intervals."""
-  looks = (('base', _GREY, 'v'), ('fused', _BLUE, 'o'), ('rl', _RED, 's'))
+  looks = (('base', GREY, 'v'), ('fused', BLUE, 'o'), ('rl', RED, 's'))
   looks = [look for look in looks if look[0] in part(summary, 'models')]
   figure = Figure((4.6, 1.1 + 0.46 * len(domains)), layout='constrained')
   ax = figure.subplots()
   series = [(label(m), colour, mark, [score_of(summary, m, d, k) for d in domains]) for m, colour, mark in looks]
-  _points(ax, domains, series)
+  points(ax, domains, series)
   ax.set_xlabel(f'Pass@{k} (%), 95% interval')
-  _legend(ax, 3)
+  legend_above(ax, 3)
   return figure
 
 
@@ -196,16 +202,16 @@ def expert_figure(expert: dict) -> Figure:
   steps, scores, chosen, score, held_out = expert_scores(expert)
   figure = Figure((4.4, 2.9), layout='constrained')
   ax = figure.subplots()
-  ax.plot(steps, scores, color=_BLUE, marker='o', ms=4, label='selection half')
+  ax.plot(steps, scores, color=BLUE, marker='o', ms=4, label='selection half')
   if math.isfinite(score):
-    ax.plot(chosen, score, '*', color=_ORANGE, ms=16, mec='white', label='selected', zorder=4)
+    ax.plot(chosen, score, '*', color=ORANGE, ms=16, mec='white', label='selected', zorder=4)
   if math.isfinite(chosen + held_out):
-    ax.plot(chosen, held_out, 'D', color=_RED, ms=6, mfc='white', mew=1.8, label='held-out half')
+    ax.plot(chosen, held_out, 'D', color=RED, ms=6, mfc='white', mew=1.8, label='held-out half')
   ax.set_xlabel('SFT step')
   ax.set_ylabel(f'Pass@{expert.get("k", "K")} (%)')
   ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
   ax.margins(y=0.15)
-  _legend(ax, 3)
+  legend_above(ax, 3)
   return figure
 
 
@@ -226,9 +232,10 @@ def tracks_of(metrics: Sequence[dict], family: str) -> list[tuple[str, np.ndarra
   return track
 
 
-def _running_mean(y: np.ndarray) -> np.ndarray:
+def running_mean(y: np.ndarray) -> np.ndarray:
   """Centred mean [R] over a window that shrinks at the ends and skips NaN."""
-  total, count = (np.convolve(a, np.ones(WINDOW), 'same') for a in (np.nan_to_num(y), np.isfinite(y)))
+  window = np.ones(min(WINDOW, len(y) - (len(y) % 2 == 0)))  # 'same' means the longer of the two
+  total, count = (np.convolve(a, window, 'same') for a in (np.nan_to_num(y), np.isfinite(y)))
   return np.where(count > 0.5, total / np.maximum(count, 1), np.nan)
 
 
@@ -236,12 +243,12 @@ def _curve_figure(track: Sequence[tuple], y_label: str, keys: Sequence[str]) -> 
   figure = Figure((4.4, 2.9), layout='constrained')
   ax = figure.subplots()
   scale = 100 if '%' in y_label else 1
-  for key, colour in zip(keys, (_BLUE, _ORANGE)):
+  for key, colour in zip(keys, (BLUE, ORANGE)):
     label = key.replace('_', ' ')
     for _, x, rows in track:
       y = scale * np.array([number(row.get(key)) for row in rows])
       # A schedule has no noise, and a mean would bend it.
-      strong = _running_mean(y) if len(y) >= SMOOTH_FROM and key != 'learning_rate' else y
+      strong = running_mean(y) if len(y) >= SMOOTH_FROM and key != 'learning_rate' else y
       if strong is not y:
         ax.plot(x, y, color=colour, lw=1, alpha=0.3)
       # A line does not draw a value that stands alone between missing ones; a point does.

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -54,21 +54,25 @@ def _object(text: str, where: str) -> dict:
   return data
 
 
-def _read(path: pathlib.Path) -> dict:
+def read_object(path: pathlib.Path) -> dict:
+  """The JSON object of a file, {} where there is none. Raises ValueError."""
   return _object(path.read_text(encoding='utf-8'), str(path)) if path.exists() else {}
 
 
-def _read_rows(path: pathlib.Path) -> list[dict]:
+def read_rows(path: pathlib.Path) -> list[dict]:
+  """The objects of a JSON Lines file, none where there is no file. Raises ValueError."""
   # A last line without its newline is of a writer that was killed or is at work still; the others count.
   lines = path.read_text(encoding='utf-8').split('\n')[:-1] if path.exists() else []
   return [_object(line, f'{path}:{i}') for i, line in enumerate(lines, 1) if line.strip()]
 
 
-def _missing(text: str) -> str:
+def missing(text: str) -> str:
+  """What the page has nothing to show of."""
   return f'<p class="missing">{text}</p>'
 
 
-def _note(text: str) -> str:
+def note(text: str) -> str:
+  """Small print."""
   return f'<p class="note">{text}</p>'
 
 
@@ -89,7 +93,7 @@ def _value(value: object) -> str:
   return html.escape(value if isinstance(value, str) else json.dumps(value))
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   """Cells are markup already; the first of each row is its heading."""
   top = ''.join(f'<th scope="col">{cell}</th>' for cell in head)
   body = ''.join(
@@ -111,7 +115,7 @@ def _headline(summary: dict) -> str:
       f'Pass@{at} on {html.escape(where)}',
     )
     points, verdict = _change(a, b)
-    text = _missing(f'Needs the models {before} and {after}: not in this run.')
+    text = missing(f'Needs the models {before} and {after}: not in this run.')
     if points != '–':
       verdict = f'{points} points' + (f', 95% {verdict}' if verdict else '')
       text = f'<p class="big">{b}</p><p>{label(after)}, against {a} of {before}</p><p><b>{verdict}</b></p>'
@@ -125,7 +129,7 @@ def _headline(summary: dict) -> str:
 def _pipeline(summary: dict) -> str:
   models, domains = models_of(summary), measured(summary)
   if not domains:
-    return _missing('No model was evaluated in this run.')
+    return missing('No model was evaluated in this run.')
   heads = []
   for d in domains:
     cells = [part(row, d) for row in part(summary, 'models').values()]
@@ -142,8 +146,8 @@ def _pipeline(summary: dict) -> str:
       ]
       for m, row in zip(models, scores)
     ]
-    parts.append(_table([f'Pass@{k}', *heads], rows))
-  return ''.join(parts) + _note(
+    parts.append(table([f'Pass@{k}', *heads], rows))
+  return ''.join(parts) + note(
     'Share of problems solved and its 95% interval; the best of a column is bold. '
     'Under a domain: problems × samples of each.'
   )
@@ -155,7 +159,7 @@ def _rank(percent: str) -> float:
 
 def _selection(summary: dict, metrics: Sequence[dict]) -> str:
   experts, track = part(summary, 'experts'), tracks_of(metrics, 'sft')
-  text = _missing('No checkpoint was probed in this run.')
+  text = missing('No checkpoint was probed in this run.')
   if experts:
     domains = ordered(list(experts))
     rows = []
@@ -163,8 +167,8 @@ def _selection(summary: dict, metrics: Sequence[dict]) -> str:
       *_, chosen, score, held_out = expert_scores(part(experts, d))
       rows.append([html.escape(d), _value(chosen), percent(score), percent(held_out)])
     text = plots_of([(d, expert_figure(part(experts, d))) for d in domains], 'expert')
-    text += _table(['domain', 'selected step', 'selection half', 'held-out half'], rows)
-    text += _note('The best of several noisy scores is biased upwards; the held-out half had no part in the choice.')
+    text += table(['domain', 'selected step', 'selection half', 'held-out half'], rows)
+    text += note('The best of several noisy scores is biased upwards; the held-out half had no part in the choice.')
   return text + (curves(track, SFT_PANELS, 'sft') if track else '')
 
 
@@ -172,7 +176,7 @@ def _fusion(summary: dict) -> str:
   domains = headline_domains(summary)
   absent = [m for m in MODELS if m not in models_of(summary)]
   figures = [(f'All models on {d}', fusion_figure(summary, [d])) for d in domains]
-  return plots_of(figures, 'fusion') + (_missing(f'Not in this run: {", ".join(absent)}.') if absent else '')
+  return plots_of(figures, 'fusion') + (missing(f'Not in this run: {", ".join(absent)}.') if absent else '')
 
 
 def _rl(summary: dict, metrics: Sequence[dict]) -> str:
@@ -183,13 +187,13 @@ def _rl(summary: dict, metrics: Sequence[dict]) -> str:
   if stages:
     keys = list(dict.fromkeys(key for stage in stages for key in stage))
     rows = [[_value(stage[key]) if key in stage else '–' for key in keys] for stage in stages]
-    text += _table([html.escape(key.replace('_', ' ')) for key in keys], rows)
+    text += table([html.escape(key.replace('_', ' ')) for key in keys], rows)
   if not track:
-    return text + _missing('No RL step was logged in this run.')
+    return text + missing('No RL step was logged in this run.')
   return (
     text
     + curves(track, RL_PANELS, 'rl')
-    + _note(
+    + note(
       f'Dashed lines are borders of stages. In a stage of {SMOOTH_FROM} steps or more the pale line is each '
       f'step, the strong one the mean of {WINDOW}.'
     )
@@ -198,7 +202,7 @@ def _rl(summary: dict, metrics: Sequence[dict]) -> str:
 
 def _before_after(summary: dict) -> str:
   if not {'fused', 'rl'} <= set(models_of(summary)):
-    return _missing('Needs the fused model and the one after RL: not both in this run.')
+    return missing('Needs the fused model and the one after RL: not both in this run.')
   domains, ks = measured(summary), ks_of(summary)
   rows = []
   for d in domains:
@@ -210,7 +214,7 @@ def _before_after(summary: dict) -> str:
     rows.append(row)
   figures = [(f'Pass@{k} before and after RL', before_after_figure(summary, domains, k)) for k in ks]
   head = [cell for k in ks for cell in (f'Pass@{k}', 'points')]
-  return plots_of(figures, 'after') + _table(['domain', *head], rows)
+  return plots_of(figures, 'after') + table(['domain', *head], rows)
 
 
 def _clip(value: object) -> str:
@@ -239,7 +243,7 @@ def _samples(rows: Sequence[dict]) -> str:
     key = (str(row.get('domain', '')), str(row.get('id', '')))
     problems.setdefault(key, {}).setdefault(str(row.get('model', '')), []).append(row)
   if not problems:
-    return _missing('No sampled solution was kept in this run.')
+    return missing('No sampled solution was kept in this run.')
   present = {model for tried in problems.values() for model in tried}
   # The road in three steps; every expert beside it would be a wall of text.
   models = [m for m in ('base', 'fused', 'rl') if m in present] or sorted(present)
@@ -250,7 +254,7 @@ def _samples(rows: Sequence[dict]) -> str:
   for model in models:
     if not any(model in problems[key] for key in shown):
       shown.append(next(key for key in ranked if model in problems[key]))
-  text = _note('The first problems of each domain that the models share, chosen without a look at the verdicts.')
+  text = note('The first problems of each domain that the models share, chosen without a look at the verdicts.')
   for key in shown:
     tried = {m: problems[key][m] for m in models if m in problems[key]}
     if tried:
@@ -263,7 +267,8 @@ def _samples(rows: Sequence[dict]) -> str:
   return text
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+  """Seconds as a person says them."""
   if not seconds >= 60:
     return f'{seconds:.1f} s' if math.isfinite(seconds) else '–'
   minutes, rest = divmod(round(seconds), 60)
@@ -274,22 +279,22 @@ def _time(summary: dict) -> str:
   seconds = {stage: number(s) for stage, s in part(summary, 'seconds').items()}
   tokens = {stage: number(n) for stage, n in part(summary, 'tokens').items()}
   if not seconds and not tokens:
-    return _missing('No time was recorded in this run.')
+    return missing('No time was recorded in this run.')
   total, count, rows = np.nansum([*seconds.values()]), np.nansum([*tokens.values()]), []
   for stage in dict.fromkeys([*seconds, *tokens]):
     s, n = seconds.get(stage, math.nan), tokens.get(stage, math.nan)
     bar = f'<i class="bar" style="width:{6 * s / total:.2f}rem"></i>' if s > 0 else ''
     rate = f'{n / s:,.0f}' if s > 0 and math.isfinite(n) else '–'
-    rows.append([html.escape(stage), _duration(s), bar, f'{n:,.0f}' if math.isfinite(n) else '–', rate])
-  rows.append(['<b>total</b>', f'<b>{_duration(total)}</b>', '', f'<b>{count:,.0f}</b>', ''])
-  return _table(['stage', 'time', 'share of time', 'tokens', 'tokens per second'], rows)
+    rows.append([html.escape(stage), duration(s), bar, f'{n:,.0f}' if math.isfinite(n) else '–', rate])
+  rows.append(['<b>total</b>', f'<b>{duration(total)}</b>', '', f'<b>{count:,.0f}</b>', ''])
+  return table(['stage', 'time', 'share of time', 'tokens', 'tokens per second'], rows)
 
 
 def _cost(summary: dict) -> str:
   cost = part(summary, 'cost')
   hours, price, dollars = (number(cost.get(key)) for key in ('device_hours', 'price_per_hour', 'dollars'))
   if not math.isfinite(hours):
-    return _missing('No cost was recorded in this run.')
+    return missing('No cost was recorded in this run.')
   rate = f' at ${price:,.2f} an hour' if math.isfinite(price) else ''
   return f'<p>{hours:,.3g} device hours{rate}' + (f' = <b>${dollars:,.2f}</b></p>' if dollars >= 0 else '</p>')
 
@@ -300,7 +305,7 @@ def _config(config: dict, summary: dict) -> str:
     facts = ', '.join(f'{html.escape(k)} <code>{_value(v)}</code>' for k, v in part(summary, title).items())
     text += f'<p>{title.capitalize()}: {facts}</p>' if facts else ''
   if not config:
-    return text + _missing('No config.json in this workdir.')
+    return text + missing('No config.json in this workdir.')
   dump = html.escape(json.dumps(config, indent=2, ensure_ascii=False))
   return f'{text}<details><summary>The resolved config</summary><pre>{dump}</pre></details>'
 
@@ -360,8 +365,8 @@ def write_report(workdir: pathlib.Path) -> pathlib.Path:
   """
   if not workdir.is_dir():
     raise FileNotFoundError(f'no workdir to report on: {workdir}')
-  config, summary = _read(workdir / 'config.json'), _read(workdir / 'summary.json')
-  metrics, samples = _read_rows(workdir / 'metrics.jsonl'), _read_rows(workdir / 'samples.jsonl')
+  config, summary = read_object(workdir / 'config.json'), read_object(workdir / 'summary.json')
+  metrics, samples = read_rows(workdir / 'metrics.jsonl'), read_rows(workdir / 'samples.jsonl')
   with matplotlib.rc_context(STYLE):
     sections = {
       'Headline': _headline(summary),
@@ -375,7 +380,20 @@ def write_report(workdir: pathlib.Path) -> pathlib.Path:
       'Cost': _cost(summary),
       'Config': _config(config, summary),
     }
-  name = html.escape(str(config.get('name') or workdir.resolve().name))
+  name = str(config.get('name') or workdir.resolve().name)
+  subtitle = 'Spectrum-to-Signal training: SFT with Pass@K probing, expert fusion, MGPO.'
+  return write_page(workdir / 'report.html', name, subtitle, sections)
+
+
+def framed(page: pathlib.Path, height: int = 600) -> str:
+  """A page as markup to be shown within another one, a notebook's cell for example: its styles stay its own."""
+  inner = html.escape(page.read_text(encoding='utf-8'))
+  return f'<div><iframe srcdoc="{inner}" width="100%" height="{height}"></iframe></div>'
+
+
+def write_page(path: pathlib.Path, name: str, subtitle: str, sections: Mapping[str, str]) -> pathlib.Path:
+  """One page without outside resources or scripts; `sections`: markup by title. Returns `path`."""
+  name = html.escape(name)
   links = ''.join(f'<a href="#s{i}">{title}</a> ' for i, title in enumerate(sections))
   body = '\n'.join(
     f'<section id="s{i}"><h2>{title}</h2>{text}</section>' for i, (title, text) in enumerate(sections.items())
@@ -384,10 +402,10 @@ def write_report(workdir: pathlib.Path) -> pathlib.Path:
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
     f'<title>{name}: report</title><style>{_CSS}</style></head>\n'
-    f'<body><main><h1>{name}</h1><p class="note">Spectrum-to-Signal training: SFT with Pass@K probing, '
-    f'expert fusion, MGPO.</p><nav>{links}</nav>\n{body}\n</main></body></html>\n'
+    f'<body><main><h1>{name}</h1><p class="note">{html.escape(subtitle)}</p><nav>{links}</nav>\n{body}\n'
+    '</main></body></html>\n'
   )
-  path, half = workdir / 'report.html', workdir / 'report.html.tmp'
+  half = path.with_name(f'{path.name}.tmp')
   half.write_text(page, encoding='utf-8')
   # Whoever opens the page while a run renews it finds the old one or the new one, never half of one.
   os.replace(half, path)

@@ -1,5 +1,10 @@
-"""Expert Model Fusion: the weighted mean of models (report 3.3: M = sum_i w_i M_i, w_i = 1/N)."""
+"""Expert Model Fusion: the weighted mean of models (report 3.3: M = sum_i w_i M_i, w_i = 1/N), and other merges.
 
+Models are pytrees of equal structure. Merges compute in float32 and give back the first one's dtypes; what is done per
+tensor is done per leaf, in which a stack of layers is one tensor.
+"""
+
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -34,3 +39,81 @@ def fuse(models: Sequence, weights: Sequence[float]):
     return total.astype(first.dtype)
 
   return jax.tree.map(mean, models[0], *models[1:])
+
+
+def slerp(a, b, t: float):
+  """Spherical interpolation, tensor by tensor: from `a` (t = 0) to `b` (t = 1) along the arc between their directions.
+
+  With tensors of equal norm the norm is kept, which a mean would shorten. Nearly parallel tensors are interpolated
+  linearly (Shoemake, Animating rotation with quaternion curves, 1985).
+  """
+
+  def arc(x, y):
+    u, v = x.astype(jnp.float32).ravel(), y.astype(jnp.float32).ravel()
+    norms = jnp.linalg.norm(u) * jnp.linalg.norm(v)
+    cosine = jnp.clip(u @ v / jnp.where(norms > 0, norms, 1.0), -1.0, 1.0)
+    angle = jnp.arccos(cosine)
+    bent = (norms > 0) & (jnp.abs(cosine) < 1 - 1e-6)
+    sine = jnp.where(bent, jnp.sin(angle), 1.0)
+    first = jnp.where(bent, jnp.sin((1 - t) * angle) / sine, 1 - t)
+    second = jnp.where(bent, jnp.sin(t * angle) / sine, t)
+    return (first * u + second * v).reshape(x.shape).astype(x.dtype)
+
+  return jax.tree.map(arc, a, b)
+
+
+def ties(base, models: Sequence, weights: Sequence[float], density: float):
+  """TIES: of each model's change from `base` only the largest `density` share of a tensor's entries is kept; each entry
+  takes the sign that the weighted changes agree on, and the weighted mean of those that have it (Yadav et al., 2023,
+  arXiv 2306.01708). Raises ValueError.
+  """
+  check_weights(weights, len(models))
+  if not 0 < density <= 1:
+    raise ValueError(f'density {density}, expected more than 0 and at most 1')
+
+  def trimmed(change):
+    kept = max(1, round(density * change.size))
+    least = jax.lax.top_k(jnp.abs(change).ravel(), kept)[0][-1]
+    return jnp.where(jnp.abs(change) >= least, change, 0.0)
+
+  def merge(origin, *parts):
+    changes = jnp.stack([trimmed(x.astype(jnp.float32) - origin.astype(jnp.float32)) for x in parts])
+    w = jnp.asarray(weights, jnp.float32).reshape(-1, *[1] * origin.ndim)
+    sign = jnp.sign((w * changes).sum(0))
+    agree = w * ((jnp.sign(changes) == sign) & (changes != 0))
+    mean = (agree * changes).sum(0) / jnp.maximum(agree.sum(0), 1e-12)
+    return (origin.astype(jnp.float32) + mean).astype(parts[0].dtype)
+
+  return jax.tree.map(merge, base, *models)
+
+
+def dare(base, models: Sequence, weights: Sequence[float], drop: float, key: jax.Array):
+  """DARE: each entry of a model's change from `base` is dropped with probability `drop` and else grows by 1/(1 - drop),
+  before the weighted mean; in expectation it is that mean (Yu et al., 2024, arXiv 2311.03099). Raises ValueError.
+  """
+  check_weights(weights, len(models))
+  if not 0 <= drop < 1:
+    raise ValueError(f'drop {drop}, expected 0 or more and less than 1')
+  leaves, structure = jax.tree.flatten(base)
+  keys = jax.tree.unflatten(structure, list(jax.random.split(key, len(leaves))))
+
+  def merge(key, origin, *parts):
+    total = origin.astype(jnp.float32)
+    for one, weight, x in zip(jax.random.split(key, len(parts)), weights, parts):
+      change = x.astype(jnp.float32) - origin.astype(jnp.float32)
+      total = total + weight * jnp.where(jax.random.bernoulli(one, 1 - drop, x.shape), change / (1 - drop), 0.0)
+    return total.astype(parts[0].dtype)
+
+  return jax.tree.map(merge, keys, base, *models)
+
+
+def ema_weights(n: int, decay: float) -> list[float]:
+  """Weights of n models in their order whose mean is their exponential moving average, begun at the first one."""
+  return [decay ** (n - 1)] + [(1 - decay) * decay ** (n - 1 - i) for i in range(1, n)]
+
+
+def simplex_grid(n: int, parts: int) -> list[tuple[float, ...]]:
+  """All n weights that are whole multiples of 1/parts and sum to 1: C(parts + n - 1, n - 1) of them."""
+  borders = itertools.combinations(range(parts + n - 1), n - 1)
+  cuts = [(-1, *cut, parts + n - 1) for cut in borders]
+  return [tuple((right - left - 1) / parts for left, right in itertools.pairwise(cut)) for cut in cuts]

@@ -19,26 +19,38 @@ def maxent_weight(pass_rate: jax.Array, lam: float, p0: float = 0.5) -> jax.Arra
   return jnp.exp(-lam * divergence)
 
 
-def advantages(
-  rewards: jax.Array,
-  correct: jax.Array,
-  lam: float,
-  p0: float = 0.5,
-  std_normalize: bool = True,
-  eps: float = 1e-6,
-) -> jax.Array:
-  """Group-relative advantages times the max-entropy weight: [P,G] -> [P,G].
+def variance_weight(pass_rate: jax.Array) -> jax.Array:
+  """4p(1-p), the variance of a verdict as a share of its largest: 1 at p = 1/2, 0 at 0 and 1. [...] -> [...]."""
+  p = jnp.asarray(pass_rate, jnp.float32)
+  return 4 * p * (1 - p)
 
-  `rewards` may be shaped; `correct` (0 or 1) is the raw verdict, from which the pass rate is counted. The weight
-  multiplies the advantage, never the reward: normalisation by the group's deviation would cancel it there.
+
+def band_weight(pass_rate: jax.Array, low: float, high: float) -> jax.Array:
+  """1 where low <= p <= high, else 0: a curriculum by a hard cut. [...] -> [...]."""
+  p = jnp.asarray(pass_rate, jnp.float32)
+  return ((p >= low) & (p <= high)).astype(jnp.float32)
+
+
+def rescaled(weights: jax.Array, advantages: jax.Array) -> jax.Array:
+  """The weights [P] over their mean, in which a group of `advantages` [P,G] counts by the sum of their sizes.
+
+  Every weight is at most 1, so weighing also shortens the step. Rescaled, the sum of |advantage| is what it was, and
+  only the balance between questions differs.
+  """
+  size = jnp.abs(advantages).sum(axis=1)
+  total = (weights * size).sum()
+  return jnp.where(total > 0, weights * size.sum() / jnp.where(total > 0, total, 1.0), weights)
+
+
+def advantages(rewards: jax.Array, std_normalize: bool = True, eps: float = 1e-6) -> jax.Array:
+  """Group-relative advantages, GRPO's: [P,G] -> [P,G], to be multiplied by the weights of their questions.
+
+  The weight multiplies the advantage, never the reward: normalisation by the group's deviation would cancel it there.
   `std_normalize` False is Dr. GRPO's form. `eps` keeps a group of equal rewards at 0.
   """
   rewards = jnp.asarray(rewards, jnp.float32)
   centred = rewards - rewards.mean(axis=1, keepdims=True)
-  if std_normalize:
-    centred = centred / (rewards.std(axis=1, keepdims=True) + eps)
-  pass_rate = jnp.asarray(correct, jnp.float32).mean(axis=1, keepdims=True)
-  return maxent_weight(pass_rate, lam, p0) * centred
+  return centred / (rewards.std(axis=1, keepdims=True) + eps) if std_normalize else centred
 
 
 def policy_loss(

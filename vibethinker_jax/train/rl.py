@@ -26,6 +26,7 @@ from vibethinker_jax.rollout import Rollout
 from vibethinker_jax.train import mgpo
 from vibethinker_jax.train.journal import Journal
 from vibethinker_jax.train.optim import Optim, optimizer, schedule
+from vibethinker_jax.train.profile import Profile
 from vibethinker_jax.train.state import (
   Checkpoints,
   State,
@@ -43,6 +44,9 @@ class MGPO:
 
   lam: float  # strength of the max-entropy weight; 0 is GRPO
   p0: float = 0.5
+  weight: str = 'maxent'  # 'maxent' is MGPO; 'variance' and 'band' are other weights of a question (`weights`)
+  band: tuple[float, ...] = (0.2, 0.8)  # pass rates that 'band' lets through
+  rescale: bool = False  # weights over their mean: MGPO without its shorter step
   std_normalize: bool = True  # False: Dr. GRPO
   clip_low: float = 0.2
   clip_high: float = 0.2
@@ -51,6 +55,16 @@ class MGPO:
   refills: int = 0  # dynamic sampling: extra rollouts a step to replace groups all right or all wrong
   overlong: int = 0  # tokens before the limit over which the reward falls by up to 1; 0 is off
   updates: int = 1  # updates a rollout batch, each on its share of the groups
+
+  def __post_init__(self):
+    for name, value, known in (
+      ('weight', self.weight, ('maxent', 'variance', 'band')),
+      ('aggregate', self.aggregate, ('sequence', 'token')),
+    ):
+      if value not in known:
+        raise BadInput(f'config.mgpo.{name} is {value!r}, expected one of {", ".join(known)}')
+    if self.lam < 0 or not 0 < self.p0 < 1 or len(self.band) != 2:
+      raise BadInput('config.mgpo: expected lam of 0 or more, p0 between 0 and 1, and two numbers in band')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +89,7 @@ class RL:
   save_every: int
   optim: Optim
   stages: tuple[Stage, ...]
+  seed: int = 0  # another one: other samples and another order of the same problems
 
   def __post_init__(self):
     if self.micro_rows % self.share:
@@ -109,6 +124,17 @@ def hidden_states(model: Qwen2, batch: Responses) -> jax.Array:
   return model.continued(batch.prompts, batch.lengths, batch.tokens.reshape(N, B // N, T)).reshape(B, T, -1)
 
 
+def weights(m: MGPO, pass_rate: np.ndarray, advantages: jax.Array) -> jax.Array:
+  """How much each question counts, [P], by its pass rate over the raw verdicts. `advantages` [P,G] are unweighted."""
+  shapes = {
+    'maxent': lambda p: mgpo.maxent_weight(p, m.lam, m.p0),
+    'variance': mgpo.variance_weight,
+    'band': lambda p: mgpo.band_weight(p, *m.band),
+  }
+  w = shapes[m.weight](pass_rate)
+  return mgpo.rescaled(w, advantages) if m.rescale else w
+
+
 def make_loss(m: MGPO, temperature: float) -> Callable:
   """loss(model, Responses) -> (sum, count, metrics), for state.gradient_adder."""
 
@@ -138,6 +164,17 @@ def make_loss(m: MGPO, temperature: float) -> Callable:
   return loss
 
 
+@functools.cache
+def _adder(m: MGPO, temperature: float) -> Callable:
+  """Compiled once in a process, however many runs share it."""
+  return gradient_adder(make_loss(m, temperature))
+
+
+@functools.cache
+def _updater(o: Optim, steps: int) -> Callable:
+  return updater(optimizer(o, steps))
+
+
 @jax.jit
 def score(model: Qwen2, batch: Responses, temperature: float) -> jax.Array:
   """ln p of the targets [B,T] at `temperature`."""
@@ -158,11 +195,14 @@ class Trainer:
     journal: Journal,
     seed: int,
     stop: Callable[[], bool] = lambda: False,
+    profile: Profile = Profile(),  # noqa: B008
   ):
-    """`stop` is asked after every step; where it says so the run saves and raises Stopped."""
-    self.r, self.m, self.stop = r, m, stop
+    """`stop` is asked after every step; where it says so the run saves and raises Stopped; `profile` before it."""
+    self.r, self.m, self.stop, self.profile = r, m, stop, profile
     self.text, self.engine, self.grader, self.journal, self.seed = text, engine, grader, journal, seed
-    self._add = gradient_adder(make_loss(m, r.temperature))
+    # the weight acts on the advantages alone: for the loss all its shapes are one
+    in_loss = MGPO(0.0, clip_low=m.clip_low, clip_high=m.clip_high, aggregate=m.aggregate, kl=m.kl)
+    self._add = _adder(in_loss, r.temperature)
 
   def run(self, number: int, model: Qwen2, problems: Sequence[Problem], workdir: pathlib.Path) -> State:
     """Train `model` through stage `number`, going on from `workdir` where it holds checkpoints.
@@ -172,7 +212,7 @@ class Trainer:
     r, m, stage = self.r, self.m, self.r.stages[number]
     name = f'rl/{stage.name}'
     transform, rate = optimizer(r.optim, stage.steps * m.updates), schedule(r.optim, stage.steps * m.updates)
-    update = updater(transform)
+    update = _updater(r.optim, stage.steps * m.updates)
     checkpoints = Checkpoints(workdir, keep=2)
     state, cursor = start(model, transform), 0
     reference = model if m.kl else None
@@ -186,6 +226,7 @@ class Trainer:
 
     with tqdm(total=stage.steps, initial=done, desc=name, unit='step', dynamic_ncols=True) as bar:
       for step in range(done + 1, stage.steps + 1):
+        self.profile(name, step)
         rolled, advantages, row, cursor = self._roll(number, state.model, problems, order, cursor)
         clock = time.perf_counter()
         state, learned = self._learn(update, state, reference, rolled, advantages)
@@ -202,6 +243,7 @@ class Trainer:
           raise Stopped(f'{name}: saved after step {step} of {stage.steps}')
         bar.update(1)
         bar.set_postfix_str(f'reward {row["reward"]:.3f}, {row["mean_length"]:.0f} tokens, H {row["entropy"]:.2f}')
+    self.profile.end()
     checkpoints.close()
     return state
 
@@ -239,10 +281,10 @@ class Trainer:
     whole = Rollout(*(sum((list(getattr(p, f.name)) for p in parts), []) for f in dataclasses.fields(Rollout)))
     row = self._health(whole, stage.max_tokens) | seconds
     kept = _informative(whole, r.prompts) if m.refills else whole
-    rewards = self._rewards(kept, stage.max_tokens)
-    advantages = mgpo.advantages(rewards, kept.correct, m.lam, m.p0, m.std_normalize)
-    row['weight_mean'] = float(mgpo.maxent_weight(kept.correct.mean(1), m.lam, m.p0).mean())
-    return kept, np.asarray(advantages), row, cursor
+    advantages = mgpo.advantages(self._rewards(kept, stage.max_tokens), m.std_normalize)
+    w = weights(m, kept.correct.mean(1), advantages)
+    row['weight_mean'] = float(w.mean())
+    return kept, np.asarray(w[:, None] * advantages), row, cursor
 
   def _rewards(self, rolled: Rollout, limit: int) -> np.ndarray:
     rewards = rolled.correct.astype(np.float32)

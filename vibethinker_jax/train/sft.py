@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from vibethinker_jax.model.mesh import spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.train.journal import Journal
 from vibethinker_jax.train.optim import Optim, optimizer, schedule
+from vibethinker_jax.train.profile import Profile
 from vibethinker_jax.train.state import (
   Checkpoints,
   State,
@@ -51,6 +53,12 @@ def loss(model: Qwen2, batch: Batch):
   return -(logps * batch.weights).sum(), batch.weights.sum(), {}
 
 
+@functools.cache
+def _compiled(o: Optim, steps: int) -> tuple[Callable, Callable]:
+  """The halves of a step: compiled once in a process, however many runs share them."""
+  return gradient_adder(loss), updater(optimizer(o, steps))
+
+
 def run(
   s: SFT,
   stage: str,
@@ -61,16 +69,18 @@ def run(
   journal: Journal,
   seed: int,
   stop: Callable[[], bool] = lambda: False,
+  profile: Profile = Profile(),  # noqa: B008
 ) -> State:
   """Train `model` on `rows`, going on from `workdir` where it holds checkpoints; every `save_every`-th is kept.
 
-  `stop` is asked after every step; where it says so the run saves and raises Stopped. Returns the last state.
+  `stop` is asked after every step; where it says so the run saves and raises Stopped. `profile` is told of every step.
+  Returns the last state.
   Raises Diverged.
   """
   rows = easy_first(rows) if s.window else rows
   data = Packed(rows, lambda row: render(text, *row), s.rows, s.length, seed, s.window)
   transform, rate = optimizer(s.optim, s.steps), schedule(s.optim, s.steps)
-  add, update = gradient_adder(loss), updater(transform)
+  add, update = _compiled(s.optim, s.steps)
   with contextlib.closing(Checkpoints(workdir, every=s.save_every)) as checkpoints:
     state = start(model, transform)
     if (saved := checkpoints.restore(state)) is not None:
@@ -83,6 +93,7 @@ def run(
       late = None  # metrics are read one step late, so that the device never waits for the host
       clock = time.perf_counter()
       for step in range(done + 1, s.steps + 1):
+        profile(stage, step)
         sums, losses = None, []
         for _ in range(s.accumulation):
           sums, metrics = add(sums, state.model, spread_rows(next(data)))
@@ -100,6 +111,7 @@ def run(
           checkpoints.begin_save(state, data.position())
         if leaving and step < s.steps:
           raise Stopped(f'{stage}: saved after step {step} of {s.steps}')
+    profile.end()
     if data.dropped:
       tqdm.write(f'{stage}: {data.dropped} solutions longer than {s.length} tokens were met and left out')
   return state

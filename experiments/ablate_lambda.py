@@ -1,0 +1,47 @@
+"""Lambda x seeds from one start, beside controls, and a page that says what can be concluded.
+
+  python experiments/ablate_lambda.py --config=configs/ablate_lambda.py --workdir=runs/lambda
+
+Run again it goes on, and runs no finished point twice. On a cluster, each point a job of its own:
+
+  python experiments/ablate_lambda.py --config=... --workdir=... --points=       # what all points share; the page
+  sbatch --array=0-11 ... --points=$SLURM_ARRAY_TASK_ID                          # then each, in any order
+"""
+
+import os
+import pathlib
+import sys
+
+from vibethinker_jax import host
+
+if __name__ == '__main__':
+  host.huge_pages()
+os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers are used: it need not miss torch
+
+from absl import flags, logging
+
+from vibethinker_jax import cluster
+from vibethinker_jax.settings import config_flag, run_app
+from vibethinker_jax.study import ablation
+from vibethinker_jax.study.sweep import numbers
+from vibethinker_jax.train.state import Diverged
+
+CONFIG = config_flag()
+WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; an existing one is continued.', required=True)
+POINTS = flags.DEFINE_string('points', None, 'Numbers of the points to run, such as 0,3; all where it is left out.')
+
+
+def main(argv) -> None:
+  del argv
+  logging.set_verbosity(logging.WARNING)  # the checkpoint library reports every save
+  values = CONFIG.value.to_dict()
+  cluster.cpu_devices(ablation.read(values)[0].mesh.size)
+  try:
+    page = ablation.run(values, pathlib.Path(WORKDIR.value), numbers(POINTS.value))
+  except Diverged as error:
+    sys.exit(f'\nerror: {error}')
+  print(f'report: {page}')
+
+
+if __name__ == '__main__':
+  run_app(main)

@@ -1,0 +1,175 @@
+"""Several runs on one page: what differs in their configs, their scores, curves, time and cost."""
+
+import html
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from vibethinker_jax.evaluate.plots import (
+  COLOURS,
+  STYLE,
+  headline_domains,
+  ks_of,
+  label,
+  legend_above,
+  legend_outside,
+  models_of,
+  number,
+  part,
+  plots_of,
+  points,
+  running_mean,
+  score_of,
+  tracks_of,
+)
+from vibethinker_jax.evaluate.report import duration, missing, note, read_object, read_rows, table, write_page
+
+_PANELS = (  # family of stages, title, y label, key
+  ('rl', 'Reward', 'mean over rollouts', 'reward'),
+  ('rl', 'Entropy', 'entropy (nats per token)', 'entropy'),
+  ('rl', 'Response length', 'mean length (tokens)', 'mean_length'),
+  ('rl', 'Gradient norm', 'gradient norm', 'grad_norm'),
+  ('sft', 'SFT loss', 'cross-entropy (nats per token)', 'loss'),
+)
+
+
+def write_compared(directories: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path:
+  """One page at `out` of the runs in `directories`; its path.
+
+  Raises FileNotFoundError where one is no directory, ValueError where a file of it is no JSON.
+  """
+  for directory in directories:
+    if not directory.is_dir():
+      raise FileNotFoundError(f'no workdir to report on: {directory}')
+  names = _names(directories)
+  read = lambda file: {name: read_object(d / file) for name, d in zip(names, directories)}
+  configs, summaries = read('config.json'), read('summary.json')
+  metrics = {name: read_rows(d / 'metrics.jsonl') for name, d in zip(names, directories)}
+  made = {name: (read_rows(d / 'provenance.jsonl') or [{}])[0] for name, d in zip(names, directories)}
+  with matplotlib.rc_context(STYLE):
+    sections = {
+      'Scores': _scores(summaries),
+      'What differs in the configs': _differing({name: _flat(c) for name, c in configs.items()}),
+      'Curves': _curves(metrics),
+      'Time and cost': _cost(summaries),
+      'What differs in how they were made': _differing(
+        {name: _flat({k: v for k, v in row.items() if k not in ('started', 'command')}) for name, row in made.items()}
+      ),
+    }
+  return write_page(out, ', '.join(names), f'{len(names)} runs side by side.', sections)
+
+
+def _names(directories: Sequence[pathlib.Path]) -> list[str]:
+  """As much of each path as tells them apart."""
+  parts = [d.resolve().parts for d in directories]
+  for n in range(1, max(map(len, parts)) + 1):
+    names = ['/'.join(p[-n:]) for p in parts]
+    if len(set(names)) == len(names):
+      return names
+  return [f'{d} ({i})' for i, d in enumerate(directories, 1)]  # one directory given twice
+
+
+def _last(summary: dict) -> str | None:
+  """The model at the end of the road that was evaluated."""
+  models = [m for m in models_of(summary) if not m.startswith('expert_')]
+  return models[-1] if models else None
+
+
+def _scores(summaries: Mapping[str, dict]) -> str:
+  have = {name: s for name, s in summaries.items() if _last(s)}
+  if not have:
+    return missing('None of these runs has been evaluated.')
+  domains = list(dict.fromkeys(d for s in have.values() for d in headline_domains(s)))
+  ks = sorted({k for s in have.values() for k in ks_of(s)})
+  figures, rows = [], []
+  for d in domains:
+    series = [
+      (f'Pass@{k}', colour, marker, [score_of(s, _last(s), d, k) for s in have.values()])
+      for k, colour, marker in zip((ks[0], ks[-1]), COLOURS[1:], 'oD')
+    ][: len(ks)]
+    figure = Figure((4.8, 1.2 + 0.42 * len(have)), layout='constrained')
+    ax = figure.subplots()
+    points(ax, list(have), series)
+    ax.set_xlabel(f'problems solved, {d} (%), 95% interval')
+    legend_above(ax, 2)
+    figures.append((d, figure))
+  for name, s in have.items():
+    cells = [str(score_of(s, _last(s), d, k)) for d in domains for k in ks]
+    rows.append([html.escape(name), html.escape(label(_last(s))), *cells])
+  head = ['', 'model', *(f'{html.escape(d)}<small>Pass@{k}</small>' for d in domains for k in ks)]
+  return (
+    plots_of(figures, 'scores')
+    + table(head, rows)
+    + note(
+      'Each interval is over the test problems and holds for one run. Whether a setting is better than another takes '
+      'several seeds of both: experiments/ablate_lambda.py.'
+    )
+  )
+
+
+def _flat(value: object, name: str = '') -> dict[str, str]:
+  """A nested object as one of dotted names, values as JSON."""
+  if not isinstance(value, dict):
+    return {name: json.dumps(value, ensure_ascii=False)}
+  out: dict[str, str] = {}
+  for key, inner in value.items():
+    out |= _flat(inner, f'{name}.{key}' if name else key)
+  return out
+
+
+def _differing(flat: Mapping[str, dict[str, str]]) -> str:
+  keys = list(dict.fromkeys(key for values in flat.values() for key in values))
+  keys = [key for key in keys if len({values.get(key) for values in flat.values()}) > 1]
+  if not keys:
+    return missing('Nothing.')
+  clip = lambda text: html.escape(text if len(text) < 80 else f'{text[:77]}…')
+  rows = [[html.escape(key), *(clip(values.get(key, '–')) for values in flat.values())] for key in keys]
+  return table(['', *map(html.escape, flat)], rows)
+
+
+def _curves(metrics: Mapping[str, Sequence[dict]]) -> str:
+  figures = []
+  for family, title, y_label, key in _PANELS:
+    lines = {name: _line(rows, family, key) for name, rows in metrics.items()}
+    if any(np.isfinite(y).any() for _, y in lines.values()):
+      figure = Figure((4.6, 3.3), layout='constrained')
+      ax = figure.subplots()
+      for colour, (name, (x, y)) in zip(COLOURS * len(lines), lines.items()):
+        if not len(x):
+          continue
+        ax.plot(x, y, color=colour, lw=0.7, alpha=0.3)
+        ax.plot(x, running_mean(y), color=colour, lw=1.8, label=name)
+      ax.set_xlabel('step')
+      ax.set_ylabel(y_label)
+      legend_outside(figure)
+      figures.append((title, figure))
+  return plots_of(figures, 'curves') if figures else missing('No step was logged in these runs.')
+
+
+def _line(rows: Sequence[dict], family: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+  """A metric over all stages of a family, one after the other."""
+  track = tracks_of(rows, family)
+  x = np.concatenate([np.zeros(0), *(x for _, x, _ in track)])
+  return x, np.array([number(row.get(key)) for _, _, rows in track for row in rows])
+
+
+def _cost(summaries: Mapping[str, dict]) -> str:
+  stages = list(dict.fromkeys(stage for s in summaries.values() for stage in part(s, 'seconds')))
+  if not stages:
+    return missing('No time was recorded in these runs.')
+  rows = []
+  for name, s in summaries.items():
+    seconds, cost = part(s, 'seconds'), part(s, 'cost')
+    dollars = number(cost.get('dollars'))
+    cells = [duration(number(seconds.get(stage))) for stage in stages]
+    cells += [
+      f'{number(cost.get("device_hours")):.3g}',
+      f'${dollars:,.2f}' if math.isfinite(dollars) else '–',
+    ]
+    rows.append([html.escape(name), *cells])
+  return table(['', *map(html.escape, stages), 'device hours', 'cost'], rows)

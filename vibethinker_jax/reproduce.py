@@ -1,0 +1,126 @@
+"""Runs a finished workdir again and compares: the same bits, or what differs and in what the two runs were unlike."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+
+import jax
+
+from vibethinker_jax import provenance
+from vibethinker_jax.cluster import cpu_devices
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.settings import freeze
+from vibethinker_jax.ssp import STAGES, Pipeline, Settings
+
+WEIGHTS = ('fused/model.safetensors', 'final/model.safetensors')
+TIMES = ('seconds_rollout', 'seconds_grade', 'seconds_update', 'tokens_per_s')
+SURROUNDINGS = ('commit', 'changed', 'versions', 'device', 'processes', 'cpu', 'xla_flags', 'matmul_precision')
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """What was compared, in lines; empty `differences` are identical bits."""
+
+  same: tuple[str, ...]
+  differences: tuple[str, ...]
+  surroundings: tuple[str, ...]  # in what the two runs were made differently, as far as is recorded
+
+  def __str__(self) -> str:
+    lines = [f'same       {line}' for line in self.same] + [f'DIFFERENT  {line}' for line in self.differences]
+    lines += [f'made with  {line}' for line in self.surroundings]
+    verdict = 'identical bits' if not self.differences else f'{len(self.differences)} of them differ'
+    return '\n'.join([*lines, f'{len(self.same) + len(self.differences)} things compared: {verdict}'])
+
+
+def reproduce(directory: pathlib.Path, again: pathlib.Path, devices: Sequence[jax.Device] | None = None) -> Comparison:
+  """The stages that `directory` has been through, once more in `again`, and both compared.
+
+  An `again` that was cut short goes on. Raises BadInput where `directory` is no whole run, Stopped.
+  """
+  settings, stages = _run_of(directory)
+  if devices is None:
+    cpu_devices(settings.mesh.size)
+  Pipeline(settings, again, devices).run(stages)
+  return compare(directory, again)
+
+
+def compare(directory: pathlib.Path, again: pathlib.Path) -> Comparison:
+  """Two workdirs of one config."""
+  same, differences = [], []
+
+  def judge(what: str, a, b, where: str = '') -> None:
+    (same if a == b else differences).append(what if a == b or not where else f'{what}: {where}')
+
+  for name in WEIGHTS:
+    if (directory / name).exists():
+      a, b = (_sha256(d / name) for d in (directory, again))
+      judge(f'{name} {a[:16]}', a, b, f'sha256 {b[:16]} when run again')
+  whole = (directory / 'summary.json').exists()
+  folders = ('probe', 'evaluate') if whole else ('probe',)
+  for path in sorted(p for folder in folders for p in (directory / folder).rglob('*.json')):
+    name = path.relative_to(directory)
+    judge(str(name), _json(path), _json(again / name), 'other verdicts')
+  if (directory / 'experts.json').exists():
+    judge('experts.json', _json(directory / 'experts.json'), _json(again / 'experts.json'), 'other checkpoints chosen')
+  if whole:
+    for key in ('models', 'experts', 'mgpo', 'tokens'):
+      a, b = (_json(d / 'summary.json')[key] for d in (directory, again))
+      judge(f'summary.json, {key}', a, b, 'see the files above')
+  a, b = (_metrics(d / 'metrics.jsonl') for d in (directory, again))
+  judge(f'metrics.jsonl, {len(a)} rows without their times', a, b, _first_difference(a, b))
+  return Comparison(tuple(same), tuple(differences), tuple(_unlike(directory, again)))
+
+
+def _run_of(directory: pathlib.Path) -> tuple[Settings, tuple[str, ...]]:
+  """The settings of a finished run, and the stages it has been through."""
+  for name in ('config.json', 'seconds.json', 'metrics.jsonl'):
+    if not (directory / name).exists():
+      raise BadInput(f'{directory / name}: not found, expected the workdir of a run of experiments/ssp.py')
+  seconds = _json(directory / 'seconds.json')
+  whole = (directory / 'summary.json').exists()  # else only single models were evaluated, as a sweep's start is
+  stages = tuple(stage for stage in STAGES if stage in seconds and (stage != 'evaluate' or whole))
+  if 'sft' not in stages:
+    raise BadInput(f'{directory}: begins with a model of another workdir (a point of a sweep); run the sweep again')
+  return freeze(Settings, _json(directory / 'config.json'), str(directory / 'config.json')), stages
+
+
+def _unlike(directory: pathlib.Path, again: pathlib.Path) -> list[str]:
+  """In what the surroundings of two runs differ. A run of several sessions is known by its first and its last."""
+  first, second = provenance.sessions(directory), provenance.sessions(again)
+  if not first:
+    return ['not recorded by the first run: nothing can be said']
+  lines = []
+  for key in SURROUNDINGS:
+    values = [session.get(key) for session in (first[0], first[-1], second[-1])]
+    if values[0] != values[2] or values[1] != values[2]:
+      lines.append(f'{key}: {_short(values[0])}, run again with {_short(values[2])}')
+  return lines
+
+
+def _short(value: object) -> str:
+  text = json.dumps(value)
+  return text if len(text) < 300 else f'{text[:297]}...'
+
+
+def _first_difference(a: list[dict], b: list[dict]) -> str:
+  for x, y in zip(a, b):
+    for key in [*x, *y]:
+      if x.get(key) != y.get(key):
+        return f'first at {x["stage"]}, step {x["step"]}: {key} was {x.get(key)}, is {y.get(key)}'
+  return f'{len(b)} rows when run again'
+
+
+def _metrics(path: pathlib.Path) -> list[dict]:
+  rows = [json.loads(line) for line in path.read_text().split('\n')[:-1]]
+  return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def _json(path: pathlib.Path):
+  return json.loads(path.read_text())
+
+
+def _sha256(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,0 +1,110 @@
+"""The ablation of MGPO's weight: lambda x seeds from one start, beside controls; lambda = 0 is GRPO, the reference."""
+
+import dataclasses
+import html
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.evaluate.report import table
+from vibethinker_jax.settings import freeze
+from vibethinker_jax.ssp import Settings
+from vibethinker_jax.study import sweep
+from vibethinker_jax.study.comparison import write_comparison
+from vibethinker_jax.train.rl import MGPO, RL
+
+REFERENCE = 'GRPO'
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """What differs from config.mgpo and config.rl."""
+
+  name: str
+  mgpo: dict = dataclasses.field(default_factory=dict)
+  rl: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+  """Which points there are; lambda = 0 always is."""
+
+  lambdas: tuple[float, ...]
+  seeds: tuple[int, ...]
+  controls: tuple[Variant, ...] = ()
+
+
+def read(values: Mapping) -> tuple[Settings, Ablation]:
+  """A config's parts: those of experiments/ssp.py, and `ablation`. Raises BadInput."""
+  if 'ablation' not in values:
+    raise BadInput("config: field 'ablation' is missing, expected a config such as configs/ablate_lambda.py")
+  rest = {name: value for name, value in values.items() if name != 'ablation'}
+  return freeze(Settings, rest), freeze(Ablation, values['ablation'], 'config.ablation')
+
+
+def variants(s: Settings, a: Ablation) -> dict[str, Settings]:
+  """Settings by variant, the reference first. Raises BadInput."""
+  ours = [Variant(REFERENCE, {'lam': 0.0})]
+  ours += [Variant(f'lambda {lam:g}', {'lam': lam}) for lam in a.lambdas if lam != 0]
+  out = {}
+  for v in (*ours, *a.controls):
+    if v.name in out:
+      raise BadInput(f'config.ablation: two variants are called {v.name!r}')
+    where = f'config.ablation, {v.name}'
+    mgpo = freeze(MGPO, {**dataclasses.asdict(s.mgpo), **v.mgpo}, f'{where}: mgpo')
+    loop = freeze(RL, {**dataclasses.asdict(s.rl), **v.rl}, f'{where}: rl')
+    out[v.name] = dataclasses.replace(s, mgpo=mgpo, rl=loop)
+  return out
+
+
+def points(directory: pathlib.Path, s: Settings, a: Ablation) -> list[sweep.Point]:
+  """Seed by seed, so that what is finished early can be compared."""
+  begin = directory / 'start' / 'fused'
+  return [
+    sweep.Point(_name(variant, seed), dataclasses.replace(own, rl=dataclasses.replace(own.rl, seed=seed)), begin)
+    for seed in a.seeds
+    for variant, own in variants(s, a).items()
+  ]
+
+
+def run(
+  values: Mapping,
+  directory: pathlib.Path,
+  which: Sequence[int] | None = None,
+  devices: Sequence[jax.Device] | None = None,
+) -> pathlib.Path:
+  """What is missing of the points numbered `which` (None: all; none: only what they share); the page's path.
+
+  Raises BadInput, Stopped, Diverged.
+  """
+  s, a = read(values)
+  every = points(directory, s, a)
+  names = sweep.chosen([p.name for p in every], which)
+  sweep.claim(directory, 'ablation', values)
+  if not which:
+    sweep.make_start(directory, s, devices)
+  sweep.run_points(directory, [p for p in every if p.name in names], devices)
+  return write_report(directory)
+
+
+def write_report(directory: pathlib.Path) -> pathlib.Path:
+  """The page of what has come out so far."""
+  s, a = read(json.loads((directory / 'sweep.json').read_text())['config'])
+  own = variants(s, a)
+  head = ['', 'lambda', 'weight', 'rescaled', 'std', 'aggregate', 'questions a step']
+  rows = [
+    [html.escape(name), f'{v.mgpo.lam:g}', v.mgpo.weight, v.mgpo.rescale, v.mgpo.std_normalize, v.mgpo.aggregate]
+    + [f'{v.rl.prompts}' + (f', refilled {v.mgpo.refills}×' if v.mgpo.refills else '')]
+    for name, v in own.items()
+  ]
+  named = {v: {seed: _name(v, seed) for seed in a.seeds} for v in own}
+  facts = table(head, [[str(cell) for cell in row] for row in rows])
+  subtitle = 'What the weight of MGPO does, beside GRPO and other weights: same start, same problems, same budget.'
+  return write_comparison(directory, s.name, subtitle, s, named, facts)
+
+
+def _name(variant: str, seed: int) -> str:
+  return f'{variant.replace(" ", "_")}-seed{seed}'

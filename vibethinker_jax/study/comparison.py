@@ -1,0 +1,267 @@
+"""The page of a sweep whose points are RL runs: variants against a reference, paired by seed and by problem."""
+
+import dataclasses
+import html
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from vibethinker_jax.evaluate.plots import COLOURS, STYLE, legend_outside, plots_of, running_mean
+from vibethinker_jax.evaluate.report import duration, missing, note, table, write_page
+from vibethinker_jax.spectrum.passk import pass_at_k
+from vibethinker_jax.ssp import Settings
+from vibethinker_jax.study.paired import Difference, conclusion, difference, strict_level
+from vibethinker_jax.study.sweep import result, spent
+from vibethinker_jax.train.journal import write_json
+
+_PANELS = (  # title, y label, key of the metrics
+  ('Pass@1 of fresh training problems', 'share of samples right (%)', 'pass_rate'),
+  ('Solved in one of the group', 'share of questions (%)', 'solved'),
+  ('Entropy', 'nats per token', 'entropy'),
+  ('Response length', 'mean length (tokens)', 'mean_length'),
+)
+_SETTLED = 5  # the last steps over which entropy is averaged
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """One finished point. P test problems."""
+
+  passed: np.ndarray  # float [P]: share of samples right
+  solved: np.ndarray  # float [P]: Pass@K
+  lengths: np.ndarray  # float [P]: mean tokens of a response
+  entropy: float  # of the last steps
+  tokens: np.ndarray  # [steps]: drawn for RL up to each step
+  curves: dict[str, np.ndarray]  # [steps] each
+
+
+def outcome(workdir: pathlib.Path, domains: Sequence[str], k: int) -> Outcome | None:
+  """What came of a point, None where it is not finished."""
+  path = result(workdir, 'rl')
+  if not path.exists():
+    return None
+  asked = json.loads(path.read_text())
+  rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  rows = [row for row in rows if row['stage'].startswith('rl/')]
+  value = lambda key: np.array([row[key] for row in rows], float)
+  curves = {key: value(key) for key in ('entropy', 'mean_length')}
+  curves |= {'pass_rate': 100 * value('pass_rate'), 'solved': 100 * (1 - value('all_wrong'))}
+  tokens = np.cumsum(value('tokens'))
+  return Outcome(*_scores(asked, domains, k), float(curves['entropy'][-_SETTLED:].mean()), tokens, curves)
+
+
+def _scores(asked: dict, domains: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Per problem: share right, Pass@k, mean length."""
+  correct = np.concatenate([np.array(asked['correct'][d]) for d in domains])
+  lengths = np.concatenate([asked['lengths'][d] for d in domains])
+  return correct.mean(1), pass_at_k(correct.shape[1], correct.sum(1), k), lengths
+
+
+def write_comparison(
+  directory: pathlib.Path,
+  name: str,
+  subtitle: str,
+  settings: Settings,
+  variants: Mapping[str, Mapping[int, str]],
+  facts: str,
+) -> pathlib.Path:
+  """report.html and results.json of the sweep's finished points; the path of the page.
+
+  `variants`: the points' names by seed, by variant; the first variant is the reference. `facts`: markup about the
+  variants.
+  """
+  k = settings.evaluate.k
+  domains = [d for d in dict.fromkeys(d for stage in settings.rl.stages for d in stage.domains)]
+  found = {
+    variant: {seed: outcome(directory / 'points' / point, domains, k) for seed, point in points.items()}
+    for variant, points in variants.items()
+  }
+  done = {v: {seed: o for seed, o in by_seed.items() if o is not None} for v, by_seed in found.items()}
+  lacking = [variants[v][seed] for v, by_seed in found.items() for seed, o in by_seed.items() if o is None]
+  reference = next(iter(variants))
+  compared = compare(done, reference, k)
+  begin = result(directory / 'start', 'fused')
+  begin = _scores(json.loads(begin.read_text()), domains, k) if begin.exists() else None
+  problems = max((len(o.passed) for by_seed in done.values() for o in by_seed.values()), default=0)
+  seeds = max(map(len, done.values()))
+  said = [
+    conclusion(what, reference, {v: row[what] for v, row in compared.items()}, seeds, problems)
+    for what in ('Pass@1', f'Pass@{k}')
+    if compared
+  ]
+  done = {v: by_seed for v, by_seed in done.items() if by_seed}
+  with matplotlib.rc_context(STYLE):
+    sections = {
+      'Conclusion': _conclusion(said, lacking),
+      f'Differences to {html.escape(reference)}': _differences(compared, done, reference, k),
+      'Against tokens spent': _against_tokens(done),
+      'Scores': _scores_table(done, begin, k),
+      'How': _how(settings, variants, problems) + facts,
+      'Time and cost': _cost(directory, settings),
+    }
+  values = {
+    v: {what: [dataclasses.asdict(d) for d in pair] for what, pair in row.items()} for v, row in compared.items()
+  }
+  results = {'reference': reference, 'conclusion': said, 'differences': values, 'lacking': lacking}
+  write_json(directory / 'results.json', results)
+  return write_page(directory / 'report.html', name, subtitle, sections)
+
+
+def compare(
+  done: Mapping[str, Mapping[int, Outcome]], reference: str, k: int
+) -> dict[str, dict[str, tuple[Difference, Difference]]]:
+  """Differences of every variant to the reference, over the seeds both have, at LEVEL and at the strict level.
+
+  By variant and by what: 'Pass@1' and 'Pass@<k>' in points, 'length' in tokens, 'entropy' in nats (over seeds alone).
+  """
+  shared = {v: sorted(by_seed.keys() & done[reference].keys()) for v, by_seed in done.items() if v != reference}
+  shared = {v: seeds for v, seeds in shared.items() if seeds}
+  levels = (0.95, strict_level(max(len(shared), 1)))
+  out = {}
+  for v, seeds in shared.items():
+    tables = lambda read: [
+      np.array([np.atleast_1d(read(done[name][seed])) for seed in seeds])  # noqa: B023
+      for name in (v, reference)  # noqa: B023
+    ]
+    out[v] = {
+      what: tuple(difference(*tables(read), level) for level in levels)
+      for what, read in (
+        ('Pass@1', lambda o: 100 * o.passed),
+        (f'Pass@{k}', lambda o: 100 * o.solved),
+        ('length', lambda o: o.lengths),
+      )
+    }
+    if len(seeds) > 1:
+      out[v]['entropy'] = tuple(difference(*tables(lambda o: o.entropy), level) for level in levels)
+  return out
+
+
+def _conclusion(said: Sequence[str], lacking: Sequence[str]) -> str:
+  text = ''.join(f'<p class="lead">{html.escape(sentence)}</p>' for sentence in said)
+  if not said:
+    text = missing('No variant and the reference share a finished seed yet.')
+  if lacking:
+    text += missing(f'Not finished yet: {html.escape(", ".join(lacking))}.')
+  return text
+
+
+def _differences(compared: Mapping, done: Mapping, reference: str, k: int) -> str:
+  if not compared:
+    return missing('Nothing to compare yet.')
+  whats = ('Pass@1', f'Pass@{k}')
+  figures = [(what, difference_figure({v: row[what] for v, row in compared.items()}, what)) for what in whats]
+  rows = []
+  for v, row in compared.items():
+    cells = [_interval(row[what][0], 1) for what in (*whats, 'length')]
+    cells.append(_interval(row['entropy'][0], 3) if 'entropy' in row else '–')
+    spent = [100 * (done[v][s].tokens[-1] / done[reference][s].tokens[-1] - 1) for s in done[v] if s in done[reference]]
+    rows.append([html.escape(v), *cells, f'{np.mean(spent):+.1f}%'])
+  head = ['', 'Pass@1 <small>points</small>', f'Pass@{k} <small>points</small>']
+  head += ['length <small>tokens</small>', f'entropy <small>nats, last {_SETTLED} steps</small>', 'RL tokens']
+  return (
+    plots_of(figures, 'difference')
+    + table(head, rows)
+    + note(
+      'Thick: the 95% interval of each difference by itself. Thin: wide enough that all of them hold together with 95% '
+      '(Bonferroni). Scores and lengths: for other seeds and other problems, both taken as drawn at random, paired in '
+      'both; entropy: for other seeds.'
+    )
+  )
+
+
+def _interval(d: Difference, digits: int) -> str:
+  text = f'{d.mean:+.{digits}f} <small>[{d.low:+.{digits}f}, {d.high:+.{digits}f}]</small>'
+  return f'<b>{text}</b>' if d.is_clear else text
+
+
+def difference_figure(differences: Mapping[str, tuple[Difference, Difference]], what: str) -> Figure:
+  """Each variant's difference to the reference in points, with both of its intervals."""
+  figure = Figure((4.6, 1.0 + 0.42 * len(differences)), layout='constrained')
+  ax = figure.subplots()
+  ax.axvline(0, color='#4a515c', lw=1)
+  for y, (one, strict) in enumerate(differences.values()):
+    colour = COLOURS[1 + y % (len(COLOURS) - 1)]
+    ax.plot([strict.low, strict.high], [y, y], color=colour, lw=1.2)
+    ax.plot([one.low, one.high], [y, y], color=colour, lw=3.4, solid_capstyle='butt')
+    ax.plot(one.mean, y, 'o', color=colour, ms=7, mec='white')
+  ax.set_yticks(range(len(differences)), differences)
+  ax.set_ylim(len(differences) - 0.5, -0.5)
+  ax.grid(False, axis='y')
+  ax.set_xlabel(f'{what}: difference (points)')
+  return figure
+
+
+def _against_tokens(done: Mapping[str, Mapping[int, Outcome]]) -> str:
+  if not done:
+    return missing('No point is finished yet.')
+  figures = [(title, curve_figure(done, label, key)) for title, label, key in _PANELS]
+  return plots_of(figures, 'tokens') + note(
+    'Running means over nine steps; strong the mean of the seeds, pale each seed. Within a pass through the training '
+    'set no problem is met twice: the first two are scores on problems not trained on before, while the policy moves. '
+    'Entropy is that of the responses that have an advantage.'
+  )
+
+
+def curve_figure(done: Mapping[str, Mapping[int, Outcome]], label: str, key: str) -> Figure:
+  """A metric of every variant over the tokens drawn so far."""
+  figure = Figure((4.6, 3.3), layout='constrained')
+  ax = figure.subplots()
+  for i, (name, by_seed) in enumerate(done.items()):
+    colour = COLOURS[i % len(COLOURS)]
+    lines = [(o.tokens / 1000, running_mean(o.curves[key])) for o in by_seed.values()]
+    for x, y in lines:
+      ax.plot(x, y, color=colour, lw=0.7, alpha=0.25)
+    ax.plot(*np.mean(lines, axis=0), color=colour, lw=1.9, label=name)
+  ax.set_xlabel('tokens drawn for RL (thousands)')
+  ax.set_ylabel(label)
+  ax.margins(x=0.02)
+  legend_outside(figure)
+  return figure
+
+
+def _scores_table(done: Mapping[str, Mapping[int, Outcome]], begin: tuple | None, k: int) -> str:
+  rows = []
+  if begin is not None:
+    passed, solved, lengths = begin
+    rows.append(
+      ['before RL', f'{100 * passed.mean():.1f}%', f'{100 * solved.mean():.1f}%', f'{lengths.mean():.1f}', '–', '–']
+    )
+  for name, by_seed in done.items():
+    mean = lambda read: float(np.mean([read(o) for o in by_seed.values()]))  # noqa: B023
+    each = ', '.join(f'{100 * o.passed.mean():.1f}' for o in by_seed.values())
+    rows.append(
+      [
+        html.escape(name),
+        f'{100 * mean(lambda o: o.passed.mean()):.1f}% <small>{each}</small>',
+        f'{100 * mean(lambda o: o.solved.mean()):.1f}%',
+        f'{mean(lambda o: o.lengths.mean()):.1f}',
+        f'{mean(lambda o: o.entropy):.3f}',
+        f'{mean(lambda o: o.tokens[-1]):,.0f}',
+      ]
+    )
+  return table(['', 'Pass@1 <small>mean, and each seed</small>', f'Pass@{k}', 'length', 'entropy', 'RL tokens'], rows)
+
+
+def _how(settings: Settings, variants: Mapping[str, Mapping[int, str]], problems: int) -> str:
+  r = settings.rl
+  stages = ', '.join(f'{stage.steps} steps of at most {stage.max_tokens} tokens' for stage in r.stages)
+  seeds = len(next(iter(variants.values())))
+  return (
+    f'<p>{len(variants)} variants, {seeds} seeds of each, all from the same start. A seed is an order of the '
+    f'training problems and the noise of the samples; variants share it. A step draws {r.prompts} questions × '
+    f'{r.group} samples; {html.escape(stages)}. Every point is evaluated on the same {problems} test problems, '
+    f'{settings.evaluate.samples} samples of each, with the same noise.</p>'
+  )
+
+
+def _cost(directory: pathlib.Path, settings: Settings) -> str:
+  seconds, c = spent(directory), settings.cost
+  hours = sum(seconds.values()) / 3600 * c.devices
+  rows = [[html.escape(stage), duration(s)] for stage, s in seconds.items()]
+  return table(['stage, all points together', 'time'], rows) + (
+    f'<p>{hours:.3g} device hours at ${c.price_per_hour:,.2f} an hour = <b>${hours * c.price_per_hour:,.2f}</b></p>'
+  )

@@ -1,0 +1,119 @@
+"""The report's claim put to the test: does a start with a wider spectrum (Pass@K) end higher after the same RL?
+
+One SFT run, its checkpoints probed once; three rules choose the start of RL: the last checkpoint, the experts by Pass@1
+and the experts by Pass@K, both fused by plain means. Rules that choose the same checkpoints share their points.
+"""
+
+import dataclasses
+import html
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+from vibethinker_jax.evaluate.plots import percent
+from vibethinker_jax.evaluate.report import note, table
+from vibethinker_jax.settings import freeze
+from vibethinker_jax.spectrum.passk import mean_pass_at_k
+from vibethinker_jax.ssp import Pipeline, Settings
+from vibethinker_jax.study import sweep
+from vibethinker_jax.study.comparison import write_comparison
+from vibethinker_jax.train.journal import write_json
+
+RULES = ('last', 'Pass@1', 'Pass@K')  # the first is the reference
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+  """How many RL runs each rule's start goes through."""
+
+  seeds: tuple[int, ...]
+
+
+def read(values: Mapping) -> tuple[Settings, Selection]:
+  """A config's parts: those of experiments/ssp.py, and `selection`. Raises BadInput."""
+  rest = {name: value for name, value in values.items() if name != 'selection'}
+  return freeze(Settings, rest), freeze(Selection, values.get('selection', {}), 'config.selection')
+
+
+def run(
+  values: Mapping,
+  directory: pathlib.Path,
+  which: Sequence[int] | None = None,
+  devices: Sequence[jax.Device] | None = None,
+) -> pathlib.Path:
+  """As ablation.run."""
+  s, selection = read(values)
+  every = {(rule, seed): _name(rule, seed) for seed in selection.seeds for rule in RULES}
+  names = sweep.chosen([*every.values()], which)
+  sweep.claim(directory, 'selection', values)
+  if not which:
+    sweep.make_start(directory, s, devices)
+    _choose(directory, s, devices)
+  if names:
+    chosen = _read(directory)
+    points = [
+      sweep.Point(name, dataclasses.replace(s, rl=dataclasses.replace(s.rl, seed=seed)), directory / 'begin' / rule)
+      for (rule, seed), name in every.items()
+      if name in names and _first(chosen, rule) == rule  # else another number is this start's
+    ]
+    sweep.run_points(directory, points, devices)
+  return write_report(directory)
+
+
+def write_report(directory: pathlib.Path) -> pathlib.Path:
+  """The page of what has come out so far."""
+  s, selection = read(json.loads((directory / 'sweep.json').read_text())['config'])
+  chosen = _read(directory)
+  named = {rule: {seed: _name(_first(chosen, rule), seed) for seed in selection.seeds} for rule in RULES}
+  rows = []
+  for rule, row in chosen.items():
+    same = _first(chosen, rule)
+    text = ', '.join(f'{run} {step}' for run, step in row['checkpoints']) + (f' (as {same})' if same != rule else '')
+    rows.append([html.escape(rule), html.escape(text), *(percent(100 * x) for x in row['pass_at'])])
+  head = ['', 'checkpoints', 'Pass@1 of the start', f'Pass@{s.probe.k} of the start']
+  facts = table(head, rows) + note('Starts are scored on the held-out probing half, which had no part in the choice.')
+  subtitle = 'The same RL from starts chosen by Pass@1, by Pass@K, and from the last checkpoint.'
+  return write_comparison(directory, s.name, subtitle, s, named, facts)
+
+
+def _choose(directory: pathlib.Path, s: Settings, devices) -> None:
+  """starts.json, and a model directory below begin/ for each rule."""
+  path = directory / 'starts.json'
+  if path.exists():
+    return
+  pipeline, k = Pipeline(s, directory / 'start', devices), s.probe.k
+  starts = {}
+  with pipeline.at_work() as base:
+    for rule, checkpoints in (
+      ('last', pipeline.last()),
+      ('Pass@1', list(pipeline.chosen_by(base, 1).values())),
+      ('Pass@K', list(pipeline.chosen_by(base, k).values())),
+    ):
+      model = pipeline.mean(base, checkpoints)
+      pipeline.save(model, directory / 'begin' / rule)
+      asked = pipeline.ask(s.probe, model, pipeline.sets.probe_b, f'probe {rule}')
+      correct = np.concatenate([rolled.correct for rolled in asked.values()])
+      starts[rule] = {'checkpoints': checkpoints, 'pass_at': [mean_pass_at_k(correct, j) for j in (1, k)]}
+  write_json(path, starts)
+
+
+def _read(directory: pathlib.Path) -> dict:
+  sweep.check_made(directory / 'starts.json')
+  return json.loads((directory / 'starts.json').read_text())
+
+
+def _first(chosen: Mapping, rule: str) -> str:
+  """The first rule with the same mixture of checkpoints."""
+  mixture = lambda r: sorted(map(tuple, chosen[r]['checkpoints']))
+  return next(r for r in RULES if _weights(mixture(r)) == _weights(mixture(rule)))
+
+
+def _weights(mixture: list) -> dict:
+  return {one: mixture.count(one) / len(mixture) for one in mixture}
+
+
+def _name(rule: str, seed: int) -> str:
+  return f'{rule}-seed{seed}'

@@ -1,0 +1,236 @@
+"""The sweep of fusion weights over the simplex of the experts, beside controls and other merges.
+
+Weights are compared on probing half A. Whatever wins there is biased upwards, being the best of many noisy scores, so
+the winner, the plain mean and all controls are confirmed on half B and on the test problems. A point is one tree.map
+over experts that were loaded once, and one evaluation; points/NAME-SET.json holds its verdicts.
+"""
+
+import dataclasses
+import itertools
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.settings import freeze
+from vibethinker_jax.spectrum.fusion import dare, ema_weights, fuse, simplex_grid, slerp, ties
+from vibethinker_jax.spectrum.passk import mean_pass_at_k
+from vibethinker_jax.ssp import Pipeline, Settings, write_asked
+from vibethinker_jax.study import simplex_page, sweep
+from vibethinker_jax.study.simplex_page import SETS
+from vibethinker_jax.train.journal import write_json
+
+SEARCHES = ('grid', 'dirichlet', 'coordinate')
+
+
+@dataclasses.dataclass(frozen=True)
+class Simplex:
+  """Which weights are tried, and what they are compared with."""
+
+  search: str  # 'grid', 'dirichlet' or 'coordinate'
+  parts: int = 4  # grid: weights are multiples of 1/parts
+  draws: int = 30  # dirichlet: how many, beside the corners and the middle
+  concentration: float = 1.0  # dirichlet: 1 is uniform over the simplex
+  steps: tuple[float, ...] = (0.3, 0.1)  # coordinate: how far to go towards each expert, round after round
+  score: str = 'pass@k'  # what the winner is chosen by: 'pass@k' or 'pass@1'
+  random: int = 3  # control: means of as many checkpoints as there are experts, drawn at random
+  ema: float = 0.5  # control: decay from checkpoint to checkpoint
+  merges: bool = True  # SLERP, TIES and DARE of the experts
+  density: float = 0.5  # TIES: share of a tensor's changes that is kept
+  drop: float = 0.5  # DARE: share of a tensor's changes that is dropped
+
+  def __post_init__(self):
+    if self.search not in SEARCHES:
+      raise BadInput(f'config.simplex.search is {self.search!r}, expected one of {", ".join(SEARCHES)}')
+    if self.score not in ('pass@k', 'pass@1'):
+      raise BadInput(f"config.simplex.score is {self.score!r}, expected 'pass@k' or 'pass@1'")
+
+
+def read(values: Mapping) -> tuple[Settings, Simplex]:
+  """A config's parts: those of experiments/ssp.py, and `simplex`. Raises BadInput."""
+  rest = {name: value for name, value in values.items() if name != 'simplex'}
+  return freeze(Settings, rest), freeze(Simplex, values.get('simplex', {}), 'config.simplex')
+
+
+def run(
+  values: Mapping,
+  directory: pathlib.Path,
+  which: Sequence[int] | None = None,
+  devices: Sequence[jax.Device] | None = None,
+) -> pathlib.Path:
+  """As ablation.run. The call without numbers confirms winner and controls, once all weights have been tried."""
+  s, x = read(values)
+  planned = weights_of(s, x)
+  numbered = sweep.chosen([name_of(w) for w in planned], which)
+  if which and x.search == 'coordinate':
+    raise BadInput('--points: a coordinate search goes from point to point, in one process')
+  sweep.claim(directory, 'simplex', values)
+  if not which:
+    sweep.make_start(directory, s, devices)
+  sweep.check_made(directory / 'start' / 'experts.json')
+  here = Sweep(directory, s, x, devices)
+  with here.pipeline.at_work() as base:
+    here.load(base)
+    for w in planned:
+      if name_of(w) in numbered:
+        here.score(w)
+    if x.search == 'coordinate' and which is None:
+      here.climb()
+    if not which and all(here.path(name_of(w), 'a').exists() for w in planned):
+      here.confirm(base)
+  return write_report(directory)
+
+
+def weights_of(s: Settings, x: Simplex) -> list[tuple[float, ...]]:
+  """The weights that are tried whatever comes out: all of them, but for a coordinate search."""
+  n = len(s.data.domains)
+  middle = (1 / n,) * n
+  corners = [tuple(float(i == j) for j in range(n)) for i in range(n)]
+  if x.search == 'grid':
+    points = simplex_grid(n, x.parts)
+  elif x.search == 'dirichlet':
+    drawn = np.random.default_rng(s.seed).dirichlet([x.concentration] * n, x.draws)
+    points = [*corners, *(tuple(float(v) for v in w) for w in drawn)]
+  else:
+    points = corners
+  return [*points, *([middle] if name_of(middle) not in map(name_of, points) else [])]
+
+
+def name_of(weights: Sequence[float]) -> str:
+  """A point's file name."""
+  return 'w_' + '_'.join(f'{w:.4f}' for w in weights)
+
+
+class Sweep:
+  """The experts in memory, and what has been asked of their mixtures."""
+
+  def __init__(self, directory: pathlib.Path, s: Settings, x: Simplex, devices: Sequence[jax.Device] | None):
+    self.directory, self.s, self.x = directory, s, x
+    self.pipeline = Pipeline(s, directory / 'start', devices)
+
+  def load(self, base: Qwen2) -> None:
+    """The experts, once."""
+    experts = json.loads((self.directory / 'start' / 'experts.json').read_text())
+    self.experts = [self.pipeline.checkpoint(base, e['run'], e['selected_step']) for e in experts.values()]
+
+  def path(self, name: str, half: str) -> pathlib.Path:
+    """Where the verdicts of a point on a set ('a', 'b' or 'test') are."""
+    return self.directory / 'points' / f'{name}-{half}.json'
+
+  def ask(self, name: str, half: str, make: Callable[[], Qwen2]) -> float:
+    """The point's score, pooled over the domains; it is evaluated where that has not been done."""
+    p, s, path = self.pipeline, self.s, self.path(name, half)
+    if not path.exists():
+      p.pause(f'{name} on {SETS[half]} is next')
+      how = s.evaluate if half == 'test' else s.probe
+      problems = {'a': p.sets.probe_a, 'b': p.sets.probe_b, 'test': p.sets.test}[half]
+      write_asked(path, p.ask(how, make(), {d: problems[d] for d in s.data.domains}, f'{name} {half}'))
+    correct = json.loads(path.read_text())['correct']
+    return mean_pass_at_k(np.concatenate([correct[d] for d in s.data.domains]), self.k)
+
+  @property
+  def k(self) -> int:
+    """Of the score that the winner is chosen by."""
+    return self.s.probe.k if self.x.score == 'pass@k' else 1
+
+  def score(self, weights: Sequence[float]) -> float:
+    """A point of the simplex on half A."""
+    return self.ask(name_of(weights), 'a', lambda: self._mixture(weights))
+
+  def best(self) -> tuple[float, ...]:
+    """The weights with the best score on half A; of equals the one nearest to the plain mean."""
+    tried = [weights_in(path.name) for path in sorted((self.directory / 'points').glob('w_*-a.json'))]
+    return max(tried, key=lambda w: (self.score(w), -sum(v * v for v in w)))
+
+  def climb(self) -> None:
+    """Coordinate search: from the best point so far towards each expert in turn, as long as that is better."""
+    for step, corner in itertools.product(self.x.steps, range(len(self.experts))):
+      here = self.best()
+      moved = [(1 - step) * w + step * (i == corner) for i, w in enumerate(here)]
+      self.score(moved)
+
+  def soup(self) -> tuple[float, ...]:
+    """Greedy soup: experts from the best to the worst, each kept where the mean with it is no worse."""
+    n = len(self.experts)
+    corner = lambda i: tuple(float(i == j) for j in range(n))
+    members: list[int] = []
+    for i in sorted(range(n), key=lambda i: -self.score(corner(i))):
+      mean = lambda group: tuple((j in group) / len(group) for j in range(n))
+      if not members or self.score(mean([*members, i])) >= self.score(mean(members)):
+        members.append(i)
+    return mean(members)
+
+  def confirm(self, base: Qwen2) -> None:
+    """Winner, plain mean and controls on all three sets; controls.json says which points they are."""
+    p, x, n = self.pipeline, self.x, len(self.experts)
+    corners = [tuple(float(i == j) for j in range(n)) for i in range(n)]
+    mixtures = {
+      'winner': self.best(),
+      'plain mean': (1 / n,) * n,
+      'best single': max(corners, key=self.score),
+      'greedy soup': self.soup(),
+    }
+    made = {name: (name_of(w), lambda w=w: self._mixture(w)) for name, w in mixtures.items()}
+    checkpoints = [(run, step) for run in p.runs() for step in p.steps(run)]
+    rng = np.random.default_rng(self.s.seed + 1)
+    drawn = [[checkpoints[i] for i in rng.integers(len(checkpoints), size=n)] for _ in range(x.random)]
+    made['last checkpoint'] = ('last', lambda: p.mean(base, p.last()))
+    made['equally spaced'] = ('spaced', lambda: p.mean(base, p.spaced()))
+    made['EMA'] = ('ema', lambda: p.weighted(base, checkpoints, self._ema()))
+    for i, chosen in enumerate(drawn):
+      made[f'random checkpoints {i + 1}'] = (f'random{i}', lambda chosen=chosen: p.mean(base, chosen))
+    if x.merges:
+      key, even = jax.random.key(self.s.seed), [1 / n] * n
+      made['SLERP'] = ('slerp', self._slerp)
+      # jitted: one compilation instead of one for each operation on each shape
+      made['TIES'] = ('ties', lambda: jax.jit(lambda b, m: ties(b, m, even, x.density))(base, self.experts))
+      made['DARE'] = ('dare', lambda: jax.jit(lambda b, m: dare(b, m, even, x.drop, key))(base, self.experts))
+    for _, (name, make) in tqdm(made.items(), desc='confirm', unit='model', dynamic_ncols=True):
+      for half in ('a', 'b', 'test'):
+        self.ask(name, half, make)
+    write_json(
+      self.directory / 'controls.json',
+      {'points': {said: name for said, (name, _) in made.items()}, 'winner': mixtures['winner']},
+    )
+
+  def _mixture(self, weights: Sequence[float]) -> Qwen2:
+    """By the digits that its name tells: whoever reads the name can make the same model."""
+    return fuse(self.experts, weights_in(name_of(weights)))
+
+  def _ema(self) -> list[float]:
+    """Of each run's checkpoints, the runs weighted alike."""
+    runs = self.pipeline.runs()
+    return [w / len(runs) for run in runs for w in ema_weights(len(self.pipeline.steps(run)), self.x.ema)]
+
+  def _slerp(self) -> Qwen2:
+    """All experts alike, one after the other."""
+    out = self.experts[0]
+    for i, expert in enumerate(self.experts[1:], 2):
+      out = jax.jit(slerp)(out, expert, 1 / i)
+    return out
+
+
+def weights_in(name: str) -> tuple[float, ...]:
+  """The weights that a point's file name tells, summing to 1 again."""
+  numbers = [float(part) for part in name.removeprefix('w_').split('-')[0].split('_')]
+  return tuple(w / sum(numbers) for w in numbers)
+
+
+def write_report(directory: pathlib.Path) -> pathlib.Path:
+  """The page of what has come out so far."""
+  s, x = read(json.loads((directory / 'sweep.json').read_text())['config'])
+  points = {}
+  for path in sorted((directory / 'points').glob('*.json')):
+    name, _, half = path.stem.rpartition('-')
+    correct = json.loads(path.read_text())['correct']
+    points.setdefault(name, {})[half] = {d: np.array(correct[d], bool) for d in s.data.domains}
+  controls = directory / 'controls.json'
+  known = json.loads(controls.read_text()) if controls.exists() else None
+  tried = {name: weights_in(name) for name in points if name.startswith('w_')}
+  lacking = [name_of(w) for w in weights_of(s, x) if 'a' not in points.get(name_of(w), {})]
+  return simplex_page.write(directory, s, x.score, points, tried, known, lacking)
