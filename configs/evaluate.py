@@ -27,5 +27,6 @@ def get_config() -> ConfigDict:
       workers=4,
       deadline_s=10.0,
       strict=False,
+      steps=False,  # check the equalities of the responses too: the share that holds, in summary and table
     )
   )

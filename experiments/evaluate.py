@@ -45,6 +45,7 @@ class Settings:
   workers: int
   deadline_s: float
   strict: bool
+  steps: bool
 
 
 def evaluate(s: Settings, workdir: pathlib.Path) -> str:
@@ -66,7 +67,7 @@ def evaluate(s: Settings, workdir: pathlib.Path) -> str:
       protocol = dataclasses.replace(protocol, n=s.n or protocol.n, max_tokens=s.max_tokens or protocol.max_tokens)
       print(f'{name}: {len(problems)} problems, {protocol.n} samples of each', file=sys.stderr)
       summaries.append(
-        run.evaluate(name, s.model, engine, model, text, problems, protocol, grader, s.seed, workdir / name)
+        run.evaluate(name, s.model, engine, model, text, problems, protocol, grader, s.seed, workdir / name, s.steps)
       )
   table = run.table(summaries)
   write_text(workdir / 'table.md', table)

@@ -159,7 +159,7 @@ _SIZES = {
 
 
 # what `evaluate` writes of a sample besides, so that anybody can grade its samples.jsonl again
-_SAMPLE = ('problem', 'sample', 'tokens', 'finish_reason', 'score', 'extracted', 'reason')
+_SAMPLE = ('problem', 'sample', 'tokens', 'finish_reason', 'score', 'extracted', 'reason', 'steps', 'steps_share')
 
 
 def grade(args: argparse.Namespace) -> None:
@@ -244,8 +244,32 @@ def evaluate(args: argparse.Namespace) -> None:
       grader,
       args.seed,
       args.output,
+      args.steps,
     )
   print(run.table([summary]), end='')
+
+
+def prepare(args: argparse.Namespace) -> None:
+  """Problems of any source, equal ones merged, as a data set of ArrayRecord files: what a config's `path` may name."""
+  from vibethinker_jax.data import records
+  from vibethinker_jax.data.problem import merge
+  from vibethinker_jax.data.sources import Source, load_all
+
+  readers = args.reader if len(args.reader) > 1 else (args.reader or ['problems']) * len(args.input)
+  if len(readers) != len(args.input):
+    raise BadInput(f'prepare: {len(readers)} times --reader for {len(args.input)} times --in, expected one or as many')
+  if args.shards is not None and args.shards < 1:
+    raise BadInput(f'--shards {args.shards}: expected 1 or more')
+  if args.output.exists() and not (args.output / 'features.json').exists():
+    raise BadInput(f'{args.output}: expected a new directory, or a data set of this command to replace')
+  rows = load_all(Source(path, reader, skip_bad=args.skip_bad) for path, reader in zip(args.input, readers))
+  problems = merge(rows)
+  try:
+    records.write({args.split: problems}, args.output, args.shards)
+  except OSError as error:
+    raise BadInput(f'{args.output}: cannot be written ({error.strerror or error})') from None
+  solutions = sum(len(p.solutions) for p in problems)
+  print(f'{args.output}: {len(problems)} problems with {solutions} solutions, of {len(rows)} rows')
 
 
 def decontaminate(args: argparse.Namespace) -> None:
@@ -453,7 +477,17 @@ def _parser() -> argparse.ArgumentParser:
   verb.add_argument('--workers', type=int, default=2, help='graders of each kind at most')
   verb.add_argument('--deadline', type=float, default=10.0, help='seconds one response may take')
   verb.add_argument('--strict', action='store_true', help="the published grader's rules")
+  verb.add_argument('--steps', action='store_true', help='check the equalities of each response too')
   verb.add_argument('--out', dest='output', type=pathlib.Path, required=True, metavar='DIR')
+  verb = add(prepare)
+  verb.add_argument(
+    '--in', dest='input', required=True, action='append', metavar='F', help='as data/sources.py names one; repeatable'
+  )
+  verb.add_argument('--reader', action='append', default=[], metavar='NAME', help='one for all, or one for each')
+  verb.add_argument('--out', dest='output', type=pathlib.Path, required=True, metavar='DIR')
+  verb.add_argument('--split', default='train', metavar='NAME')
+  verb.add_argument('--shards', type=int, metavar='N', help='files (default: by size)')
+  verb.add_argument('--skip-bad', action='store_true', help='leave malformed rows out and count them')
   verb = add(decontaminate)
   verb.add_argument('--train', type=pathlib.Path, required=True, metavar='F', help='rows to be cleaned')
   verb.add_argument('--eval', type=pathlib.Path, required=True, action='append', metavar='F', help='may be repeated')

@@ -191,7 +191,7 @@ class Pipeline:
     """Train the experts' runs, keeping a checkpoint every k steps."""
     for name, domains in self.runs().items():
       problems = [problem for domain in domains for problem in self.sets.train[domain]]
-      rows, left_out = material(problems, self.s.data.spectrum, self._right, self.s.seed)
+      rows, left_out = material(problems, self.s.data.spectrum, self._right, self.grader.steps, self.s.seed)
       if left_out:
         tqdm.write(f'sft/{name}: solutions left out: ' + ', '.join(f'{n} for {why}' for why, n in left_out.items()))
       sft.run(

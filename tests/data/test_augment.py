@@ -48,6 +48,10 @@ right = lambda rows: [(v := judge_exactly(text, answer)) is not None and v.score
 nobody = random.Random(0)
 
 
+def unasked(texts):
+  raise AssertionError('nobody asked for steps to be checked')
+
+
 def test_variables_are_renamed_in_formulas_alone():
   made = augment.variable_renamed(FORMULA, nobody)
   new = re.search(r'\$([a-z])\^2', made.prompt)[1]
@@ -104,15 +108,26 @@ def test_faults():
   assert repeated_share(loop) > 0.8 and repeated_share(STORY.solutions[0].text) == 0
   solutions = {'a': '1 + 1 = 2, \\boxed{2}', 'no answer': '1 + 1 = 2', 'wrong answer': '\\boxed{3}', 'repetition': loop}
   problem = Problem('p', '', 'What is 1 + 1?', '2', solutions=tuple(map(Solution, solutions.values())))
-  rows, counts = material([problem], Spectrum(judged=True, repetition=0.5), right, 0)
+  rows, counts = material([problem], Spectrum(judged=True, repetition=0.5), right, unasked, 0)
   assert [solution.text for _, solution in rows] == [solutions['a']]
   assert counts == {'no answer': 1, 'wrong answer': 1, 'repetition': 1}
-  rows, counts = material([problem], Spectrum(), right, 0)
+  rows, counts = material([problem], Spectrum(), right, unasked, 0)
   assert [solution for _, solution in rows] == list(problem.solutions) and counts == {}
 
 
+def test_steps_that_do_not_hold_leave_a_solution_out():
+  texts = ['half', 'all', 'none', 'no claims']
+  problem = Problem('p', '', 'What is 1 + 1?', '2', solutions=tuple(map(Solution, texts)))
+  program = Problem('c', 'code', 'Echo.', tests=[{'input': 'x', 'output': 'x'}], solutions=(Solution('half'),))
+  shares = {'half': 0.5, 'all': 1.0, 'none': 0.0, 'no claims': None, '': None}
+  for least, kept in ((0.5, ['half', 'all', 'no claims', 'half']), (0.6, ['all', 'no claims', 'half'])):
+    rows, counts = material([problem, program], Spectrum(steps=least), right, lambda t: [shares[x] for x in t], 0)
+    assert [solution.text for _, solution in rows] == kept
+    assert counts == {'inconsistent steps': 5 - len(kept)}
+
+
 def test_a_copy_that_went_wrong_is_left_out():
-  rows, counts = material([STORY], Spectrum(copies=2), lambda asked: [False] * len(asked), 0)
+  rows, counts = material([STORY], Spectrum(copies=2), lambda asked: [False] * len(asked), unasked, 0)
   assert rows == [(STORY, STORY.solutions[0])] and counts == {'wrong answer': 2}
 
 
@@ -147,7 +162,7 @@ def test_curriculum():
 def test_error_rates_come_from_a_file(tmp_path):
   path = tmp_path / 'rates.jsonl'
   path.write_text(json.dumps({'id': 's', 'error_rate': 0.8}) + '\n' + json.dumps({'id': 'f', 'error_rate': 0.5}) + '\n')
-  rows, _ = material([STORY, FORMULA], Spectrum(error_rates=str(path)), right, 0)
+  rows, _ = material([STORY, FORMULA], Spectrum(error_rates=str(path)), right, unasked, 0)
   assert [p.id for p, _ in rows] == ['s']
 
 

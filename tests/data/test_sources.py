@@ -13,7 +13,9 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import tensorflow_datasets as tfds
 
+from vibethinker_jax.cli import main
 from vibethinker_jax.data import records
 from vibethinker_jax.data.problem import Problem, Solution, merge, problem_from, row_of
 from vibethinker_jax.data.readers import boxed_span, mapped
@@ -32,6 +34,7 @@ PROBLEMS = [
 
 
 def lines(path, *rows) -> pathlib.Path:
+  path.parent.mkdir(exist_ok=True)
   path.write_text(''.join((row if isinstance(row, str) else json.dumps(row)) + '\n' for row in rows))
   return path
 
@@ -62,17 +65,58 @@ def test_the_same_problems_from_every_form_of_file(tmp_path):
 
 def test_array_records_give_back_what_was_written(tmp_path):
   many = [Problem(str(i), 'algebra', f'What is {i}?', answer=str(i)) for i in range(20)]
-  records.write({'train': many, 'test': many}, tmp_path)
-  directory = records.write({'train': [*PROBLEMS, *many], 'test': PROBLEMS}, tmp_path, shards=3)  # in its place
+  directory = tmp_path / 'set'
+  records.write({'train': many, 'test': many}, directory)
+  records.write({'train': [*PROBLEMS, *many], 'test': PROBLEMS}, directory, shards=3)  # in its place
+  assert list(tmp_path.iterdir()) == [directory]
   assert len(list(directory.glob('*train*array_record*'))) == 3
   rows = records.Records(directory)
   assert len(rows) == 23 and rows[2] == PROBLEMS[2] and rows[22] == many[-1]
   assert load(directory) == [*PROBLEMS, *many]
   assert load(directory, split='test') == PROBLEMS
   with pytest.raises(BadInput, match="split 'few' has 2 problems, expected at least 3"):
-    records.write({'few': many[:2]}, tmp_path, shards=3)
+    records.write({'few': many[:2]}, directory, shards=3)
   with pytest.raises(BadInput, match="split 'other' cannot be read"):
     load(directory, split='other')
+
+
+def test_names_of_hubs_reach_what_lies_on_this_machine(tmp_path, monkeypatch):
+  """Without a network: `hf:` a folder of data files, `tfds:` a data set that was prepared below a known folder."""
+  monkeypatch.setattr(datasets.config, 'HF_HUB_OFFLINE', True)
+  flat = [{'q': f'What is {i} + 1?', 'a': i + 1} for i in range(5)]
+  lines(tmp_path / 'hub' / 'train.jsonl', *flat)
+  wanted = load(tmp_path / 'hub' / 'train.jsonl', 'fields', {'prompt': 'q', 'answer': 'a'})
+  for name in (f'hf:{tmp_path}/hub', tmp_path / 'hub'):
+    assert load(name, 'fields', {'prompt': 'q', 'answer': 'a'}) == wanted
+  with pytest.raises(BadInput, match='hf:nobody/knows: cannot be loaded'):
+    load('hf:nobody/knows')
+  tfds.core.add_data_dir(str(tmp_path))
+  records.write({'train': PROBLEMS}, tmp_path / 'problems' / '1.0.0')
+  assert load('tfds:problems') == load('tfds:problems:1.0.0') == PROBLEMS
+  with pytest.raises(BadInput) as error:
+    load('tfds:nobody_knows')
+  assert 'nobody_knows' in str(error.value) and '\n' not in str(error.value)
+
+
+def test_prepare_writes_what_a_config_reads(tmp_path, capsys):
+  rows = [{'problem': 'What is 1 + 2?', 'solution': text} for text in ('So \\boxed{3}', 'Thus \\boxed{3}')]
+  sums = [{'question': f'What is {i}?', 'answer': f'It is {i}.\n#### {i}'} for i in range(3)]
+  files = [lines(tmp_path / 'math.jsonl', *rows), lines(tmp_path / 'gsm.jsonl', *sums)]
+  sources = [Source(str(files[0]), 'math'), Source(str(files[1]), 'gsm8k')]
+  command = ['prepare', '--in', files[0], '--in', files[1], '--reader', 'math', '--reader', 'gsm8k']
+  command += ['--out', tmp_path / 'set', '--shards', 2]
+  for _ in range(2):  # and again, in its place
+    assert main([str(c) for c in command]) == 0
+    assert '4 problems with 5 solutions, of 5 rows' in capsys.readouterr().out
+  assert load_all([Source(str(tmp_path / 'set'))]) == merge(load_all(sources))
+  for change, message in (
+    (['--reader', 'math'], '3 times --reader for 2 times --in'),
+    (['--out', str(tmp_path)], 'expected a new directory'),
+    (['--shards', '0'], '--shards 0'),
+    (['--shards', '9'], 'expected at least 9'),
+  ):
+    assert main([*map(str, command), *change]) == 2
+    assert message in capsys.readouterr().err
 
 
 # ---- malformed rows --------------------------------------------------------------------------------------------------

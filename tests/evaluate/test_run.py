@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,21 @@ def test_a_finished_evaluation_is_not_run_again(whole, test_set):
   before = (whole / 'samples.jsonl').read_bytes()
   assert main(arguments(test_set, whole)) == 0
   assert (whole / 'samples.jsonl').read_bytes() == before
+
+
+def test_steps_of_a_finished_evaluation_can_still_be_checked(whole, test_set, tmp_path):
+  out = tmp_path / 'out'
+  shutil.copytree(whole, out)
+  before = read(out / 'samples.jsonl')
+  assert main(arguments(test_set, out, '--steps')) == 0
+  rows, summary = read(out / 'samples.jsonl'), json.loads((out / 'summary.json').read_text())
+  assert [{k: v for k, v in row.items() if not k.startswith('steps')} for row in rows] == before
+  shares = [row['steps_share'] for row in rows if row['steps_share'] is not None]
+  assert all((row['steps'] == 0) == (row['steps_share'] is None) for row in rows) and len(shares) > 0
+  assert summary['steps_share'] == pytest.approx(np.mean(shares))
+  assert '| steps that hold |' in (out / 'table.md').read_text()
+  again = ['grade', '--in', out / 'samples.jsonl', '--problems', out / 'problems.jsonl', '--out', tmp_path / 'again']
+  assert main(list(map(str, again))) == 0
 
 
 def test_a_directory_belongs_to_one_evaluation(whole, test_set, capsys):

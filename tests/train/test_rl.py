@@ -25,6 +25,9 @@ class CoinGrader:
   def grade(self, rows):
     return [Verdict(sum(map(ord, response)) % 2, None, 'coin') for response, _, _ in rows]
 
+  def steps(self, texts):
+    return [None if len(text) % 3 == 0 else (len(text) % 3) / 2 for text in texts]
+
 
 def trainer(text, small, folder, loop=LOOP, algorithm=rl.MGPO(lam=1.0), journal=Journal):  # noqa: B008
   engine = Engine(small.config, text.stop_ids, rows=8, block=8)
@@ -135,6 +138,18 @@ def test_overlong_shaping_leaves_the_pass_rate_alone(text, small, algebra, tmp_p
   shaped = trainer(text, small, tmp_path / 'b', algorithm=rl.MGPO(lam=1.0, overlong=6))
   shaped = shaped._roll(0, small, algebra, dict(enumerate(range(40))), 0)
   assert plain[2]['pass_rate'] == shaped[2]['pass_rate'] and shaped[2]['reward'] < plain[2]['reward']
+
+
+def test_false_steps_cost_reward_and_leave_the_pass_rate_alone(text, small, algebra, tmp_path):
+  order = dict(enumerate(range(40)))
+  plain = trainer(text, small, tmp_path / 'a')._roll(0, small, algebra, order, 0)
+  shaped = trainer(text, small, tmp_path / 'b', algorithm=rl.MGPO(lam=1.0, steps=0.5))
+  shaped = shaped._roll(0, small, algebra, order, 0)
+  share = np.array([s for row in plain[0].responses for s in CoinGrader().steps(row)], float)
+  lost = np.where(np.isnan(share), 0, 1 - share)
+  assert lost.max() > 0 and shaped[2]['pass_rate'] == plain[2]['pass_rate']
+  assert shaped[2]['reward'] == pytest.approx(plain[2]['reward'] - 0.5 * lost.mean())
+  assert shaped[2]['steps_share'] == pytest.approx(np.nanmean(share)) and 'steps_share' not in plain[2]
 
 
 def completion(tokens: list[int]) -> Completion:

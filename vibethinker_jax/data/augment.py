@@ -1,12 +1,13 @@
 r"""What SFT learns from, made of problems and their solutions: more paths, cleaner paths, weighed and ordered.
 
   perturbed   copies whose answer stays: variables, names or units renamed, given facts in another order
-  faults      why a solution is not fit to be learned from: it repeats itself, has no answer, has a wrong one
+  faults      why a solution is not fit to be learned from: it repeats itself, its steps do not hold, it ends wrong
   key_spans   where a solution's equations, their results and its final answer stand, for weights in the loss
   easy_first, hard_and_long   the order of a curriculum, and its second stage (arXiv 2606.16140)
 
 A problem's several solutions are several rows: all paths are kept. A perturbation is a rule about words, and a rule can
-be wrong about a text; whatever has a solution is therefore judged again after it, by the judge that is passed in.
+be wrong about a text; whatever has a solution is therefore judged again after it. What judges answers and steps is
+passed in.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from vibethinker_jax.data.readers import boxed_span
 
 Row = tuple[Problem, Solution]
 Judge = Callable[[list[tuple]], list[bool]]  # (response, answer, tests) -> right?
+Steps = Callable[[list[str]], list[float | None]]  # text -> share of its equalities that hold, None where it has none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +28,9 @@ class Spectrum:
   """The material of a run. The defaults take every solution as it is.
 
   copies: perturbed copies of a problem at most. equation, result, answer: loss weights of these spans in solutions that
-  bring none. repetition: share of repeated eight-word runs above which a solution is left out. judged: solutions that
-  the grader finds wrong are left out. error_rates: a JSON Lines file {"id", "error_rate"} of a reference model's; with
+  bring none. repetition: share of repeated eight-word runs above which a solution is left out. steps: share of a
+  solution's equalities that must hold, or it is left out; 0 asks nobody. judged: solutions that the grader finds wrong
+  are left out. error_rates: a JSON Lines file {"id", "error_rate"} of a reference model's; with
   it only hard and long rows stay: error rate of `least_error` and `least_characters` of solution or more.
   """
 
@@ -36,6 +39,7 @@ class Spectrum:
   result: float = 1.0
   answer: float = 1.0
   repetition: float = 1.0
+  steps: float = 0.0
   judged: bool = False
   error_rates: str = ''
   least_error: float = 0.75
@@ -47,7 +51,9 @@ def solved(problems: Sequence[Problem]) -> list[Row]:
   return [(problem, solution) for problem in problems for solution in problem.solutions]
 
 
-def material(problems: Sequence[Problem], s: Spectrum, judge: Judge, seed: int) -> tuple[list[Row], dict[str, int]]:
+def material(
+  problems: Sequence[Problem], s: Spectrum, judge: Judge, steps: Steps, seed: int
+) -> tuple[list[Row], dict[str, int]]:
   """The rows of SFT, and how many were left out for which fault."""
   rows = solved(problems)
   if s.error_rates:
@@ -58,8 +64,13 @@ def material(problems: Sequence[Problem], s: Spectrum, judge: Judge, seed: int) 
   for group, judged in ((rows, s.judged), (made, True)):  # a copy is right by rule, and no rule knows every text
     asked = [(solution.text, p.answer, p.tests) for p, solution in group]
     right = judge(asked) if judged and group else [True] * len(group)
-    for (problem, solution), good in zip(group, right, strict=True):
+    # programs make no claims about numbers that could be told from their code
+    mathematics = [solution.text if p.tests is None else '' for p, solution in group]
+    shares = steps(mathematics) if s.steps and group else [None] * len(group)
+    for (problem, solution), good, share in zip(group, right, shares, strict=True):
       fault = fault_of(problem, solution, s) or (None if good else 'wrong answer')
+      if fault is None and share is not None and share < s.steps:
+        fault = 'inconsistent steps'
       if fault is not None:
         counts[fault] = counts.get(fault, 0) + 1
         continue

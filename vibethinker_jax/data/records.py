@@ -1,14 +1,18 @@
 """Prepared problems as a `tensorflow-datasets` data set of ArrayRecord files: random access, in shards, no TensorFlow.
 
-A pod's hosts read such a directory where a laptop reads JSON Lines: `Records` is a sequence that fetches and parses a
-row when it is asked for it, so nothing is held in memory and a shuffled order costs no pass over the files. Checked
+`vibethinker prepare` writes one, merged and checked once instead of at every start, and a config's `path` names it like
+any other source. `Records` is for pipelines of one's own: a sequence that fetches and parses a row when it is asked for
+it, so nothing is held in memory and a shuffled order costs no pass over the files (`grain.MapDataset.source`). Checked
 with tensorflow-datasets 4.9.10 and no TensorFlow installed: `GeneratorBasedBuilder` with file_format 'array_record'
 writes, and `as_data_source` reads; `store_as_tfds_dataset` does not, it asks for `tf.data`. A row holds the problem's
 id and its JSON text, so that what is read is what was written, whatever the features of other data sets can express.
 """
 
+import contextlib
+import io
 import json
 import pathlib
+import tempfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -43,7 +47,7 @@ class _Problems(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def write(splits: dict[str, Sequence[Problem]], directory: pathlib.Path, shards: int | None = None) -> pathlib.Path:
-  """Writes splits of problems below `directory` and returns the data set's own directory, problems/1.0.0.
+  """Writes splits of problems as the data set `directory`, which it returns.
 
   Order is kept. `shards` files a split; None lets the library choose by size. A data set that is there already is
   replaced only when the new one is whole. Raises BadInput for a split with fewer problems than shards, OSError.
@@ -51,13 +55,16 @@ def write(splits: dict[str, Sequence[Problem]], directory: pathlib.Path, shards:
   for name, problems in splits.items():
     if len(problems) < (shards or 1):
       raise BadInput(f'{directory}: split {name!r} has {len(problems)} problems, expected at least {shards or 1}')
-  builder = _Problems(splits, str(directory))
-  builder.download_and_prepare(
-    download_config=tfds.download.DownloadConfig(
-      download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS, num_shards=shards
-    )
-  )
-  return pathlib.Path(builder.data_dir)
+  directory.parent.mkdir(parents=True, exist_ok=True)
+  # the library writes NAME/VERSION below a folder: it does so beside, and what it wrote is moved here
+  with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f'.{directory.name}.') as beside:
+    builder = _Problems(splits, beside)
+    with contextlib.redirect_stdout(io.StringIO()):  # where it speaks of downloads, and of the folder beside
+      builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=shards))
+    if directory.exists():
+      directory.rename(pathlib.Path(beside) / 'old')
+    pathlib.Path(builder.data_dir).rename(directory)
+  return directory
 
 
 def open_split(name: str | pathlib.Path, split: str) -> Sequence[dict]:
@@ -70,8 +77,9 @@ def open_split(name: str | pathlib.Path, split: str) -> Sequence[dict]:
       source = tfds.builder_from_directory(name).as_data_source(split)
     else:
       source = tfds.data_source(name, split=split)
-  except Exception as error:  # the library raises by its many parts; it prints whole pages
-    raise BadInput(f'{name}: split {split!r} cannot be read by tensorflow-datasets ({str(error)[:200]})') from None
+  except Exception as error:  # the library raises by its many parts, and lists every data set it knows
+    said = (str(error).strip() or type(error).__name__).split('\n')[0][:200]
+    raise BadInput(f'{name}: split {split!r} cannot be read by tensorflow-datasets ({said})') from None
   return _Rows(source)
 
 

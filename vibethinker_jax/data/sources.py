@@ -1,7 +1,7 @@
 """Where problems come from: files, Hugging Face `datasets`, `tensorflow-datasets`; all end as Problems.
 
   FILE.jsonl, .jsonl.gz, .json, .json.gz, .parquet, .csv     one row an object (JSON: a list of them)
-  DIRECTORY                                                  of `tfds`, of `Dataset.save_to_disk`, or of data files
+  DIRECTORY                         of `vibethinker prepare`, of `tfds`, of `Dataset.save_to_disk`, or of data files
   hf:NAME or hf:NAME@CONFIG                                  a data set of the Hugging Face hub
   tfds:NAME or tfds:NAME/CONFIG:VERSION                      a prepared data set of `tensorflow-datasets`
 

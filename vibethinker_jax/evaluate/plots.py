@@ -44,6 +44,7 @@ RL_PANELS = (
   ('Probability ratio', 'policy / rollout policy', ['ratio_min', 'ratio_max']),
   ('Clipped tokens', 'share of tokens (%)', ['clip_fraction']),
   ('Divergence', 'KL (nats per token)', ['kl']),
+  ('Steps that hold', 'share of equalities (%)', ['steps_share']),
 )
 SMOOTH_FROM, WINDOW = 40, 9  # steps of a stage from which its curve gets a running mean, and of how many
 

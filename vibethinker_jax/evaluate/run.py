@@ -4,7 +4,7 @@ The directory of an evaluation holds
 
   config.json     what is evaluated: another run in the same directory is refused
   problems.jsonl  the problems, in the project's form
-  samples.jsonl   a line a sample, written as soon as it is drawn; once all are, with their verdicts
+  samples.jsonl   a line a sample, written as soon as it is drawn; once all are, with their verdicts (and their steps')
   summary.json    the scores
   table.md        the scores beside the published ones
 
@@ -47,17 +47,21 @@ def evaluate(
   grader: Grader,
   seed: int,
   directory: pathlib.Path,
+  steps: bool = False,
 ) -> dict:
   """Draws and judges what `directory` does not yet hold. Returns the summary, as summary.json holds it.
 
-  `name` is the benchmark's or the data's, `model_name` what the table calls the model. Raises BadInput where the
-  directory holds another evaluation, or something else.
+  `name` is the benchmark's or the data's, `model_name` what the table calls the model. With `steps`, the equalities of
+  the responses are checked too. Raises BadInput where the directory holds another evaluation, or something else.
   """
   asked = [_asked(problem, protocol) for problem in problems]
   _claim(directory, name, model_name, protocol, asked, seed)
   rows = draw(engine, model, text, asked, protocol, seed, directory / 'samples.jsonl')
   if any('score' not in row for row in rows):
     rows = judge(rows, asked, grader)
+    write_text(directory / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
+  if steps and any('steps' not in row for row in rows):
+    rows = check_steps(rows, grader)
     write_text(directory / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
   summary = summarise(name, model_name, asked, rows, protocol)
   write_json(directory / 'summary.json', summary)
@@ -150,6 +154,18 @@ def judge(rows: Sequence[dict], problems: Sequence[Problem], grader: Grader) -> 
   return out
 
 
+def check_steps(rows: Sequence[dict], grader: Grader) -> list[dict]:
+  """The rows with "steps", how many equalities of the response were settled, and "steps_share", how many hold."""
+  out = []
+  with tqdm(total=len(rows), desc='steps', unit='sample', dynamic_ncols=True) as bar:
+    for begin in range(0, len(rows), _BATCH):
+      batch = rows[begin : begin + _BATCH]
+      traces = grader.check_traces([row['response'] for row in batch])
+      out += [row | {'steps': t.checked, 'steps_share': t.share} for row, t in zip(batch, traces)]
+      bar.update(len(batch))
+  return out
+
+
 def summarise(
   name: str, model_name: str, problems: Sequence[Problem], rows: Sequence[dict], protocol: Protocol
 ) -> dict:
@@ -187,6 +203,8 @@ def _scores(groups: Sequence[Sequence[dict]], n: int, votes: bool) -> dict:
   for name, value in values.items():
     out[name], out[f'{name}_ci'] = float(value.mean()), list(bootstrap_ci(value))
   every = [row for group in groups for row in group]
+  if shares := [row['steps_share'] for row in every if row.get('steps_share') is not None]:
+    out['steps_share'] = float(np.mean(shares))
   return out | {
     'truncated': float(np.mean([row['finish_reason'] != 'stop' for row in every])),
     'mean_tokens': float(np.mean([row['tokens'] for row in every])),
@@ -218,6 +236,9 @@ def table(summaries: Sequence[dict]) -> str:
   lines += [['samples of a problem', *(str(s['n_samples']) for s in summaries)]]
   lines += [['truncated', *(f'{100 * s["truncated"]:.1f}%' for s in summaries)]]
   lines += [['mean tokens', *(f'{s["mean_tokens"]:.0f}' for s in summaries)]]
+  if any('steps_share' in s for s in summaries):
+    held = [f'{100 * s["steps_share"]:.1f}%' if 'steps_share' in s else '-' for s in summaries]
+    lines += [['steps that hold', *held]]
   return ''.join(f'| {" | ".join(cells)} |\n' for cells in lines)
 
 

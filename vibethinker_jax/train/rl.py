@@ -54,6 +54,7 @@ class MGPO:
   kl: float = 0.0  # weight of the k3 divergence from the stage's first model
   refills: int = 0  # dynamic sampling: extra rollouts a step to replace groups all right or all wrong
   overlong: int = 0  # tokens before the limit over which the reward falls by up to 1; 0 is off
+  steps: float = 0.0  # reward lost where every equality of a response is false (verify/trace.py), by share; 0 is off
   updates: int = 1  # updates a rollout batch, each on its share of the groups
 
   def __post_init__(self):
@@ -279,23 +280,38 @@ class Trainer:
       if informative >= r.prompts:
         break
     whole = Rollout(*(sum((list(getattr(p, f.name)) for p in parts), []) for f in dataclasses.fields(Rollout)))
-    row = self._health(whole, stage.max_tokens) | seconds
-    kept = _informative(whole, r.prompts) if m.refills else whole
-    advantages = mgpo.advantages(self._rewards(kept, stage.max_tokens), m.std_normalize)
+    clock = time.perf_counter()
+    steps = self._steps(whole) if m.steps else None
+    seconds['seconds_grade'] += time.perf_counter() - clock
+    rewards = self._rewards(whole, stage.max_tokens, steps)
+    row = self._health(whole, rewards) | seconds
+    if steps is not None and not np.isnan(steps).all():
+      row['steps_share'] = float(np.nanmean(steps))
+    chosen = _informative(whole, r.prompts) if m.refills else np.arange(len(whole.prompts))
+    kept = Rollout(*([getattr(whole, f.name)[i] for i in chosen] for f in dataclasses.fields(Rollout)))
+    advantages = mgpo.advantages(rewards[chosen], m.std_normalize)
     w = weights(m, kept.correct.mean(1), advantages)
     row['weight_mean'] = float(w.mean())
     return kept, np.asarray(w[:, None] * advantages), row, cursor
 
-  def _rewards(self, rolled: Rollout, limit: int) -> np.ndarray:
+  def _steps(self, rolled: Rollout) -> np.ndarray:
+    """float [P,G]: the share of a response's equalities that hold; NaN for programs and where there are none."""
+    texts = [r if p.tests is None else '' for p, row in zip(rolled.problems, rolled.responses) for r in row]
+    return np.array(self.grader.steps(texts), float).reshape(rolled.correct.shape)
+
+  def _rewards(self, rolled: Rollout, limit: int, steps: np.ndarray | None) -> np.ndarray:
     rewards = rolled.correct.astype(np.float32)
+    if steps is not None:
+      # a loss for false steps, not a prize for true ones: those come cheap, as 1 + 1 = 2
+      rewards = rewards - np.float32(self.m.steps) * np.nan_to_num(1 - steps).astype(np.float32)
     if self.m.overlong:
       rewards = rewards + np.asarray(mgpo.overlong_penalty(rolled.lengths, limit, self.m.overlong))
     return rewards
 
-  def _health(self, rolled: Rollout, limit: int) -> dict:
+  def _health(self, rolled: Rollout, rewards: np.ndarray) -> dict:
     rate = rolled.correct.mean(1)
     return {
-      'reward': float(self._rewards(rolled, limit).mean()),
+      'reward': float(rewards.mean()),
       'pass_rate': float(rate.mean()),
       'all_right': float((rate == 1).mean()),
       'all_wrong': float((rate == 0).mean()),
@@ -394,13 +410,13 @@ def rounded_up(n: int, unit: int) -> int:
   return max(step, -(-n // step) * step)
 
 
-def _informative(rolled: Rollout, most: int) -> Rollout:
-  """The first `most` groups that are neither all right nor all wrong; everything where there is none."""
+def _informative(rolled: Rollout, most: int) -> np.ndarray:
+  """Which are the first `most` groups that are neither all right nor all wrong; the first of all where none is."""
   rate = rolled.correct.mean(1)
   chosen = np.flatnonzero((rate > 0) & (rate < 1))[:most]
   if len(chosen) == 0:
     chosen = np.arange(min(most, len(rate)))
-  return Rollout(*([getattr(rolled, f.name)[i] for i in chosen] for f in dataclasses.fields(Rollout)))
+  return chosen
 
 
 class _Alarm:

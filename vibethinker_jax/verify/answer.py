@@ -17,13 +17,14 @@ from fractions import Fraction
 from vibethinker_jax.verify import official, symbolic
 from vibethinker_jax.verify.pool import Failure, Pool
 
-_BOX = re.compile(r'\\(?:boxed|fbox)\s*\{')
+_BOX = re.compile(r'\\(?:boxed|fbox)\s*(?:\{|(-?\d+(?:\.\d+)?))')
 _BRACE = re.compile(r'\\.|[{}]', re.DOTALL)  # an escaped brace is a character of the answer, not a bracket
 
 _SPACE = re.compile(r'\\[,;:! ]|\\quad|\\qquad|~|\s+')
 _WORDS = re.compile(r'\\(?:text|mathrm|textbf|mathbf|mbox|textit)\s*\{([^{}]*)\}')
 _FRACTION = re.compile(r'\\[dtc]frac(?![a-zA-Z])')
 _SIZES = re.compile(r'\\(?:left|right|displaystyle)(?![a-zA-Z])')
+_DEGREES = re.compile(r'\s*(?:\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\})|°)')
 
 _UNSIGNED = r'(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d*)?|\.\d+'
 _NUMBER = re.compile(rf'\s*([+-]?)\s*({_UNSIGNED})\s*')
@@ -56,7 +57,7 @@ def after_thinking(text: str) -> str:
 
 
 def extract_boxed(text: str) -> str | None:
-  r"""The content of the last `\boxed{...}` or `\fbox{...}` after the thinking, stripped.
+  r"""The content of the last `\boxed{...}`, `\fbox{...}` or `\boxed 7` after the thinking, stripped.
 
   None if there is no box or the last one never closes.
   """
@@ -68,24 +69,33 @@ def extract_boxed(text: str) -> str | None:
       break
   else:
     return None
+  if box.group(1):
+    return box.group(1)
+  end = _closing(text, box.end())
+  return None if end is None else text[box.end() : end].strip()
+
+
+def _closing(text: str, begin: int) -> int | None:
+  """Where the brace opened before `begin` is closed, None if it never is."""
   depth = 1
-  for brace in _BRACE.finditer(text, box.end()):
+  for brace in _BRACE.finditer(text, begin):
     depth += {'{': 1, '}': -1}.get(brace.group(), 0)
     if depth == 0:
-      return text[box.end() : brace.start()].strip()
+      return brace.start()
   return None
 
 
 def _plain(text: str) -> str:
-  """LaTeX without what only concerns looks. Single spaces are kept, for numbers may be grouped by them."""
+  """LaTeX without degree signs and what only concerns looks. Single spaces stay: numbers may be grouped by them."""
   text = text.strip()
   for left, right in (('$$', '$$'), ('$', '$'), ('\\(', '\\)'), ('\\[', '\\]')):
     if text.startswith(left) and text.endswith(right) and len(text) >= len(left + right):
       text = text[len(left) : len(text) - len(right)].strip()
   text = text.replace('{,}', ',').replace(',\\!', ',').replace('\\$', '').replace('−', '-')
   text = _SIZES.sub('', _FRACTION.sub(r'\\frac', _WORDS.sub(r'\1', text)))
-  text = _SPACE.sub(' ', text.replace('\\!', ''))
-  return re.sub(r' +', ' ', text).strip().removesuffix('.').strip()
+  text = _SPACE.sub(' ', _DEGREES.sub('', text.replace('\\!', '')))
+  text = re.sub(r' +', ' ', text).strip().removesuffix('.').strip()
+  return text[1:-1].strip() if text.startswith('{') and _closing(text, 1) == len(text) - 1 else text
 
 
 def _tight(text: str) -> str:
@@ -110,6 +120,8 @@ def number(text: str) -> Fraction | None:
 def _number(plain: str) -> Fraction | None:
   if len(plain) > _DIGITS:
     return None
+  if plain.startswith('(') and plain.endswith(')') and ',' not in plain:
+    plain = plain[1:-1]
   if match := _NUMBER.fullmatch(plain):
     sign, value = match.groups()
     return -_unsigned(value) if sign == '-' else _unsigned(value)
@@ -126,6 +138,11 @@ def _number(plain: str) -> Fraction | None:
     return None
   value = _unsigned(top) / below
   return -value if (outer, top_sign, bottom_sign).count('-') % 2 else value
+
+
+def _bare(plain: str) -> str:
+  """A plain text without a percent sign at its end: whether one is asked for, the question says."""
+  return plain.removesuffix('%').removesuffix('\\').rstrip()
 
 
 def _numbers(plain: str) -> tuple[str, list[Fraction], str] | None:
@@ -181,6 +198,8 @@ def judge_exactly(response: str, answer: str | Sequence[str]) -> Verdict | None:
     if value is not None and gold_value is not None:
       if value == gold_value:
         return Verdict(1, extracted, 'exact')
+    elif (percent := _number(_bare(gold))) is not None and percent == _number(_bare(plain)):
+      return Verdict(1, extracted, 'exact')
     elif values is not None and values == _numbers(gold):
       return Verdict(1, extracted, 'exact')
     else:
@@ -199,7 +218,7 @@ def judge_many(pairs: Sequence[tuple[str, str | Sequence[str]]], pool: Pool, dea
   """
   verdicts = [judge_exactly(response, answer) for response, answer in pairs]
   asked = {
-    i: (accepted_texts(answer), extract_boxed(response) or '')
+    i: (accepted_texts(answer), (extract_boxed(response) or '').removesuffix('.'))
     for i, (response, answer) in enumerate(pairs)
     if verdicts[i] is None
   }

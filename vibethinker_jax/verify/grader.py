@@ -86,3 +86,7 @@ class Grader:
   def check_traces(self, texts: Sequence[str]) -> list[trace.Trace]:
     """The steps of responses checked, in order (trace.py): their `share` is a process score, no verdict."""
     return trace.check(texts, self._algebra, self._deadline_s)
+
+  def steps(self, texts: Sequence[str]) -> list[float | None]:
+    """The shares of `check_traces` alone; None where a text claims nothing that could be settled."""
+    return [checked.share for checked in self.check_traces(texts)]
