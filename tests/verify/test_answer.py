@@ -29,6 +29,9 @@ from vibethinker_jax.verify.pool import Pool
     (r'\boxed{\frac{1}{2}', None),
     (r'\boxed{1} and \boxedly{2}', '1'),
     (r'\boxed{5} by \boxed', '5'),
+    (r'so $\boxed 7$.', '7'),
+    (r'\boxed{1}, no: \boxed -2.5.', '-2.5'),
+    (r'\boxed{5} is what \boxed means', '5'),
     ('the answer is 5', None),
     ('', None),
   ],
@@ -74,6 +77,13 @@ def test_extraction_of_a_hostile_text_is_linear():
     (r'\$12', 12),
     (r'\text{12}', 12),
     ('12.', 12),
+    (r'90^\circ', 90),
+    (r'90^{\circ}.', 90),
+    ('{12}', 12),
+    ('(12)', 12),
+    (r'\textbf{(051)}', 51),
+    ('(1,234)', None),
+    ('{1}/{2}', None),
     ('1,00', None),
     ('1, 000', None),
     ('1 2', None),
@@ -107,6 +117,9 @@ def test_number(text, value):
     (r'\left( \frac12, 0.5 \right)', r'(0.5, \dfrac{1}{2})', 1),
     (r'x+1', 'x + 1', 1),
     (r'\text{east}', 'east', 1),
+    (r'\text{A, C}', '{A,C}', 1),
+    (r'60^\circ, 120^{\circ}', '60,120', 1),
+    (r'37.5\%', '37.5', 1),
     ('4', ('2', '4'), 1),
     ('3', ('2', '4'), 0),
     (r'\frac{3}{4}', r'The sum is $\boxed{\frac34}$.', 1),
@@ -116,7 +129,9 @@ def test_exact_verdicts_need_no_library(pred, answer, score):
   assert judge_exactly(f'So \\boxed{{{pred}}}', answer) == Verdict(score, pred, 'exact' if score else 'wrong')
 
 
-@pytest.mark.parametrize('pred, answer', [('(2,1)', '(1,2)'), (r'\sqrt2', '2'), ('2', r'\sqrt{4}'), ('x', ('1', 'y'))])
+@pytest.mark.parametrize(
+  'pred, answer', [('(2,1)', '(1,2)'), (r'10\%', '0.1'), (r'\sqrt2', '2'), ('2', r'\sqrt{4}'), ('x', ('1', 'y'))]
+)
 def test_the_rest_is_left_to_algebra(pred, answer):
   assert judge_exactly(f'\\boxed{{{pred}}}', answer) is None
 

@@ -1,9 +1,10 @@
 """Where problems come from: files, Hugging Face `datasets`, `tensorflow-datasets`; all end as Problems.
 
-  FILE.jsonl, .jsonl.gz, .json, .json.gz, .parquet, .csv     one row an object (JSON: a list of them)
-  DIRECTORY                         of `vibethinker prepare`, of `tfds`, of `Dataset.save_to_disk`, or of data files
-  hf:NAME or hf:NAME@CONFIG                                  a data set of the Hugging Face hub
-  tfds:NAME or tfds:NAME/CONFIG:VERSION                      a prepared data set of `tensorflow-datasets`
+  FILE.jsonl, .json, .csv (each also .gz), .parquet    one row an object (JSON: a list of them)
+  DIRECTORY                                            of `vibethinker prepare`, of `tfds`, of `Dataset.save_to_disk`,
+                                                       or of data files
+  hf:NAME or hf:NAME@CONFIG                            a data set of the Hugging Face hub
+  tfds:NAME or tfds:NAME/CONFIG:VERSION                a prepared data set of `tensorflow-datasets`
 
 TensorFlow is not needed for any of them. Rows are read one after the other; what makes a Problem of a row is in
 `readers`.

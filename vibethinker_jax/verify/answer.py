@@ -180,6 +180,16 @@ def accepted_texts(answer: str | Sequence[str]) -> tuple[str, ...]:
   return tuple(gold if (inner := extract_boxed(gold)) is None else inner for gold in golds)
 
 
+def _alike(gold: str, plain: str) -> bool:
+  """Whether plain texts are the same to the eye, as choices, as numbers or percentages, or as lists of numbers."""
+  if _tight(gold) == _tight(plain) or (len(gold) == 1 and gold in _CHOICES and _choice(plain) == gold):
+    return True
+  one, other = _number(_bare(gold)), _number(_bare(plain))
+  if one is None or other is None:
+    one, other = _numbers(gold), _numbers(plain)
+  return one is not None and one == other
+
+
 def judge_exactly(response: str, answer: str | Sequence[str]) -> Verdict | None:
   """The verdict where text and exact arithmetic decide it, None where it takes algebra."""
   golds = accepted_texts(answer)
@@ -189,21 +199,12 @@ def judge_exactly(response: str, answer: str | Sequence[str]) -> Verdict | None:
   # The parsers behind the slow path are worse than linear; a right answer is about as long as the gold one.
   if len(extracted) > _DIGITS + 4 * max(map(len, golds)):
     return Verdict(0, extracted, 'answer too long')
-  plain = _plain(extracted)
-  value, values, undecided = _number(plain), _numbers(plain), False
+  plain, undecided = _plain(extracted), False
   for gold in map(_plain, golds):
-    if _tight(gold) == _tight(plain) or (len(gold) == 1 and gold in _CHOICES and _choice(plain) == gold):
+    if _alike(gold, plain):
       return Verdict(1, extracted, 'exact')
-    gold_value = _number(gold)
-    if value is not None and gold_value is not None:
-      if value == gold_value:
-        return Verdict(1, extracted, 'exact')
-    elif (percent := _number(_bare(gold))) is not None and percent == _number(_bare(plain)):
-      return Verdict(1, extracted, 'exact')
-    elif values is not None and values == _numbers(gold):
-      return Verdict(1, extracted, 'exact')
-    else:
-      undecided = True
+    # two numbers that differ will not be made equal by any algebra
+    undecided |= _number(gold) is None or _number(plain) is None
   return None if undecided else Verdict(0, extracted, 'wrong')
 
 
