@@ -162,8 +162,11 @@ def test_curriculum():
 def test_error_rates_come_from_a_file(tmp_path):
   path = tmp_path / 'rates.jsonl'
   path.write_text(json.dumps({'id': 's', 'error_rate': 0.8}) + '\n' + json.dumps({'id': 'f', 'error_rate': 0.5}) + '\n')
-  rows, _ = material([STORY, FORMULA], Spectrum(error_rates=str(path)), right, unasked, 0)
-  assert [p.id for p, _ in rows] == ['s']
+  samples = [{'id': f'{i}#{n}', 'problem': i, 'score': int(n < k)} for i, k in (('s', 1), ('f', 2)) for n in range(4)]
+  (tmp_path / 'samples.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in samples))
+  for rates in (path, tmp_path / 'samples.jsonl'):  # a quarter of the samples of s is right, half of those of f
+    rows, _ = material([STORY, FORMULA], Spectrum(error_rates=str(rates)), right, unasked, 0)
+    assert [p.id for p, _ in rows] == ['s']
 
 
 def test_a_window_keeps_the_order_and_can_be_resumed():

@@ -157,7 +157,7 @@ def test_algebra(grader):
     (r'2\sqrt{3}', r'\sqrt{12}', 1),
     (r'\sqrt{4}', '2', 1),
     ('5 or 6', '5', 0),
-    (r'90^\circ', '90', 1),
+    (r'7 \text{ hours}', '7', 1),
     ("__import__('os').system('exit')", '0', 0),
   ]
   verdicts = grader.grade([(f'\\boxed{{{pred}}}', gold, None) for pred, gold, _ in rows])

@@ -30,8 +30,9 @@ class Spectrum:
   copies: perturbed copies of a problem at most. equation, result, answer: loss weights of these spans in solutions that
   bring none. repetition: share of repeated eight-word runs above which a solution is left out. steps: share of a
   solution's equalities that must hold, or it is left out; 0 asks nobody. judged: solutions that the grader finds wrong
-  are left out. error_rates: a JSON Lines file {"id", "error_rate"} of a reference model's; with
-  it only hard and long rows stay: error rate of `least_error` and `least_characters` of solution or more.
+  are left out. error_rates: the samples.jsonl of a reference model's evaluation on these problems, or JSON Lines of
+  {"id", "error_rate"}; with it only hard and long rows stay: error rate of `least_error` and `least_characters` of
+  solution or more.
   """
 
   copies: int = 0
@@ -277,9 +278,15 @@ def easy_first(rows: Sequence[Row]) -> list[Row]:
 
 
 def _error_rates(path: str) -> dict[str, float]:
-  rows = read_rows(path)
-  rate = lambda row, where: float(field(row, 'error_rate', (int, float), where))
-  return {str(field(row, 'id', (str, int), where)): rate(row, where) for where, row in rows}
+  """By problem id. A row with a "score" is one of several samples, and names its "problem"."""
+  wrong: dict[str, list[float]] = {}
+  for where, row in read_rows(path):
+    if 'score' in row:
+      name, rate = field(row, 'problem', str, where), 1 - field(row, 'score', int, where)
+    else:
+      name, rate = str(field(row, 'id', (str, int), where)), field(row, 'error_rate', (int, float), where)
+    wrong.setdefault(name, []).append(float(rate))
+  return {name: sum(rates) / len(rates) for name, rates in wrong.items()}
 
 
 def hard_and_long(rows: Sequence[Row], errors: Mapping[str, float], least_error: float, least: int) -> list[Row]:
