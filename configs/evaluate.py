@@ -7,6 +7,8 @@ Sampling is each benchmark's own (vibethinker_jax/evaluate/benchmarks.py: 64 sam
 95.0; that run has not been made by us.
 """
 
+import os
+
 from ml_collections import ConfigDict
 
 
@@ -17,7 +19,7 @@ def get_config() -> ConfigDict:
       model='',
       dtype='bfloat16',
       benchmarks=('aime24', 'aime25', 'hmmt25', 'math500'),
-      data='../shared/data',
+      data=os.environ.get('VIBETHINKER_DATA', '../shared/data'),
       files={},  # benchmark -> file of your own, for LiveCodeBench and GPQA
       n=0,  # samples of each problem, 0 for the protocol's
       max_tokens=0,  # 0 for the protocol's

@@ -21,7 +21,6 @@ from vibethinker_jax.errors import BadInput
 _SCORE_TOKENS = 4096  # tokens a forward pass holds, padding included
 _SCORE_LOGITS = 1024  # of them, how many have their logits in memory at the same time
 _DTYPES = ('float32', 'bfloat16')
-_DATA = pathlib.Path('../shared/data')  # where benchmarks are looked for
 
 
 def run() -> None:
@@ -30,7 +29,7 @@ def run() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Run one verb on `argv` (default: the command line). Returns the exit code: 0, the verb's own, 2 for bad input."""
+  """Run one verb on `argv` (default: the command line). Returns the exit code: 0, the verb's own, 2 for bad input, 130 for Ctrl-C."""
   # transformers would tell every user of a tokenizer that PyTorch is not installed
   os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
   try:
@@ -39,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   except BadInput as error:
     print('vibethinker:', ' '.join(str(error).split()), file=sys.stderr)
     return 2
+  except KeyboardInterrupt:
+    print('\nvibethinker: interrupted; nothing is half-written, and `evaluate` goes on where it was', file=sys.stderr)
+    return 130
 
 
 def score(args: argparse.Namespace) -> None:
@@ -460,7 +462,8 @@ def _parser() -> argparse.ArgumentParser:
   verb.add_argument('--benchmark', metavar='NAME', help='see vibethinker_jax/evaluate/benchmarks.py')
   verb.add_argument('--data', type=pathlib.Path, metavar='F', help='problems of your own instead')
   verb.add_argument('--reader', metavar='NAME', help='shape of --data (default: problems)')
-  verb.add_argument('--data-dir', type=pathlib.Path, default=_DATA, metavar='DIR', help='where the benchmarks lie')
+  data = pathlib.Path(os.environ.get('VIBETHINKER_DATA', '../shared/data'))
+  verb.add_argument('--data-dir', type=pathlib.Path, default=data, metavar='DIR', help=f'of the benchmarks ({data})')
   verb.add_argument(
     '--file', type=pathlib.Path, action='append', default=[], metavar='F', help='your own file of the benchmark'
   )

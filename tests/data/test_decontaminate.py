@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from vibethinker_jax.cli import main
+from vibethinker_jax.data import decontaminate
 from vibethinker_jax.data.decontaminate import Decontaminate, Index, _Block, _normal, find_leaks, words
 from vibethinker_jax.data.readers import INSTRUCTIONS
 
@@ -151,6 +152,20 @@ def test_bad_input_leaves_nothing(tmp_path, capsys):
   assert run('--skip-bad') == 0
   assert '2 malformed rows left out' in capsys.readouterr().err
   assert len((tmp_path / 'o').read_text().splitlines()) == 1
+
+
+def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, capsys):
+  def interrupted(rows, index):
+    yield index.find([next(rows)])[0]
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(decontaminate, 'find_leaks', interrupted)
+  rows = [{'id': i, 'prompt': TRAIN} for i in range(3)]
+  (tmp_path / 'r.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  files = {'--train': 'r.jsonl', '--eval': 'r.jsonl', '--out': 'o', '--report': 'why'}
+  assert main(['decontaminate', *(str(x) for flag, name in files.items() for x in (flag, tmp_path / name))]) == 130
+  assert [path.name for path in tmp_path.iterdir()] == ['r.jsonl']
+  assert 'interrupted' in capsys.readouterr().err
 
 
 def test_math_train_against_math500(tmp_path):
