@@ -29,7 +29,7 @@ def run() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Run one verb on `argv` (default: the command line). Returns 0, the verb's own code, 2 for bad input, 130 for Ctrl-C."""
+  """Run one verb on `argv` (default: the command line): 0 or its own exit code, 2 for bad input, 130 for Ctrl-C."""
   # transformers would tell every user of a tokenizer that PyTorch is not installed
   os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
   try:
