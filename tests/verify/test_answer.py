@@ -130,7 +130,8 @@ def test_exact_verdicts_need_no_library(pred, answer, score):
 
 
 @pytest.mark.parametrize(
-  'pred, answer', [('(2,1)', '(1,2)'), (r'10\%', '0.1'), (r'\sqrt2', '2'), ('2', r'\sqrt{4}'), ('x', ('1', 'y'))]
+  'pred, answer',
+  [('(2,1)', '(1,2)'), (r'10\%', '0.1'), ('{x}y', '{x}z'), (r'\sqrt2', '2'), ('2', r'\sqrt{4}'), ('x', ('1', 'y'))],
 )
 def test_the_rest_is_left_to_algebra(pred, answer):
   assert judge_exactly(f'\\boxed{{{pred}}}', answer) is None
