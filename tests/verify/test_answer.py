@@ -143,6 +143,13 @@ def test_no_answer_is_wrong():
   assert judge_answer('\\boxed{' + '(' * 5000 + '}', 'x').reason == 'answer too long'
 
 
+def test_an_answer_much_deeper_than_the_accepted_ones_is_not_parsed():
+  fraction = lambda n: '\\frac{1}{1+' * n + 'x' + '}' * n
+  assert judge_exactly(f'\\boxed{{{fraction(30)}}}', 'x') == Verdict(0, fraction(30), 'answer nested too deeply')
+  assert judge_exactly(f'\\boxed{{{fraction(30)}}}', fraction(12)) is None
+  assert judge_exactly(f'\\boxed{{{fraction(15)}}}', 'x') is None
+
+
 @pytest.mark.parametrize('answer, error', [(5, TypeError), ((), ValueError), ((5,), TypeError), (None, TypeError)])
 def test_answers_of_another_type_are_refused(answer, error):
   with pytest.raises(error):

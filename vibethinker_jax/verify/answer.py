@@ -35,6 +35,7 @@ _FRAC = re.compile(
 )
 _CHOICE = re.compile(r'[(\[]?([A-J])[)\]]?(?:[.:)]\s.*)?', re.DOTALL)
 _CHOICES = 'ABCDEFGHIJ'
+_NESTING = 20  # brackets within brackets
 _DIGITS = 1000  # longer numbers are nobody's answer, and turning text into an int is quadratic
 
 
@@ -190,15 +191,33 @@ def _alike(gold: str, plain: str) -> bool:
   return one is not None and one == other
 
 
+def _excess(answer: str, golds: Sequence[str]) -> str | None:
+  """Why an answer is not looked at, None if it is: parsers of formulas are worse than linear, some exponential.
+
+  A right answer is about as long as the accepted ones, and about as deeply nested.
+  """
+  if len(answer) > _DIGITS + 4 * max(map(len, golds)):
+    return 'answer too long'
+  return 'answer nested too deeply' if _depth(answer) > _NESTING + max(map(_depth, golds)) else None
+
+
+def _depth(text: str) -> int:
+  """How many brackets of any kind are open at a time at most."""
+  opened = deepest = 0
+  for bracket in re.findall(r'[{(\[\])}]', text):
+    opened += 1 if bracket in '{([' else -1
+    deepest = max(deepest, opened)
+  return deepest
+
+
 def judge_exactly(response: str, answer: str | Sequence[str]) -> Verdict | None:
   """The verdict where text and exact arithmetic decide it, None where it takes algebra."""
   golds = accepted_texts(answer)
   extracted = extract_boxed(response)
   if not extracted:
     return Verdict(0, extracted, 'no boxed answer')
-  # The parsers behind the slow path are worse than linear; a right answer is about as long as the gold one.
-  if len(extracted) > _DIGITS + 4 * max(map(len, golds)):
-    return Verdict(0, extracted, 'answer too long')
+  if (excess := _excess(extracted, golds)) is not None:
+    return Verdict(0, extracted, excess)
   plain, undecided = _plain(extracted), False
   for gold in map(_plain, golds):
     if _alike(gold, plain):
@@ -238,8 +257,8 @@ def judge_many_strictly(
     golds = accepted_texts(gold)
     if answer is None:
       verdicts[i] = Verdict(0, None, 'no boxed answer after </think>')
-    elif len(answer) > _DIGITS + 4 * max(map(len, golds)):
-      verdicts[i] = Verdict(0, answer, 'answer too long')
+    elif (excess := _excess(answer, golds)) is not None:
+      verdicts[i] = Verdict(0, answer, excess)
     else:
       asked[i] = golds, answer
   return _ask(

@@ -9,7 +9,9 @@ more than one not looked at:
     no claim; from the second on a chain is read as a computation (`f(x) = (x+1)^2 = x^2 + 2x + 1`), and a link whose
     sides have the same variables is a claim that they are equal everywhere;
   - a decimal on the right is taken as rounded to the digits it shows;
-  - congruences, dots, plus-minus, inequalities, number bases and mixed numbers are left alone.
+  - a percentage beside a plain number (`40 / 80 = 50%`, `100 - 60 = 40%`) is a claim only where it holds;
+  - congruences, dots, plus-minus, inequalities, number bases and mixed numbers, functions of degrees, the letter i and
+    operators that a problem defines (`a \star b`) are left alone.
 
 Plain arithmetic is decided here with exact fractions, in microseconds; the rest goes to the killable workers of
 symbolic.py, and what they cannot settle in time counts as not checked.
@@ -35,9 +37,16 @@ _STATEMENTS = re.compile(
 )
 _LEFT_ALONE = re.compile(
   r'\\(?:equiv|pmod|bmod|mod|pm|mp|[lcd]?dots|leq?|geq?|neq?|in|mid|sim|cong|text|mathrm|mbox|begin|end)(?![a-zA-Z])'
-  r'|\.\.\.|…|[<>:|?]|\d_|\d\s*\\[dt]?frac'
+  r'|\.\.\.|…|[<>:|?@#]|\d_|\d\s*\\[dt]?frac|\\&'
+  r'|\\(?:star|ast|circledast|diamond|Diamond|bullet|oplus|otimes|odot|spadesuit|heartsuit|clubsuit|nabla)(?![a-zA-Z])'
 )
-_LOOKS = re.compile(r'\\(?:left|right|displaystyle|[,;!:])|\\[dt](?=frac)|&|\\\$|\^\{?\\circ\}?|\\ ')
+_DEGREES = re.compile(r'\\circ(?![a-zA-Z])|°')
+_ANGLE = re.compile(r'\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])')
+_LOOKS = re.compile(r'\\(?:left|right|displaystyle|[,;!:])|&|\\\$|\^\{?\\circ\}?|\\ ')
+_PRODUCT = re.compile(r'(?<=\))\s*(?=\()|(?<![\d_^.])(\d+(?:\.\d+)?)\s*(?=\()')  # (3)(4) and 3(4)
+_TIMES = re.compile(r'(?<=[\d)%])(\s+)[xX](\s+)(?=[\d(.$])')  # 3 x 4 in plain text
+_CUT = re.compile(r'(?<!\w)[xX~<>]\s*$')  # what follows is the second operand of something
+_TWO_SLASHES = re.compile(r'/[^()+*/]*(?<=[\d ])/')  # 6 / 1/2: one reader's 12 is another's 3
 _RUN = re.compile(r'[0-9.,+\-*/×÷·()=≈$%^ ]{5,400}')
 _ITEM = re.compile(r'^[ \t]*(?:\d{1,3}[.)]|[-*])[ \t]+', re.MULTILINE)
 _OPERATOR = re.compile(r'[0-9)%]\s*[-+*/×÷·^]')
@@ -80,13 +89,15 @@ def claims(text: str) -> list[Claim]:
   for piece in mathematics:
     for statement in _STATEMENTS.split(piece):
       out += _links(_unboxed(statement), _of_mathematics)
-  words = _ITEM.sub('', words)
+  words = _TIMES.sub(r'\1×\2', _ITEM.sub('', words).replace('–', '-').replace('−', '-'))
   for run in _RUN.finditer(words):
-    # a letter next to the run belongs to what it is about: "2x = 6" says nothing of 2
+    # a letter next to the run belongs to what it is about: "2x = 6" says nothing of 2, nor "n x 3/4 = 6" of 3/4
     before, after = words[max(0, run.start() - 1) : run.start()], words[run.end() : run.end() + 1]
+    cut = bool(_CUT.search(words, max(0, run.start() - 8), run.start()))
     pieces = re.split(r'[.,](?=\s|$)', run.group())
     for i, piece in enumerate(pieces):
-      begins = i > 0 or piece.startswith(' ') or not (before.isalnum() or before in tuple(')]}_\\'))
+      whole = piece.startswith(' ') or not (before.isalnum() or before in tuple(')]}_\\'))
+      begins = i > 0 or (whole and not cut)
       ends = i < len(pieces) - 1 or piece.endswith(' ') or not (after.isalnum() or after in tuple('([{_\\'))
       out += _links(piece, functools.partial(_of_text, begins, ends))
     if len(out) >= _MOST:
@@ -121,7 +132,8 @@ def check(texts: Sequence[str], pool: Pool, deadline_s: float) -> list[Trace]:
   for claim in dict.fromkeys(claim for row in found for claim in row):
     left, right = _value(claim.left), _value(claim.right)
     if left is not None and right is not None:
-      settled[claim] = abs(left - right) <= _slack(claim)
+      same = abs(left - right) <= _slack(claim)
+      settled[claim] = same or (None if ('%' in claim.left) != ('%' in claim.right) else False)
     else:
       open_claims.append(claim)
   jobs = [symbolic.holds_job(_clean(c.left), _clean(c.right), float(_slack(c))) for c in open_claims]
@@ -158,6 +170,8 @@ def _links(statement: str, accept: Callable[[str, str, bool, bool], bool]) -> li
 
 def _of_mathematics(left: str, right: str, first: bool, last: bool) -> bool:
   variables = [_letters(side) for side in (left, right)]
+  if 'i' in variables[0] or any(_DEGREES.search(side) and _ANGLE.search(side) for side in (left, right)):
+    return False
   return variables[0] == variables[1] and not (first and variables[0])
 
 
@@ -165,6 +179,8 @@ def _of_text(begins: bool, ends: bool, left: str, right: str, first: bool, last:
   """`begins`, `ends`: whether the text's first and last side are whole, or go on in words."""
   # "50% of 20 = 10" claims nothing of 20, nor "2x + 3 + 4 = 11" of 3 + 4
   if first and not (begins and _OPERATOR.search(left) and not re.match(r'[-+*/×÷·^)]\s|[+*/×÷·^)]', left)):
+    return False
+  if _TWO_SLASHES.search(left) or _TWO_SLASHES.search(right):
     return False
   return (ends or not last) and _value(left) is not None and _value(right) is not None
 
@@ -179,8 +195,9 @@ def _unboxed(statement: str) -> str:
 
 
 def _clean(side: str) -> str:
-  """LaTeX without looks, degrees and currency."""
-  return _LOOKS.sub(' ', side).replace('\\%', '%').strip()
+  """LaTeX without looks, degrees and currency, products of brackets spelt out."""
+  plain = _LOOKS.sub(' ', re.sub(r'\\[dt]frac(?![a-zA-Z])', r'\\frac', side)).replace('\\%', '%').strip()
+  return _PRODUCT.sub(lambda m: f'{m[1] or ""} \\cdot ', plain)
 
 
 def _slack(claim: Claim) -> Fraction:
@@ -196,7 +213,7 @@ def _value(side: str) -> Fraction | None:
   text = _clean(side)
   if len(text) > _SIDE:
     return None
-  text = _FRAC.sub(r'((\1)/(\2))', text)
+  text = _PRODUCT.sub(lambda m: f'{m[1] or ""} \\cdot ', _FRAC.sub(r'((\1)/(\2))', text))
   for sign, plain in (('\\times', '*'), ('\\cdot', '*'), ('\\div', '/'), *_SIGNS.items()):
     text = text.replace(sign, plain)
   text = re.sub(r'(?<=\d),(?=\d{3}(?!\d))', '', text)
