@@ -102,6 +102,7 @@ def test_steps_of_a_finished_evaluation_can_still_be_checked(whole, test_set, tm
   assert [{k: v for k, v in row.items() if not k.startswith('steps')} for row in rows] == before
   shares = [row['steps_share'] for row in rows if row['steps_share'] is not None]
   assert all((row['steps'] == 0) == (row['steps_share'] is None) for row in rows) and len(shares) > 0
+  assert all(row['steps'] == 0 for row in rows[8:])  # programs
   assert summary['steps_share'] == pytest.approx(np.mean(shares))
   assert '| steps that hold |' in (out / 'table.md').read_text()
   again = ['grade', '--in', out / 'samples.jsonl', '--problems', out / 'problems.jsonl', '--out', tmp_path / 'again']

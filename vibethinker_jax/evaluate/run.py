@@ -61,7 +61,7 @@ def evaluate(
     rows = judge(rows, asked, grader)
     write_text(directory / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
   if steps and any('steps' not in row for row in rows):
-    rows = check_steps(rows, grader)
+    rows = check_steps(rows, asked, grader)
     write_text(directory / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
   summary = summarise(name, model_name, asked, rows, protocol)
   write_json(directory / 'summary.json', summary)
@@ -154,13 +154,17 @@ def judge(rows: Sequence[dict], problems: Sequence[Problem], grader: Grader) -> 
   return out
 
 
-def check_steps(rows: Sequence[dict], grader: Grader) -> list[dict]:
-  """The rows with "steps", how many equalities of the response were settled, and "steps_share", how many hold."""
+def check_steps(rows: Sequence[dict], problems: Sequence[Problem], grader: Grader) -> list[dict]:
+  """The rows with "steps", how many equalities of the response were settled, and "steps_share", the share that holds.
+
+  Programs claim nothing.
+  """
+  programs = {problem.id for problem in problems if problem.tests is not None}
   out = []
   with tqdm(total=len(rows), desc='steps', unit='sample', dynamic_ncols=True) as bar:
     for begin in range(0, len(rows), _BATCH):
       batch = rows[begin : begin + _BATCH]
-      traces = grader.check_traces([row['response'] for row in batch])
+      traces = grader.check_traces(['' if row['problem'] in programs else row['response'] for row in batch])
       out += [row | {'steps': t.checked, 'steps_share': t.share} for row, t in zip(batch, traces)]
       bar.update(len(batch))
   return out
