@@ -194,7 +194,7 @@ def grade(args: argparse.Namespace) -> None:
   with _output(args.output) as out, Grader(args.workers, args.deadline, args.strict) as grader:
     verdicts = [dataclasses.asdict(verdict) for verdict in grader.grade(asked)]
     if args.steps:
-      traces = grader.check_traces([response if tests is None else '' for response, _, tests in asked])
+      traces = grader.check_traces(asked)
       verdicts = [{**v, 'steps': t.checked, 'steps_share': t.share} for v, t in zip(verdicts, traces)]
     for (_, row), verdict in zip(rows, verdicts):
       _write(out, {'id': row['id'], **verdict})

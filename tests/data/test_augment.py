@@ -48,7 +48,7 @@ right = lambda rows: [(v := judge_exactly(text, answer)) is not None and v.score
 nobody = random.Random(0)
 
 
-def unasked(texts):
+def unasked(rows):
   raise AssertionError('nobody asked for steps to be checked')
 
 
@@ -119,9 +119,10 @@ def test_steps_that_do_not_hold_leave_a_solution_out():
   texts = ['half', 'all', 'none', 'no claims']
   problem = Problem('p', '', 'What is 1 + 1?', '2', solutions=tuple(map(Solution, texts)))
   program = Problem('c', 'code', 'Echo.', tests=[{'input': 'x', 'output': 'x'}], solutions=(Solution('half'),))
-  shares = {'half': 0.5, 'all': 1.0, 'none': 0.0, 'no claims': None, '': None}
+  shares = {'half': 0.5, 'all': 1.0, 'none': 0.0, 'no claims': None}
+  steps = lambda rows: [None if tests else shares[text] for text, _, tests in rows]
   for least, kept in ((0.5, ['half', 'all', 'no claims', 'half']), (0.6, ['all', 'no claims', 'half'])):
-    rows, counts = material([problem, program], Spectrum(steps=least), right, lambda t: [shares[x] for x in t], 0)
+    rows, counts = material([problem, program], Spectrum(steps=least), right, steps, 0)
     assert [solution.text for _, solution in rows] == kept
     assert counts == {'inconsistent steps': 5 - len(kept)}
 

@@ -25,8 +25,8 @@ class CoinGrader:
   def grade(self, rows):
     return [Verdict(sum(map(ord, response)) % 2, None, 'coin') for response, _, _ in rows]
 
-  def steps(self, texts):
-    return [None if len(text) % 3 == 0 else (len(text) % 3) / 2 for text in texts]
+  def steps(self, rows):
+    return [None if len(response) % 3 == 0 else (len(response) % 3) / 2 for response, _, _ in rows]
 
 
 def trainer(text, small, folder, loop=LOOP, algorithm=rl.MGPO(lam=1.0), journal=Journal):  # noqa: B008
@@ -145,7 +145,7 @@ def test_false_steps_cost_reward_and_leave_the_pass_rate_alone(text, small, alge
   plain = trainer(text, small, tmp_path / 'a')._roll(0, small, algebra, order, 0)
   shaped = trainer(text, small, tmp_path / 'b', algorithm=rl.MGPO(lam=1.0, steps=0.5))
   shaped = shaped._roll(0, small, algebra, order, 0)
-  share = np.array([s for row in plain[0].responses for s in CoinGrader().steps(row)], float)
+  share = np.array(CoinGrader().steps([(r, '', None) for row in plain[0].responses for r in row]), float)
   lost = np.where(np.isnan(share), 0, 1 - share)
   assert lost.max() > 0 and shaped[2]['pass_rate'] == plain[2]['pass_rate']
   assert shaped[2]['reward'] == pytest.approx(plain[2]['reward'] - 0.5 * lost.mean())

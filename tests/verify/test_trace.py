@@ -3,7 +3,11 @@ from fractions import Fraction
 import pytest
 
 from vibethinker_jax.verify import trace
-from vibethinker_jax.verify.trace import Claim, claims
+from vibethinker_jax.verify.trace import Claim, Trace, claims
+
+
+def traces_of(grader, texts: list[str]) -> list[Trace]:
+  return grader.check_traces([(text, '', None) for text in texts])
 
 
 @pytest.mark.parametrize(
@@ -100,17 +104,21 @@ def test_verdicts(grader):
     (r'$\cos\frac{\pi}{3} = \frac{1}{2}$', True),
     (r'$9^{9^{9^{9^{9}}}} = 3$', None),
   ]
-  traces = grader.check_traces([text for text, _ in cases])
+  traces = traces_of(grader, [text for text, _ in cases])
   assert {text: t.holds for (text, _), t in zip(cases, traces)} == {text: (holds,) for text, holds in cases}
 
 
 def test_the_share_counts_what_was_settled(grader):
-  good, bad, none = grader.check_traces(
-    ['1 + 1 = 2 and 2 + 2 = 4', '1 + 1 = 2 but 2 + 2 = 5 and $9^{9^{9^9}} = 3$', 'no']
-  )
+  texts = ['1 + 1 = 2 and 2 + 2 = 4', '1 + 1 = 2 but 2 + 2 = 5 and $9^{9^{9^9}} = 3$', 'no']
+  good, bad, none = traces_of(grader, texts)
   assert (good.share, good.checked) == (1.0, 2)
   assert (bad.share, bad.checked) == (0.5, 2) and len(bad.claims) == 3
   assert (none.share, none.checked) == (None, 0)
+
+
+def test_programs_claim_nothing(grader):
+  rows = [('1 + 1 = 3', '3', None), ('1 + 1 = 3', None, [{'input': '', 'output': ''}])]
+  assert grader.steps(rows) == [0.0, None]
 
 
 def test_a_hostile_text_is_read_in_time():
@@ -127,7 +135,7 @@ def test_a_hostile_text_is_read_in_time():
 
 def test_solutions_hold(grader, read_data):
   rows = read_data('gsm8k/test.jsonl')[:200]
-  traces = grader.check_traces([row['answer'] for row in rows])
+  traces = traces_of(grader, [row['answer'] for row in rows])
   checked, held = sum(t.checked for t in traces), sum(h is True for t in traces for h in t.holds)
   assert checked > 500 and held / checked > 0.98
 
@@ -136,9 +144,9 @@ def test_right_traces_hold_more_often(grader, read_data):
   rows = read_data('cot_multi/qwen25math_math100_8samples.jsonl')
   traces = [(text, score) for row in rows for text, score in zip(row['code'], row['score'])]
   shares = {True: [], False: []}
-  for checked, (_, score) in zip(grader.check_traces([text for text, _ in traces]), traces):
-    if checked.share is not None:
-      shares[bool(score)].append(checked.share)
+  for one, (_, score) in zip(traces_of(grader, [text for text, _ in traces]), traces):
+    if one.share is not None:
+      shares[bool(score)].append(one.share)
   mean = {score: sum(values) / len(values) for score, values in shares.items()}
   assert mean[True] > mean[False]
 

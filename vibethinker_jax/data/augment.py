@@ -20,7 +20,7 @@ from vibethinker_jax.data.readers import boxed_span
 
 Row = tuple[Problem, Solution]
 Judge = Callable[[list[tuple]], list[bool]]  # (response, answer, tests) -> right?
-Steps = Callable[[list[str]], list[float | None]]  # text -> share of its equalities that hold, None where it has none
+Steps = Callable[[list[tuple]], list[float | None]]  # the same -> share of its equalities that hold, None where none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +65,7 @@ def material(
   for group, judged in ((rows, s.judged), (made, True)):  # a copy is right by rule, and no rule knows every text
     asked = [(solution.text, p.answer, p.tests) for p, solution in group]
     right = judge(asked) if judged and group else [True] * len(group)
-    # programs make no claims about numbers that could be told from their code
-    mathematics = [solution.text if p.tests is None else '' for p, solution in group]
-    shares = steps(mathematics) if s.steps and group else [None] * len(group)
+    shares = steps(asked) if s.steps and group else [None] * len(group)
     for (problem, solution), good, share in zip(group, right, shares, strict=True):
       fault = fault_of(problem, solution, s) or (None if good else 'wrong answer')
       if fault is None and share is not None and share < s.steps:

@@ -148,23 +148,23 @@ def judge(rows: Sequence[dict], problems: Sequence[Problem], grader: Grader) -> 
   with tqdm(total=len(rows), desc='grade', unit='sample', dynamic_ncols=True) as bar:
     for begin in range(0, len(rows), _BATCH):
       batch = rows[begin : begin + _BATCH]
-      asked = [(row['response'], by_id[row['problem']].answer, by_id[row['problem']].tests) for row in batch]
-      out += [row | dataclasses.asdict(verdict) for row, verdict in zip(batch, grader.grade(asked))]
+      out += [row | dataclasses.asdict(v) for row, v in zip(batch, grader.grade(_asked_of(batch, by_id)))]
       bar.update(len(batch))
   return out
 
 
-def check_steps(rows: Sequence[dict], problems: Sequence[Problem], grader: Grader) -> list[dict]:
-  """The rows with "steps", how many equalities of the response were settled, and "steps_share", the share that holds.
+def _asked_of(rows: Sequence[dict], problems: dict[str, Problem]) -> list[tuple]:
+  return [(row['response'], problems[row['problem']].answer, problems[row['problem']].tests) for row in rows]
 
-  Programs claim nothing.
-  """
-  programs = {problem.id for problem in problems if problem.tests is not None}
+
+def check_steps(rows: Sequence[dict], problems: Sequence[Problem], grader: Grader) -> list[dict]:
+  """The rows with "steps", how many equalities of a response were settled, and "steps_share", how many of them hold."""
+  by_id = {problem.id: problem for problem in problems}
   out = []
   with tqdm(total=len(rows), desc='steps', unit='sample', dynamic_ncols=True) as bar:
     for begin in range(0, len(rows), _BATCH):
       batch = rows[begin : begin + _BATCH]
-      traces = grader.check_traces(['' if row['problem'] in programs else row['response'] for row in batch])
+      traces = grader.check_traces(_asked_of(batch, by_id))
       out += [row | {'steps': t.checked, 'steps_share': t.share} for row, t in zip(batch, traces)]
       bar.update(len(batch))
   return out

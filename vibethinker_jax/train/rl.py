@@ -296,8 +296,8 @@ class Trainer:
 
   def _steps(self, rolled: Rollout) -> np.ndarray:
     """float [P,G]: the share of a response's equalities that hold; NaN for programs and where there are none."""
-    texts = [r if p.tests is None else '' for p, row in zip(rolled.problems, rolled.responses) for r in row]
-    return np.array(self.grader.steps(texts), float).reshape(rolled.correct.shape)
+    rows = [(r, p.answer, p.tests) for p, row in zip(rolled.problems, rolled.responses) for r in row]
+    return np.array(self.grader.steps(rows), float).reshape(rolled.correct.shape)
 
   def _rewards(self, rolled: Rollout, limit: int, steps: np.ndarray | None) -> np.ndarray:
     rewards = rolled.correct.astype(np.float32)

@@ -83,10 +83,14 @@ class Grader:
         break
     return verdicts
 
-  def check_traces(self, texts: Sequence[str]) -> list[trace.Trace]:
-    """The steps of responses checked, in order (trace.py): their `share` is a process score, no verdict."""
+  def check_traces(self, rows: Sequence[Row]) -> list[trace.Trace]:
+    """The steps of responses checked, in order (trace.py): their `share` is a process score, no verdict.
+
+    Rows are those of `grade`. A program claims nothing: what it assigns is not said to be equal.
+    """
+    texts = [response if tests is None else '' for response, _, tests in rows]
     return trace.check(texts, self._algebra, self._deadline_s)
 
-  def steps(self, texts: Sequence[str]) -> list[float | None]:
-    """The shares of `check_traces` alone; None where a text claims nothing that could be settled."""
-    return [checked.share for checked in self.check_traces(texts)]
+  def steps(self, rows: Sequence[Row]) -> list[float | None]:
+    """The shares of `check_traces` alone; None where a response claims nothing that could be settled."""
+    return [checked.share for checked in self.check_traces(rows)]
