@@ -158,7 +158,7 @@ def _asked_of(rows: Sequence[dict], problems: dict[str, Problem]) -> list[tuple]
 
 
 def check_steps(rows: Sequence[dict], problems: Sequence[Problem], grader: Grader) -> list[dict]:
-  """The rows with "steps", how many equalities of a response were settled, and "steps_share", how many of them hold."""
+  """The rows with "steps", how many equalities were settled, and "steps_share", the share of those that holds."""
   by_id = {problem.id: problem for problem in problems}
   out = []
   with tqdm(total=len(rows), desc='steps', unit='sample', dynamic_ncols=True) as bar:
