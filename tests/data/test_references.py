@@ -73,3 +73,17 @@ def test_answers(name, reader, count, judge, graders):
 )
 def test_programs(name, reader, count, graders):
   assert wrong(name, reader, graders['default']) == (count, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('name', 'reader', 'doubted'),
+  [('gsm8k/train.jsonl', 'gsm8k', 34), ('gsm8k/test.jsonl', 'gsm8k', 1), ('math/math500.jsonl', 'math', 7)],
+)
+def test_steps(name, reader, doubted):
+  """How many reference solutions have a step that does not hold, as docs/judges.md says."""
+  if not (DATA / name).exists():
+    pytest.skip(f'{DATA / name} is absent; set VIBETHINKER_DATA to the folder of data files')
+  with Grader(workers=2, deadline_s=1.0) as grader:
+    shares = grader.steps([(p.solutions[0].text, p.answer, p.tests) for p in load(DATA / name, reader)])
+  assert sum(share is not None and share < 1 for share in shares) == doubted
