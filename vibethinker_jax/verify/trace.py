@@ -45,7 +45,7 @@ _ANGLE = re.compile(r'\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])')
 _LOOKS = re.compile(r'\\(?:left|right|displaystyle|[,;!:])|&|\\\$|\^\{?\\circ\}?|\\ ')
 _PRODUCT = re.compile(r'(?<=\))\s*(?=\()|(?<![\d_^.])(\d+(?:\.\d+)?)\s*(?=\()')  # (3)(4) and 3(4)
 _TIMES = re.compile(r'(?<=[\d)%])(\s+)[xX](\s+)(?=[\d(.$])')  # 3 x 4 in plain text
-_CUT = re.compile(r'(?<!\w)[xX~<>]\s*$')  # what follows is the second operand of something
+_CUT = re.compile(r'(?<!\w)[xX]\s*$')  # what follows is the second operand of something
 _TWO_SLASHES = re.compile(r'/[^()+*/]*(?<=[\d ])/')  # 6 / 1/2: one reader's 12 is another's 3
 _RUN = re.compile(r'[0-9.,+\-*/×÷·()=≈$%^ ]{5,400}')
 _ITEM = re.compile(r'^[ \t]*(?:\d{1,3}[.)]|[-*])[ \t]+', re.MULTILINE)
