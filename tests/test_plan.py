@@ -1,10 +1,14 @@
 """Plans: what is counted by formula against what a compiler says, and the command's answers."""
 
 import dataclasses
+import importlib.util
 import json
 import math
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -17,7 +21,7 @@ from vibethinker_jax.settings import freeze, load_config
 from vibethinker_jax.ssp import Settings, check_mesh
 
 CONFIG = str(pathlib.Path(__file__).parents[1] / 'configs' / 'ssp_1p5b.py')
-SMALL = Config(V=384, D=64, L=3, K=2, G=2, H=16, F=128, remat='full', logit_chunk=8)
+SMALL = Config(V=384, D=64, L=3, K=2, G=2, H=18, F=128, remat='full', logit_chunk=8)
 
 
 def settings(preset='v5p-64') -> Settings:
@@ -25,8 +29,6 @@ def settings(preset='v5p-64') -> Settings:
 
 
 def presets() -> dict:
-  import importlib.util
-
   spec = importlib.util.spec_from_file_location('ssp_1p5b', CONFIG)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -38,22 +40,24 @@ def program(stage: plan.Stage) -> str:
   return plan.lower(stage, settings(), mesh).lower().compile().as_text()
 
 
-def over_vocabulary(text: str, V: int) -> int:
-  """The most positions for which the program holds an array over the vocabulary, on one device."""
+def largest(text: str, *sizes: int) -> int:
+  """Elements of the largest array with these sizes among its axes that the program holds on one device."""
   shapes = [[int(n) for n in dims.split(',')] for dims in re.findall(r'\w\[([\d,]+)\]', text)]
-  return max(math.prod(dims) // V for dims in shapes if V in dims)
+  return max(math.prod(dims) for dims in shapes if {*sizes} <= {*dims})
 
 
 @pytest.mark.parametrize('kind, sizes', [('sft', (1, 8, 1, 1)), ('rl', (1, 2, 4, 1))])
 def test_a_training_step_as_compiled(kind, sizes):
-  """Bytes sent are those of the formula; logits exist for a chunk of positions only."""
+  """Bytes sent are those of the formula; logits exist for a chunk of positions only, whole keys for a layer only."""
   stage = plan.Stage('train', kind, SMALL, MeshShape(*sizes), rows=8, length=256)
   text = program(stage)
   assert plan.sent_bytes(text) == pytest.approx(plan.traffic(stage), rel=0.1)
   rows, positions = 8 // sizes[1], (256 if kind == 'sft' else 128) // sizes[2]  # of 256 half are an RL row's prompt
-  assert over_vocabulary(text, SMALL.V) <= max(rows * SMALL.logit_chunk, SMALL.D)
+  assert largest(text, SMALL.V) <= SMALL.V * max(rows * SMALL.logit_chunk, SMALL.D)
+  if stage.mesh.seq > 1:  # queries of a head stay cut along the sequence, keys and values are gathered
+    assert largest(text, stage.length, SMALL.H) == rows * SMALL.K * SMALL.H * stage.length
   whole = dataclasses.replace(stage, model=dataclasses.replace(SMALL, logit_chunk=positions))
-  assert over_vocabulary(program(whole), SMALL.V) >= rows * positions
+  assert largest(program(whole), SMALL.V) >= SMALL.V * rows * positions
 
 
 def test_a_loop_counts_once_a_turn():
@@ -74,6 +78,27 @@ ENTRY %main (p: s32[]) -> s32[] {
 }
 """
   assert plan.sent_bytes(text) == 28 * 64 * 3 / 4 + 2 * 60 / 2 + 40 * 4 * 3 / 4
+
+
+@pytest.mark.slow
+def test_every_preset_lies_on_its_slice():
+  """The mesh is cut out of the torus, and the data axis goes across slices; needs libtpu, and no TPU."""
+  if importlib.util.find_spec('libtpu') is None:
+    pytest.skip("needs libtpu: pip install -e '.[plan]'")
+  shapes = [(p.topology, 1, (p.data, p.fsdp, p.seq)) for p in presets().values() if p.attention == 'splash']
+  code = f"""
+from jax.experimental import topologies
+from vibethinker_jax.model.mesh import MeshShape, make_mesh
+
+for name, slices, shape in {[*shapes, ('v5e:4x4', 2, (4, 8, 1))]}:
+  devices = topologies.get_topology_desc(platform='tpu', topology_name=name, num_slices=slices).devices
+  mesh = make_mesh(MeshShape(*shape), devices)
+  assert mesh.devices.shape == (*shape, 1)
+  if slices > 1:
+    assert [{{d.slice_index for d in replica.ravel()}} for replica in mesh.devices] == [{{0}}, {{0}}, {{1}}, {{1}}]
+"""
+  env = {**os.environ, **cli.NO_TPU, 'PYTHONPATH': str(pathlib.Path(__file__).parents[1])}
+  subprocess.run([sys.executable, '-c', code], env=env, check=True)
 
 
 @pytest.mark.parametrize('name', presets())
@@ -109,6 +134,18 @@ def test_the_command(tmp_path, capsys):
   report, said = json.loads(out.read_text()), capsys.readouterr().out
   assert not report['stages']['sft']['fits'] and report['would_fit']['devices'] > 4
   assert 'DOES NOT FIT' in said and f'would fit: {report["would_fit"]["devices"]} devices' in said
+
+
+@pytest.mark.slow
+def test_measured_on_this_machine(tmp_path):
+  root, out = pathlib.Path(__file__).parents[1], tmp_path / 'measured.json'
+  command = ['experiments/measure.py', '--config=configs/tiny.py', '--lengths=128', '--repeats=1', f'--out={out}']
+  env = {**os.environ, 'PYTHONPATH': str(root), 'XLA_FLAGS': ''}
+  subprocess.run([sys.executable, *command], cwd=root, env=env, check=True)
+  found = json.loads(out.read_text())
+  assert found['devices'] == 1 and found['attention_error_128'] == 0
+  for stage in ('sft_128', 'rl_128'):
+    assert found[stage]['tokens_per_s'] > 0 and 0 < found[stage]['mfu'] < 2
 
 
 def test_bad_input_is_one_line(capsys):

@@ -21,6 +21,16 @@ from vibethinker_jax.errors import BadInput
 _SCORE_TOKENS = 4096  # tokens a forward pass holds, padding included
 _SCORE_LOGITS = 1024  # of them, how many have their logits in memory at the same time
 _DTYPES = ('float32', 'bfloat16')
+NO_TPU = {  # for `plan`: as if there were no accelerator, and libtpu did not look for one, loudly
+  'JAX_PLATFORMS': 'cpu',
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-16',
+  'TPU_LOG_DIR': 'disabled',
+  'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+  'TPU_WORKER_ID': '0',
+  'TF_CPP_MIN_LOG_LEVEL': '3',
+}
 
 
 def run() -> None:
@@ -372,17 +382,7 @@ def reproduce(args: argparse.Namespace) -> int:
 
 def plan(args: argparse.Namespace) -> int:
   """Whether a config's stages fit a machine, and what the run costs; exit code 1 where they do not fit."""
-  # before jax starts: plan as if there were no accelerator, and keep libtpu from looking for one, loudly
-  os.environ |= {
-    'JAX_PLATFORMS': 'cpu',
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-    'TPU_ACCELERATOR_TYPE': 'v5litepod-16',
-    'TPU_LOG_DIR': 'disabled',
-    'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-    'TPU_WORKER_ID': '0',
-    'TF_CPP_MIN_LOG_LEVEL': '3',
-  }
+  os.environ |= NO_TPU  # before jax starts
 
   from vibethinker_jax import cluster
   from vibethinker_jax import plan as planning

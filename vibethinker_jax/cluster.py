@@ -6,11 +6,19 @@ in a workdir that all of them see. The machine's scheduler (SLURM, GKE, the TPU 
 others by what it has put into the environment.
 """
 
+import pathlib
+import pickle
 import signal
 import threading
+import time
+from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+_PATIENCE_S = 120.0  # NFS keeps what it knows of a folder for up to a minute
 
 
 class Stopped(Exception):
@@ -23,6 +31,7 @@ def join(coordinator: str = '', processes: int = 1, process: int = 0) -> None:
   Without an address all three are left to jax, which knows TPU slices, SLURM, MPI and Kubernetes. Before anything else
   that uses jax. Raises RuntimeError or ValueError where the others cannot be found.
   """
+  jax.config.update('jax_enable_preemption_service', False)  # `Stop` listens to SIGTERM
   if coordinator:
     jax.distributed.initialize(coordinator, processes, process)
   else:
@@ -45,20 +54,56 @@ def together(what: str) -> None:
     multihost_utils.sync_global_devices(what)
 
 
-class Stop:
-  """Whether it is time to save and end: `stop()` after every step, on all processes, says the same on all of them.
+def wrote(path: pathlib.Path) -> None:
+  """Wait until all processes are here and see `path`, which the first one has just written.
 
-  SIGTERM to one process is enough (what schedulers send before they take a machine away). Several processes agree on
-  a step that none has gone past; jax's preemption service counts the calls. A context: outside, SIGTERM kills.
+  Shared file systems may show a file late to who has looked for it in vain. Raises FileNotFoundError where it never
+  comes.
+  """
+  if jax.process_count() == 1:
+    return
+  together(f'wrote {path}')
+  until = time.monotonic() + _PATIENCE_S
+  while not path.exists():
+    if time.monotonic() > until:
+      raise FileNotFoundError(
+        f'{path}: written by the first process and not seen by another, expected a shared workdir'
+      )
+    time.sleep(0.1)
+
+
+def gather(value) -> list:
+  """Everybody's `value`, in the order of the processes, on all of them: whatever can be pickled."""
+  if jax.process_count() == 1:
+    return [value]
+  mine = np.frombuffer(pickle.dumps(value), np.uint8)
+  sizes = multihost_utils.process_allgather(np.int32(len(mine)))
+  padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)  # few sizes: each is compiled
+  padded[: len(mine)] = mine
+  return [pickle.loads(row[:size].tobytes()) for row, size in zip(multihost_utils.process_allgather(padded), sizes)]
+
+
+def shared(items: Sequence, work: Callable[[Sequence], Sequence]) -> list:
+  """`work(items)`, a result for each item: each process does its share, and all have all results, in order."""
+  n = jax.process_count()
+  done = gather(list(work(items[jax.process_index() :: n])))
+  return [done[i % n][i // n] for i in range(len(items))]
+
+
+class Stop:
+  """Whether it is time to save and end, because SIGTERM has come: what schedulers send before they take a machine away.
+
+  `stop()` after every step, on all processes, says the same on all of them; SIGTERM to one is enough. With several it
+  answers for what had come by the call before, so that no device waits for the answer. A context: outside, SIGTERM
+  kills.
   """
 
   def __init__(self):
-    self._asked, self._calls, self._before = False, 0, None
+    self._asked, self._before, self._everybody = False, None, None
 
   def __enter__(self) -> 'Stop':
-    # with several processes jax itself listens; and only a main thread may set a handler
-    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
-      self._before = signal.signal(signal.SIGTERM, self._ask)
+    if threading.current_thread() is threading.main_thread():  # no other may set a handler
+      self._before = signal.signal(signal.SIGTERM, self._ask) or signal.SIG_DFL
     return self
 
   def __exit__(self, *_) -> None:
@@ -66,10 +111,27 @@ class Stop:
       signal.signal(signal.SIGTERM, self._before)
 
   def __call__(self) -> bool:
-    self._calls += 1
-    if jax.process_count() > 1:
-      self._asked = self._asked or multihost_utils.reached_preemption_sync_point(self._calls)
+    if jax.process_count() == 1:
+      return self._asked
+    late, self._everybody = self._everybody, self._start_asking()
+    return late is not None and bool(late)
+
+  def asked(self) -> bool:
+    """Whether this process has got the signal: to cut short what others will hear of anyway."""
     return self._asked
+
+  def _start_asking(self) -> jax.Array:
+    """Whether any process has been asked; on its way, not waited for."""
+    mesh = Mesh(np.array(jax.devices()), ('every',), axis_types=(AxisType.Auto,))
+    where = NamedSharding(mesh, PartitionSpec('every'))
+    with jax.set_mesh(mesh):
+      flags = jax.make_array_from_callback((mesh.size,), where, lambda _: np.array([self._asked]))
+      return _any(flags)
 
   def _ask(self, *_) -> None:
     self._asked = True
+
+
+@jax.jit
+def _any(flags: jax.Array) -> jax.Array:
+  return flags.any()

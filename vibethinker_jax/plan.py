@@ -106,7 +106,9 @@ class Stage:
   @property
   def tokens(self) -> float:
     """Tokens of one call on one device."""
-    split = self.mesh.data * self.mesh.fsdp * self.mesh.seq
+    split = self.mesh.size
+    if self.kind in ('sft', 'rl'):
+      split //= self.mesh.tensor  # whose devices share the tokens of a row
     return self.rows * (1 if self.kind == 'decode' else self.length) / split
 
 
@@ -127,8 +129,7 @@ def stages_of(s: Settings, c: Config) -> list[Stage]:
   out = [Stage('sft', 'sft', c, s.mesh, s.sft.rows, s.sft.length)]
   for stage in s.rl.stages:
     out.append(Stage(f'rl/{stage.name}', 'rl', c, s.mesh, s.rl.micro_rows, whole(stage.max_tokens + PROMPT)))
-  spread = s.mesh.data * s.mesh.fsdp * s.mesh.seq
-  together = -(-TOGETHER // spread) * spread
+  together = -(-TOGETHER // s.mesh.size) * s.mesh.size
   out.append(Stage('prefill', 'prefill', c, s.mesh, together, min(PROMPT, c.positions)))
   out.append(Stage('decode', 'decode', c, s.mesh, s.engine.rows, c.positions))
   return out
@@ -163,14 +164,13 @@ def memory(stage: Stage) -> dict[str, float]:
   tables = table * (1 if c.tied else 2)
   kv = 2 * c.L * c.K * c.H * wide
   if stage.kind in ('prefill', 'decode'):
-    rows = stage.rows / (m.data * m.fsdp * m.seq)
-    cache = rows * stage.length * kv / m.tensor
-    queries = stage.length if stage.kind == 'prefill' else 1
-    work = rows * queries * (c.F / m.tensor + 5 * c.D) * wide + 4 * rows * c.V * 4
-    work += 4 * rows * c.K * c.G * queries * stage.length / m.tensor  # scores
-    weights = {'weights': (layers + tables) * wide / m.tensor}
+    rows = stage.rows / m.size
+    cache = rows * stage.length * kv
+    work = stage.tokens * (c.F + 5 * c.D) * wide + 4 * rows * c.V * 4
+    work += 4 * stage.tokens * c.K * c.G * stage.length  # scores
+    weights = {'weights': (layers + tables) * wide}
     if stage.kind == 'decode':
-      weights['weights, layer by layer'] = layers * wide / m.tensor
+      weights['weights, layer by layer'] = layers * wide
     return {**weights, 'cache': cache, 'work': work}
   n = stage.tokens
   rows = stage.rows / (m.data * m.fsdp)
@@ -182,13 +182,11 @@ def memory(stage: Stage) -> dict[str, float]:
     'none': 10 * c.D + 8 * heads + 6 * c.F / m.tensor,
   }[c.remat]
   layer = layers / c.L
-  loss = table * (2 * wide + 4) / m.tensor + 2 * 4 * rows * min(c.logit_chunk, stage.length / m.seq) * c.V / m.tensor
-  # the coefficients are those of the compiled programs in docs/planning.md
-  fused = c.attention == 'splash' and stage.length <= FUSED
-  backward = 4 * (layers + tables) / own + n * ((3 if fused else 6) * c.F / m.tensor + 5 * heads + 6 * c.D) * wide
-  if fused:
-    backward += stage.length / 1024 * n * heads * wide
-  backward += 4 * keys + 2 * layer * wide / m.tensor + table * wide / m.tensor
+  # the coefficients are those of the programs that docs/planning.md says they were fitted to
+  loss = table * (wide + 4) / m.tensor + 2 * 4 * rows * min(c.logit_chunk, stage.length / m.seq) * c.V / m.tensor
+  backward = 4 * (layers + tables) / own + 4 * keys + 2 * layer * wide / m.tensor
+  partial = stage.length / 1024 * heads if c.attention == 'splash' and stage.length <= FUSED else 0
+  backward += n * wide * (5 * heads + max(3 * c.F / m.tensor + 8 * c.D, 6 * c.D + partial))
   return {
     'weights': 4 * (layers + tables) / own,
     'gradient': 4 * (layers + tables) / own,
@@ -203,7 +201,7 @@ def traffic(stage: Stage) -> float:
   c, m = stage.model, stage.mesh
   wide = jnp.dtype(c.dtype).itemsize
   if stage.kind in ('prefill', 'decode'):
-    return 4 * c.L * stage.tokens * c.D * wide * (m.tensor - 1) / m.tensor
+    return 0.0
   layers, table = (x * wide / m.tensor for x in sizes(c))
   every, keys = m.data * m.fsdp * m.seq, 2 * stage.rows / (m.data * m.fsdp) * stage.length * c.K * c.H * wide / m.tensor
   gather, reduce = (lambda n: (n - 1) / n), (lambda n: 2 * (n - 1) / n)
@@ -222,12 +220,13 @@ def work(stage: Stage, context: float | None = None) -> tuple[float, float, floa
   c, m = stage.model, stage.mesh
   layers, table = sizes(c)
   seen = stage.length / 2 if context is None else context
-  attention = 4 * c.L * c.K * c.G * c.H * seen / m.tensor
-  body, head = 2 * layers / m.tensor + attention, 2 * table / m.tensor
-  weights = 2 * (layers + table) / m.tensor
+  tensor = 1 if stage.kind in ('prefill', 'decode') else m.tensor
+  attention = 4 * c.L * c.K * c.G * c.H * seen / tensor
+  body, head = 2 * layers / tensor + attention, 2 * table / tensor
+  weights = 2 * (layers + table) / tensor
   if stage.kind == 'decode':
     flops = stage.tokens * (body + head)
-    return flops, flops, weights + stage.tokens * 2 * c.L * c.K * c.H * 2 * seen / m.tensor
+    return flops, flops, weights + stage.tokens * 2 * c.L * c.K * c.H * 2 * seen
   if stage.kind == 'prefill':
     flops = stage.tokens * body
     return flops, flops, weights + stage.tokens * c.L * 20 * c.D
@@ -330,12 +329,17 @@ def compiled(stage: Stage, s: Settings, on: Machine, cache: pathlib.Path) -> dic
   else:
     m = program.memory_analysis()
     kept = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
-    found = {
-      'bytes': kept + m.temp_size_in_bytes + m.generated_code_size_in_bytes,
-      'sent': sent_bytes(program.as_text()),
-    }
+    found = {'bytes': kept + m.temp_size_in_bytes + m.generated_code_size_in_bytes, 'sent': _sent(program)}
   write_json(path, found)
   return found
+
+
+def _sent(program: jax.stages.Compiled) -> float | None:
+  """`sent_bytes`, or None where libtpu cannot write down what it has compiled (0.0.42: programs for v5p)."""
+  try:
+    return sent_bytes(program.as_text())
+  except jax.errors.JaxRuntimeError:
+    return None
 
 
 def _libtpu() -> str:
@@ -409,7 +413,7 @@ def _group(line: str) -> int:
 # ---- the plan -----------------------------------------------------------------------------------------------------
 
 
-def fitted(s: Settings, c: Config, on: Machine, share: float = 0.88) -> Settings | None:
+def fitted(s: Settings, c: Config, on: Machine, share: float = 0.85) -> Settings | None:
   """The settings with the mesh and the micro-batches of `on`: the fastest by roofline of those that fit by `memory`.
 
   A step keeps its tokens: rows that do not fit at a time are accumulated. Not more than `share` of the memory is used,
@@ -555,11 +559,11 @@ def _report(stage: Stage, s: Settings, on: Machine, limit: float, cache: pathlib
   kl = s.mgpo.kl > 0
   parts = memory(stage)
   modelled = sum(parts.values())
-  found = {'bytes': modelled, 'sent': None}
+  found, by = {'bytes': modelled, 'sent': None}, 'memory model'
   if modelled > 1.5 * on.chip.memory:
     cache = None  # hopeless: the compiler would take minutes to say so
   if cache is not None and on.chip.platform == 'tpu':
-    found = compiled(stage, s, on, cache)
+    found, by = compiled(stage, s, on, cache), 'compiler'
   elif cache is not None:
     _lower_only(stage, s, on)
   total = found['bytes'] + resident(stage, kl)
@@ -570,7 +574,7 @@ def _report(stage: Stage, s: Settings, on: Machine, limit: float, cache: pathlib
     'fits': total <= limit,
     'bytes_per_device': int(total),
     'hbm_per_device': int(on.chip.memory),
-    'by': 'compiler' if found['sent'] is not None else 'memory model',
+    'by': by,
     'bytes_by_model': int(modelled + resident(stage, kl)),
     'parts_by_model': {name: int(size) for name, size in parts.items()},
     'rows': stage.rows,
@@ -579,6 +583,7 @@ def _report(stage: Stage, s: Settings, on: Machine, limit: float, cache: pathlib
     'flops': flops,
     'flops_with_recomputation': with_recomputation,
     'sent_bytes': sent,
+    'sent_by': 'formula' if found['sent'] is None else 'compiler',
     'sent_bytes_by_formula': traffic(stage),
     'seconds': max(seconds.values()),
     'bound': max(seconds, key=seconds.get),

@@ -1,15 +1,22 @@
-"""Problems to judged samples: the one way in which RL, probing and evaluation ask a model to solve something."""
+"""Problems to judged samples: the one way in which RL, probing and evaluation ask a model to solve something.
+
+Of several processes each draws the samples of its share of the problems, with its own devices, and judges its share
+of the responses, with its own workers; then all of them know everything. Random numbers belong to the problem and the
+sample, so it does not matter who draws.
+"""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
+from vibethinker_jax.cluster import Stopped, shared
 from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.text import Text
 from vibethinker_jax.engine.engine import Completion, Engine, Request
 from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.model.mesh import local
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.verify.answer import Verdict
 from vibethinker_jax.verify.grader import Grader
@@ -52,24 +59,35 @@ def sample(
   seed: int,
   numbers: Sequence[int],
   what: str = '',
+  stop: Callable[[], bool] = lambda: False,
 ) -> tuple[list[list[int]], list[list[Completion]]]:
   """`samples` completions of every problem: prompts [P] and completions [P][G].
 
-  `numbers` [P] name the problems' random streams under `seed`. With `what`, a progress bar of that name. Raises
-  ValueError where a problem does not fit the engine.
+  `numbers` [P] name the problems' random streams under `seed`. With `what`, a progress bar of that name. Once `stop`
+  says True, on whichever process, nothing more is drawn. Raises Stopped then; ValueError where a problem does not fit
+  the engine.
   """
   prompts = [text.prompt(problem) for problem in problems]
   requests = [Request(tuple(p), max_tokens, samples, sampling, seed, n) for p, n in zip(prompts, numbers)]
-  out: list[list[Completion | None]] = [[None] * samples for _ in requests]
-  with tqdm(
-    total=len(requests) * samples, desc=what, unit='sample', leave=False, disable=not what, dynamic_ncols=True
-  ) as bar:
-    for done in engine.generate(model, requests):
-      if done.finish.startswith('refused'):
-        raise ValueError(f'problem {problems[done.request].id}: {done.finish}')
-      out[done.request][done.sample] = done
-      bar.update(1)
-  return prompts, out
+  for problem, request in zip(problems, requests):
+    if (why := engine.refusal(request)) is not None:
+      raise ValueError(f'problem {problem.id}: refused: {why}')
+  model = local(model, engine.mesh, model.config.dtype)
+
+  def draw(mine: list[Request]) -> list[list[Completion]]:
+    out: list[list[Completion | None]] = [[None] * samples for _ in mine]
+    with tqdm(
+      total=len(mine) * samples, desc=what, unit='sample', leave=False, disable=not what, dynamic_ncols=True
+    ) as bar:
+      for done in engine.generate(model, mine, stop=stop):
+        out[done.request][done.sample] = done
+        bar.update(1)
+    return out
+
+  completions = shared(requests, draw)
+  if any(c.finish == 'suspended' for row in completions for c in row):
+    raise Stopped(f'{what}: cut short')
+  return prompts, completions
 
 
 def judge(
@@ -78,5 +96,5 @@ def judge(
   """Texts and verdicts [P][G] of the completions."""
   responses = [[text.decode(c.tokens) for c in row] for row in completions]
   rows = [(r, p.answer, p.tests) for p, row in zip(problems, responses) for r in row]
-  flat = iter(grader.grade(rows))
+  flat = iter(shared(rows, grader.grade))
   return responses, [[next(flat) for _ in row] for row in responses]

@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from vibethinker_jax import provenance
-from vibethinker_jax.cluster import Stop, Stopped
+from vibethinker_jax.cluster import Stop, Stopped, shared
 from vibethinker_jax.data.augment import material
 from vibethinker_jax.data.domains import Data, Sets, load_sets
 from vibethinker_jax.data.text import load_text
@@ -143,7 +143,7 @@ class Pipeline:
     _claim(self.workdir / 'config.json', settings)
     self.journal = Journal(self.workdir / 'metrics.jsonl', wandb)
     self.profile = Profile(profile, self.workdir)
-    self.stop: Callable[[], bool] = lambda: False  # while `run` is at work: cluster.Stop
+    self.stop = Stop()
 
   def run(self, stages: tuple[str, ...] = STAGES) -> dict:
     """Carry out `stages`; the summary (as summary.json holds it) where the last one is among them, else {}.
@@ -170,13 +170,16 @@ class Pipeline:
     """Grader, engine and mesh, as long as stages are carried out. Yields the base."""
     mesh = jax.set_mesh(self.mesh) if self.mesh.size > 1 else contextlib.nullcontext()
     provenance.record(self.workdir)
-    with Grader() as self.grader, Stop() as self.stop, contextlib.closing(self.journal), mesh:
+    with Grader() as self.grader, self.stop, contextlib.closing(self.journal), mesh:
       base = self.base()
-      spread = decode_mesh(self.mesh) if self.mesh.size > 1 else None
+      # each process decodes its share of the samples with its own devices
+      here = self.mesh.local_devices
+      spread = decode_mesh(make_mesh(MeshShape(data=len(here)), here)) if self.mesh.size > 1 else None
       rows = self.s.engine
+      own = lambda n: -(-n // jax.process_count())
       kernel = {'tpu': 'tpu', 'gpu': 'gpu'}.get(self.mesh.devices.flat[0].platform, 'xla')
-      cache = Paging(rows.pages, rows.page, kernel) if rows.pages else Slots
-      self.engine = Engine(base.config, self.text.stop_ids, rows.rows, rows.block, cache=cache, mesh=spread)
+      cache = Paging(own(rows.pages), rows.page, kernel) if rows.pages else Slots
+      self.engine = Engine(base.config, self.text.stop_ids, own(rows.rows), rows.block, cache=cache, mesh=spread)
       yield base
 
   def base(self) -> Qwen2:
@@ -284,7 +287,8 @@ class Pipeline:
         done[key] = self.measure(name, load)
     models = {name: done[same.get(name, name)] for name in named}
     self._summarise(models, experts)
-    print(f'report: {write_report(self.workdir)}')
+    if jax.process_index() == 0:
+      print(f'report: {write_report(self.workdir)}')
 
   def pause(self, done: str) -> None:
     """Raises Stopped where SIGTERM has come."""
@@ -365,12 +369,13 @@ class Pipeline:
 
   def _right(self, answers: list[tuple]) -> list[bool]:
     """The grader's yes or no to (response, answer, tests)."""
-    return [verdict.score == 1 for verdict in self.grader.grade(answers)]
+    return [verdict.score == 1 for verdict in shared(answers, self.grader.grade)]
 
   def ask(self, e: Evaluate, model: Qwen2, sets: dict, what: str) -> dict[str, Rollout]:
     """The model on problems by domain: all domains in one go of the engine, taken apart again by domain."""
     problems = [problem for domain in sets for problem in sets[domain]]
-    whole = evaluate(e, self.engine, model, self.text, problems, self.grader, self.s.seed + 1000, what)
+    seed, stop = self.s.seed + 1000, self.stop.asked
+    whole = evaluate(e, self.engine, model, self.text, problems, self.grader, seed, what, stop)
     out, first = {}, 0
     for domain, own in sets.items():
       part = slice(first, first + len(own))
@@ -438,13 +443,19 @@ class Pipeline:
 
   @contextlib.contextmanager
   def timed(self, stage: str) -> Iterator[None]:
-    """Adds the seconds spent to seconds.json, over restarts."""
-    path, self._since = self.workdir / 'seconds.json', time.perf_counter()
+    """Adds the seconds spent to seconds.json, over restarts. An error is raised at once: the others may not be here."""
+    self._since = time.perf_counter()
     try:
       yield
-    finally:
-      seconds = _read(path) if path.exists() else {}
-      write_json(path, {**seconds, stage: seconds.get(stage, 0.0) + time.perf_counter() - self._since})
+    except (Stopped, KeyboardInterrupt):
+      self._spent(stage)
+      raise
+    self._spent(stage)
+
+  def _spent(self, stage: str) -> None:
+    path = self.workdir / 'seconds.json'
+    seconds = _read(path) if path.exists() else {}
+    write_json(path, {**seconds, stage: seconds.get(stage, 0.0) + time.perf_counter() - self._since})
 
 
 def computing(c: Config, s: Start) -> Config:
@@ -470,7 +481,7 @@ def check_mesh(s: Settings, c: Config) -> None:
     ('the feed-forward width', c.F, 'tensor', m.tensor),
     ('the vocabulary', c.V, 'tensor', m.tensor),
     ('sft.rows', s.sft.rows, 'data x fsdp', m.data * m.fsdp),
-    ('rl.micro_rows', s.rl.micro_rows, 'data x fsdp', m.data * m.fsdp),
+    ('rl.micro_rows / rl.share', s.rl.micro_rows // s.rl.share, 'data x fsdp', m.data * m.fsdp),
     ('sft.length', s.sft.length, 'seq', m.seq),
   ):
     if size % n:

@@ -9,13 +9,14 @@
 #SBATCH --open-mode=append
 #SBATCH --signal=TERM@300
 #SBATCH --output=ssp-%j.log
-# The pipeline on a SLURM cluster, one process a node with all of its GPUs. From the repository's root, in an environment
-# with `pip install -e '.[cuda]'`:
+# The pipeline on a SLURM cluster, one process a node with all of its GPUs. From the repository's root, in an
+# environment with `pip install -e '.[cuda]'`:
 #
 #   sbatch --export=ALL,MODEL=/data/Qwen2.5-Math-1.5B,RUN=/data/runs/ssp experiments/launch/slurm.sh
 #
-# One node: sbatch --nodes=1 with CONFIG=configs/ssp_1p5b.py:a100-8. Five minutes before the time is over, or when the job
-# is preempted, SIGTERM reaches the processes: all save and exit 0. Submit the same line again and the run continues.
+# The data is where VIBETHINKER_DATA says, ../shared/data by default. One node: sbatch --nodes=1 with
+# CONFIG=configs/ssp_1p5b.py:a100-8. Five minutes before the time is over, or when the job is preempted, SIGTERM reaches
+# the processes: all save and exit 0. Submit the same line again and the run continues.
 set -euo pipefail
 : "${MODEL:?the folder of the base model}" "${RUN:?the workdir, which all nodes see}"
 CONFIG=${CONFIG:-configs/ssp_1p5b.py:a100-64}

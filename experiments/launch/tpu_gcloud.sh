@@ -6,7 +6,12 @@
 #
 # TYPE and IMAGE: v5litepod-16, v2-alpha-tpuv5-lite; v5p-128 (64 chips), v2-alpha-tpuv5; v6e-64, v2-alpha-tpuv6e.
 # `create` asks for a spot slice and waits until it is there. `run` also continues a run that was cut short: after a
-# preemption, `delete`, `create` and `run` again. BUCKET holds the workdir, the model and the data, mounted at ~/work.
+# preemption, `delete`, `create` and `run` again. BUCKET is mounted at ~/work; it holds the model's folder, the data in
+# data/, and gets the workdir in runs/. Checkpoints are folders that are renamed when they are whole, so it has to be a
+# bucket with a hierarchical namespace:
+#
+#   gcloud storage buckets create gs://yours --location us-west4 --uniform-bucket-level-access \
+#     --enable-hierarchical-namespace
 set -euo pipefail
 : "${NAME:?}" "${ZONE:?}" "${TYPE:?}" "${IMAGE:?}" "${BUCKET:?}"
 CONFIG=${CONFIG:-configs/ssp_1p5b.py:v5e-16}
@@ -19,15 +24,22 @@ case "${1:?create, run, logs or delete}" in
   create)
     gcloud compute tpus queued-resources create "$NAME" --node-id "$NAME" --zone "$ZONE" \
       --accelerator-type "$TYPE" --runtime-version "$IMAGE" --spot
-    until gcloud compute tpus queued-resources describe "$NAME" --zone "$ZONE" --format='value(state.state)' | grep -q ACTIVE
+    until gcloud compute tpus queued-resources describe "$NAME" --zone "$ZONE" --format='value(state.state)' |
+      grep -q ACTIVE
     do sleep 30; done
-    everywhere "sudo apt-get install -y -q gcsfuse python3.11-venv && mkdir -p ~/work &&
-      git clone -q $REPOSITORY ~/vibethinker_jax && python3.11 -m venv ~/venv &&
-      ~/venv/bin/pip install -q -e '$HOME/vibethinker_jax[tpu]'" ;;
+    # shellcheck disable=SC2016 # it is the hosts that are asked for their release
+    everywhere 'echo "deb https://packages.cloud.google.com/apt gcsfuse-$(lsb_release -c -s) main" |
+        sudo tee /etc/apt/sources.list.d/gcsfuse.list &&
+      curl -s https://packages.cloud.google.com/apt/doc/apt-key.gpg |
+        sudo tee /etc/apt/trusted.gpg.d/google-cloud.asc > /dev/null &&
+      sudo apt-get update -q && sudo apt-get install -y -q gcsfuse python3.11-venv && mkdir -p ~/work'
+    everywhere "git clone -q $REPOSITORY ~/vibethinker_jax && python3.11 -m venv ~/venv &&
+      ~/venv/bin/pip install -q -e ~/vibethinker_jax'[tpu]'" ;;
   run)
     everywhere "mountpoint -q ~/work || gcsfuse --implicit-dirs ${BUCKET#gs://} ~/work
-      cd ~/vibethinker_jax && nohup ~/venv/bin/python experiments/ssp.py --distributed --config=$CONFIG \
-        --config.start.path=\$HOME/work/$MODEL --workdir=\$HOME/work/runs/$NAME > ~/ssp.log 2>&1 &" ;;
+      cd ~/vibethinker_jax
+      VIBETHINKER_DATA=~/work/data nohup ~/venv/bin/python experiments/ssp.py --distributed --config=$CONFIG \
+        --config.start.path=\$HOME/work/$MODEL --workdir=\$HOME/work/runs/$NAME < /dev/null > ~/ssp.log 2>&1 &" ;;
   logs) gcloud compute tpus tpu-vm ssh "$NAME" --zone "$ZONE" --worker=0 --command 'tail -f ~/ssp.log' ;;
   delete) gcloud compute tpus queued-resources delete "$NAME" --zone "$ZONE" --force --quiet ;;
   *) echo "expected create, run, logs or delete, found $1" >&2; exit 2 ;;

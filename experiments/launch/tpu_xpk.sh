@@ -4,9 +4,9 @@
 #   CLUSTER=mine ZONE=us-east5-a TYPE=v6e-64 PROJECT=my-project NAME=ssp WORK=/mnt/work \
 #     CONFIG=configs/ssp_1p5b.py:v6e-64 experiments/launch/tpu_xpk.sh
 #
-# WORK is a folder that the cluster's pods see (XPK: `xpk storage attach`, a bucket by gcsfuse or Filestore), with the
-# model and the data in it. A preempted pod gets SIGTERM: all save and exit 0. The same line with a new NAME continues
-# the run, since the workdir is named by RUN.
+# WORK is a folder that the cluster's pods see (XPK: `xpk storage attach`, Filestore or a bucket with a hierarchical
+# namespace), with the model's folder and the data in data/. A preempted pod gets SIGTERM: all save and exit 0. The same
+# line with a new NAME continues the run, since the workdir is named by RUN.
 set -euo pipefail
 : "${CLUSTER:?}" "${ZONE:?}" "${TYPE:?}" "${PROJECT:?}" "${NAME:?}" "${WORK:?}"
 CONFIG=${CONFIG:-configs/ssp_1p5b.py:v6e-64}
@@ -16,5 +16,5 @@ RUN=${RUN:-ssp}
 xpk workload create --cluster "$CLUSTER" --zone "$ZONE" --project "$PROJECT" --workload "$NAME" --tpu-type "$TYPE" \
   --num-slices "${SLICES:-1}" --base-docker-image python:3.11 --script-dir . --max-restarts 20 \
   --termination-grace-period-seconds 300 \
-  --command "pip install -q -e '.[tpu]' && exec python experiments/ssp.py --distributed --config=$CONFIG \
-    --config.start.path=$WORK/$MODEL --workdir=$WORK/runs/$RUN"
+  --command "pip install -q -e '.[tpu]' && export VIBETHINKER_DATA=$WORK/data && exec python experiments/ssp.py \
+    --distributed --config=$CONFIG --config.start.path=$WORK/$MODEL --workdir=$WORK/runs/$RUN"

@@ -53,12 +53,7 @@ def main(coordinator: str, processes: int, process: int, directory: str, workdir
     settings = sft.SFT(steps, rows=8, length=128, accumulation=1, save_every=steps, optim=Optim(1e-2, end=1.0))
     rows, text = solved(synthetic.problems('algebra', 'train', 40, seed=0)), load_text(TINY_BASE)
     journal = Journal(workdir / 'metrics.jsonl')
-    try:
-      with cluster.Stop() as stop:
-        state = sft.run(settings, 'sft', model, rows, text, workdir / 'sft', journal, 0, stop)
-    except cluster.Stopped as saved:
-      print(saved)
-      return
+    state = sft.run(settings, 'sft', model, rows, text, workdir / 'sft', journal, 0)
     hf.save(state.model, workdir / 'final', None)
 
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from vibethinker_jax.cluster import Stop, Stopped
 from vibethinker_jax.engine.engine import Completion, Engine
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import MeshShape, make_mesh, place, spread_rows
@@ -29,9 +30,9 @@ class CoinGrader:
     return [None if len(response) % 3 == 0 else (len(response) % 3) / 2 for response, _, _ in rows]
 
 
-def trainer(text, small, folder, loop=LOOP, algorithm=rl.MGPO(lam=1.0), journal=Journal):  # noqa: B008
+def trainer(text, small, folder, loop=LOOP, algorithm=rl.MGPO(lam=1.0), journal=Journal, stop=None):  # noqa: B008
   engine = Engine(small.config, text.stop_ids, rows=8, block=8)
-  return rl.Trainer(loop, algorithm, text, engine, CoinGrader(), journal(folder / 'm.jsonl'), seed=0)
+  return rl.Trainer(loop, algorithm, text, engine, CoinGrader(), journal(folder / 'm.jsonl'), 0, stop)
 
 
 def same(a, b) -> bool:
@@ -66,6 +67,16 @@ def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
   cut = tmp_path / 'b'
   with pytest.raises(Killed):
     trainer(text, small, cut, journal=Dying).run(0, small, algebra, cut / 'rl')
+
+  class InTheMiddle(Stop):
+    looks = 0
+
+    def asked(self):
+      self.looks += 1
+      return self.looks > 1
+
+  with pytest.raises(Stopped, match='rl/short: saved after step 2 of 4'):
+    trainer(text, small, cut, stop=InTheMiddle()).run(0, small, algebra, cut / 'rl')
   again = trainer(text, small, cut).run(0, small, algebra, cut / 'rl')
   assert same(whole, again)
   drop = lambda rows: [{k: v for k, v in row.items() if not k.startswith('seconds')} for row in rows]

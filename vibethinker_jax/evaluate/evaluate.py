@@ -1,7 +1,7 @@
 """Pass@1, Pass@K and their intervals of a model on sets of problems."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -37,11 +37,15 @@ def evaluate(
   grader: Grader,
   seed: int,
   what: str,
+  stop: Callable[[], bool],
 ) -> Rollout:
-  """Every problem sampled and judged; the problem's place in the list names its random stream."""
+  """Every problem sampled and judged; the problem's place in the list names its random stream.
+
+  Raises Stopped once `stop` says True (rollout.sample).
+  """
   sampling = Sampling(e.temperature, e.top_k, e.top_p)
   prompts, completions = rollout.sample(
-    engine, model, text, problems, e.samples, sampling, e.max_tokens, seed, range(len(problems)), what
+    engine, model, text, problems, e.samples, sampling, e.max_tokens, seed, range(len(problems)), what, stop
   )
   return Rollout(problems, prompts, completions, *rollout.judge(text, problems, completions, grader))
 

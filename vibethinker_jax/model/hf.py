@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from vibethinker_jax.cluster import together
+from vibethinker_jax.cluster import together, wrote
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import rest_sharding
 from vibethinker_jax.model.qwen2 import Config, Qwen2, shape
@@ -215,7 +215,7 @@ def save(
       scratch.rename(directory)
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
-  together(f'saved {directory.name}')  # who goes on may read it
+  wrote(directory)
 
 
 def _copy_tokenizer(source: pathlib.Path | None, scratch: pathlib.Path, eos_ids: tuple[int, ...]) -> None:

@@ -6,19 +6,22 @@ Letters (declared in qwen2.py) name the axes of every array; mesh axes name the 
   seq     the query axis of long sequences                      tensor  heads, feed-forward and vocabulary
 
 Weights rest sharded over fsdp and tensor (AT_REST), are gathered over fsdp just before use (IN_USE), and activations
-follow ACTIVATION. Decoding sees the same devices as another mesh, `decode_mesh`, in which fsdp and seq have become
-data: weights gathered once instead of once a token, and every rule stays as it is.
+follow ACTIVATION. Decoding sees the devices of its process as another mesh, `decode_mesh`, on which every device has
+the whole model: weights are gathered once instead of once a token.
 
 A mesh is optional: without one (`jax.set_mesh` not called) every function here leaves its array as it is.
 """
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AT_REST = {'D': 'fsdp', 'F': 'tensor', 'K': 'tensor', 'V': 'tensor'}
 IN_USE = {'F': 'tensor', 'K': 'tensor', 'V': 'tensor'}
@@ -41,28 +44,48 @@ class MeshShape:
 
 
 def make_mesh(shape: MeshShape, devices=None) -> Mesh:
-  """The training mesh over `devices` (default: all). Raises ValueError where the product is not their number."""
+  """The training mesh over `devices` (default: all). Raises ValueError where the product is not their number.
+
+  Several TPU slices are replicas: the data axis goes across them, and every other stays within one.
+  """
   devices = jax.devices() if devices is None else list(devices)
   sizes = dataclasses.astuple(shape)
   if shape.size != len(devices):
     raise ValueError(f'mesh {dataclasses.asdict(shape)} wants {shape.size} devices, there are {len(devices)}')
-  return jax.make_mesh(sizes, tuple(dataclasses.asdict(shape)), devices=devices)
+  slices = _slices(devices)
+  if shape.data % slices:
+    raise ValueError(f'data is {shape.data}, expected a multiple of the number of slices, {slices}')
+  # a mesh axis may be a part of an axis of the machine: 4 x 8 x 2 devices on a torus of 4 x 4 x 4
+  if slices == 1:
+    grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+  else:
+    within, across = (shape.data // slices, *sizes[1:]), (slices, 1, 1, 1)
+    grid = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
+  return Mesh(grid, tuple(dataclasses.asdict(shape)), axis_types=(AxisType.Explicit,) * 4)
+
+
+def _slices(devices: Sequence[jax.Device]) -> int:
+  """How many TPU slices the devices come from."""
+  if devices[0].platform != 'tpu':
+    return 1
+  try:
+    return len({device.slice_index for device in devices})
+  except AttributeError:  # a single slice that is only described (plan.py)
+    return 1
 
 
 def decode_mesh(mesh: Mesh) -> Mesh:
-  """The same devices in the same order, with data, fsdp and seq folded into data: the layout for decoding.
+  """The same devices laid out for decoding: each has the whole model and its share of the rows.
 
-  Its axes are Auto: rows are scattered, gathered and sampled independently, which the compiler spreads by itself,
-  while explicit axes would want a layout spelt out at every such place.
+  The axis is Auto: rows are scattered, gathered and sampled independently, which the compiler spreads by itself, while
+  explicit axes would want a layout spelt out at every such place.
   """
-  tensor = mesh.shape['tensor']
-  grid = mesh.devices.reshape(-1, 1, 1, tensor)
-  return Mesh(grid, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
+  return Mesh(mesh.devices.ravel(), ('data',), axis_types=(AxisType.Auto,))
 
 
 def no_mesh():
   """A context in which no mesh is set, whatever the caller has set: `with no_mesh(): ...`."""
-  return jax.sharding.use_abstract_mesh(AbstractMesh((), ()))
+  return jax.set_mesh(Mesh(np.empty((), object), ()))
 
 
 def spec(axes: str, rules: dict) -> PartitionSpec:
@@ -149,6 +172,19 @@ def place(tree, mesh: Mesh, dtype=None):
   if dtype is not None:
     tree = jax.tree.map(lambda x: x.astype(dtype), tree)
   return jax.device_put(tree, shardings(tree, mesh))
+
+
+def local(tree, mesh: Mesh | None, dtype):
+  """`tree` for this process alone: cast to `dtype`, whole on each device of `mesh`, which are this process's own.
+
+  What several processes hold together is gathered, so all of them call this; what is no other's stays as it is.
+  """
+  if all(x.is_fully_addressable for x in jax.tree.leaves(tree)):
+    return tree
+  whole = jax.jit(lambda tree: jax.tree.map(lambda x: jax.reshard(x.astype(dtype), PartitionSpec()), tree))(tree)
+  where = NamedSharding(mesh, PartitionSpec())
+  own = lambda x: jax.make_array_from_single_device_arrays(x.shape, where, [s.data for s in x.addressable_shards])
+  return jax.tree.map(own, whole)
 
 
 def spread_rows(batch):

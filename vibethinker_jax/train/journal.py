@@ -14,7 +14,7 @@ import uuid
 import jax
 import tensorboardX
 
-from vibethinker_jax.cluster import together
+from vibethinker_jax.cluster import together, wrote
 from vibethinker_jax.errors import BadInput
 
 
@@ -97,7 +97,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
     scratch = path.with_name(f'.{path.name}.{os.getpid()}')
     scratch.write_text(text)
     scratch.replace(path)
-  together(f'wrote {path.name}')
+  wrote(path)
 
 
 def write_json(path: pathlib.Path, value) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vibethinker_jax import rollout
-from vibethinker_jax.cluster import Stopped
+from vibethinker_jax.cluster import Stop, Stopped
 from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.text import Text
 from vibethinker_jax.engine.engine import Engine
@@ -195,11 +195,14 @@ class Trainer:
     grader: Grader,
     journal: Journal,
     seed: int,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Stop | None = None,
     profile: Profile = Profile(),  # noqa: B008
   ):
-    """`stop` is asked after every step; where it says so the run saves and raises Stopped; `profile` before it."""
-    self.r, self.m, self.stop, self.profile = r, m, stop, profile
+    """`stop` is asked after every step and within rollouts; where it says so the run saves and raises Stopped.
+
+    `profile` is called before every step.
+    """
+    self.r, self.m, self.stop, self.profile = r, m, stop or Stop(), profile
     self.text, self.engine, self.grader, self.journal, self.seed = text, engine, grader, journal, seed
     # the weight acts on the advantages alone: for the loss all its shapes are one
     in_loss = MGPO(0.0, clip_low=m.clip_low, clip_high=m.clip_high, aggregate=m.aggregate, kl=m.kl)
@@ -228,7 +231,11 @@ class Trainer:
     with tqdm(total=stage.steps, initial=done, desc=name, unit='step', dynamic_ncols=True) as bar:
       for step in range(done + 1, stage.steps + 1):
         self.profile(name, step)
-        rolled, advantages, row, cursor = self._roll(number, state.model, problems, order, cursor)
+        try:
+          rolled, advantages, row, cursor = self._roll(number, state.model, problems, order, cursor)
+        except Stopped:  # what has been drawn of this step will be drawn again, the same
+          checkpoints.save(state, {'cursor': cursor})
+          raise Stopped(f'{name}: saved after step {step - 1} of {stage.steps}') from None
         clock = time.perf_counter()
         state, learned = self._learn(update, state, reference, rolled, advantages)
         learned['seconds_update'] = time.perf_counter() - clock
@@ -269,6 +276,7 @@ class Trainer:
         stage.max_tokens,
         self.seed + 1 + number,
         numbers,
+        stop=self.stop.asked,
       )
       seconds['seconds_rollout'] += time.perf_counter() - clock
       clock = time.perf_counter()
@@ -337,10 +345,10 @@ class Trainer:
       S = rounded_up(max(len(share[0][0]) for share in shares) - 1, unit)
       gradient, N = None, self.r.micro_rows // self.r.share
       for i in range(0, len(shares), N):
-        batch = responses(shares[i : i + N], N, self.r.share, S, unit)
+        batch = spread_rows(responses(shares[i : i + N], N, self.r.share, S, unit))
         if reference is not None:
           batch = dataclasses.replace(batch, ref_logps=score(reference, batch, self.r.temperature))
-        gradient, metrics = self._add(gradient, state.model, spread_rows(batch))
+        gradient, metrics = self._add(gradient, state.model, batch)
         sums.append(metrics)
       gradient = (gradient[0], gradient[1] + silent)
       state, norms = update(state, gradient)

@@ -37,7 +37,8 @@ class Diverged(RuntimeError):
 
 def start(model: Qwen2, optimizer: optax.GradientTransformation) -> State:
   """The state before the first step. The model is copied: updates give its buffers away, and the caller keeps his."""
-  return State(jax.tree.map(jnp.copy, model), jax.jit(optimizer.init)(model), jnp.int32(0))
+  opt_state, step = jax.jit(lambda model: (optimizer.init(model), jnp.int32(0)))(model)
+  return State(jax.tree.map(jnp.copy, model), opt_state, step)
 
 
 def gradient_adder(loss: Callable) -> Callable:

@@ -1,0 +1,129 @@
+"""What one SFT step and one RL update of a config take on this machine, beside what its devices can and the plan said.
+
+  python experiments/measure.py --config=configs/ssp_1p5b.py:h200-1 --lengths=8192,16384 --out=measured.json
+
+Weights and tokens are random; the sizes are those of config.cost.sizes where config.start.path is not given. For each
+length: tokens/s, MFU (the model's operations, without what is computed again, over a matmul of this machine), the peak
+of a device's memory beside the plan's, and how far the config's attention kernel is from the plain form.
+"""
+
+import json
+import pathlib
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+from tqdm import tqdm
+
+from vibethinker_jax import plan
+from vibethinker_jax.data.batches import Batch
+from vibethinker_jax.model.attention import attend_packed, unit
+from vibethinker_jax.model.mesh import make_mesh, no_mesh, place, spread_rows
+from vibethinker_jax.model.qwen2 import Config, Qwen2
+from vibethinker_jax.settings import freeze
+from vibethinker_jax.ssp import Settings
+from vibethinker_jax.train import rl, sft
+from vibethinker_jax.train.optim import optimizer
+from vibethinker_jax.train.state import gradient_adder, start, updater
+
+CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
+LENGTHS = flags.DEFINE_list('lengths', ['8192', '16384'], 'Tokens of a row.')
+REPEATS = flags.DEFINE_integer('repeats', 5, 'Steps of which the median counts; the first, which compiles, does not.')
+OUT = flags.DEFINE_string('out', 'measured.json', 'Where the numbers go.')
+
+
+def main(argv) -> None:
+  del argv
+  s = freeze(Settings, CONFIG.value)
+  c, mesh = plan.model_of(s), make_mesh(s.mesh)
+  rate = matmul_rate(c.dtype)
+  result = {'device': jax.devices()[0].device_kind, 'devices': jax.device_count(), 'matmul_flops_per_s': rate}
+  with jax.set_mesh(mesh):
+    model = place(jax.jit(lambda key: Qwen2(c, key))(jax.random.key(s.seed)), mesh)
+    for length in map(int, LENGTHS.value):
+      result[f'attention_error_{length}'] = attention_error(c, length)
+      for kind, rows in (('sft', s.sft.rows), ('rl', s.rl.micro_rows)):
+        stage = plan.Stage(kind, kind, c, s.mesh, rows, length)
+        result[f'{kind}_{length}'] = row = step(s, stage, model, rate)
+        tqdm.write(f'{kind} {rows} x {length}: ' + ', '.join(f'{k} {v:,.4g}' for k, v in row.items()))
+  pathlib.Path(OUT.value).write_text(json.dumps(result, indent=2) + '\n')
+  print(json.dumps(result, indent=2))
+
+
+def step(s: Settings, stage: plan.Stage, model: Qwen2, rate: float) -> dict:
+  """One micro-batch and one update."""
+  batch = packed(stage) if stage.kind == 'sft' else responses(s, stage)
+  loss, optim = (sft.loss, s.sft.optim) if stage.kind == 'sft' else (rl.make_loss(s.mgpo, s.rl.temperature), s.rl.optim)
+  transform = optimizer(optim, 1000)
+  add, update, state = gradient_adder(loss), updater(transform), start(model, transform)
+  seconds = []
+  for _ in tqdm(range(1 + REPEATS.value), desc=f'{stage.kind} {stage.length}', unit='step', leave=False):
+    clock = time.perf_counter()
+    sums, _ = add(None, state.model, spread_rows(batch))
+    state, norms = jax.block_until_ready(update(state, sums))
+    seconds.append(time.perf_counter() - clock)
+  if not np.isfinite(float(norms['grad_norm'])):
+    raise FloatingPointError(f'{stage.kind}, {stage.length} tokens: the gradient is not finite')
+  took = statistics.median(seconds[1:])
+  stats = jax.local_devices()[0].memory_stats()  # None on a CPU
+  return {
+    'seconds': took,
+    'tokens_per_s': stage.rows * stage.length / took,
+    'mfu': plan.work(stage)[0] / took / rate,
+    'peak_bytes': stats['peak_bytes_in_use'] if stats else 0,
+    'planned_bytes': sum(plan.memory(stage).values()) + plan.resident(stage, s.mgpo.kl > 0),
+  }
+
+
+def packed(stage: plan.Stage) -> Batch:
+  """Rows of four documents each."""
+  rng, (B, T) = np.random.default_rng(0), (stage.rows, stage.length)
+  ids = lambda: rng.integers(0, stage.model.V, (B, T), np.int32)
+  segments = np.broadcast_to(np.arange(T, dtype=np.int32) * 4 // T, (B, T))
+  positions = np.arange(T, dtype=np.int32) - segments * (T // 4)
+  return Batch(ids(), ids(), positions, segments + 1, np.ones((B, T), np.float32))
+
+
+def responses(s: Settings, stage: plan.Stage) -> rl.Responses:
+  """Responses that fill their rows, half of them right."""
+  rng, B, n = np.random.default_rng(0), stage.rows, s.rl.share
+  S = min(plan.PROMPT, stage.length // 2)
+  T = stage.length - S
+  ids = lambda *sizes: rng.integers(0, stage.model.V, sizes, np.int32)
+  ones, advantages = np.ones((B, T), np.float32), np.where(np.arange(B) % 2, 1, -1).astype(np.float32)
+  prompts, lengths = ids(B // n, S), np.full(B // n, S - 1, np.int32)
+  return rl.Responses(prompts, lengths, ids(B, T), ids(B, T), ones, -11.9 * ones, 0 * ones, advantages)
+
+
+def attention_error(c: Config, length: int) -> float:
+  """The largest difference between the config's kernel and the plain form, values of order one, two documents."""
+  length = min(length, 4096) // (128 * 8) * 128 * 8 or unit(c.attention, 1)
+  keys = jax.random.split(jax.random.key(0), 3)
+  normal = lambda key, *sizes: jax.random.normal(key, sizes, jnp.float32).astype(c.dtype)
+  q = normal(keys[0], 1, c.K, c.G, length, c.H)
+  k, v = normal(keys[1], 1, c.K, c.H, length), normal(keys[2], 1, c.K, length, c.H)
+  segments = (jnp.arange(length) * 2 // length + 1)[None]
+  with no_mesh():
+    one, other = (
+      jax.jit(attend_packed, static_argnums=4)(q, k, v, segments, kernel).astype(jnp.float32)
+      for kernel in (c.attention, 'xla')
+    )
+    return float(jnp.abs(one - other).max())
+
+
+def matmul_rate(dtype: str) -> float:
+  """Operations a second of one device at a large product."""
+  side = 8192 if jax.default_backend() != 'cpu' else 1024
+  multiply, x = jax.jit(lambda x: x @ x), jnp.ones((side, side), dtype)
+  jax.block_until_ready(multiply(x))
+  clock = time.perf_counter()
+  jax.block_until_ready([multiply(x) for _ in range(10)])
+  return 10 * 2 * side**3 / (time.perf_counter() - clock)
+
+
+if __name__ == '__main__':
+  app.run(main)

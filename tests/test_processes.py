@@ -1,0 +1,138 @@
+"""The pipeline as several processes on one machine: the same numbers, and one SIGTERM stops them all."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+DEVICES = 4
+CONFIG = f"""
+import importlib.util
+
+spec = importlib.util.spec_from_file_location('tiny', {str(ROOT / 'configs' / 'tiny.py')!r})
+tiny = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tiny)
+
+
+def get_config():
+  c = tiny.get_config()
+  c.start.unroll = 1
+  c.mesh.update(data=1, fsdp={DEVICES})
+  c.data.update(domains=('algebra', 'statistics'), others=(), train=40, probe=5, test=3)
+  c.sft.update(steps=30, save_every=15, rows=4)
+  c.probe.update(samples=2, k=2, max_tokens=32)
+  c.evaluate.update(samples=2, k=2, max_tokens=32)
+  c.rl.update(prompts=5, group=4, micro_rows=8, share=2, save_every=3)
+  c.rl.stages = (dict(name='math', domains=('algebra', 'statistics'), steps=6, max_tokens=48),)
+  c.mgpo.update(kl=0.01)
+  c.engine.update(rows=16, block=16)
+  return c
+"""
+
+
+class Run:
+  """`processes` of experiments/ssp.py over one workdir."""
+
+  def __init__(self, processes: int, folder: pathlib.Path, workdir: pathlib.Path):
+    (folder / 'config.py').write_text(CONFIG)
+    command = ['experiments/ssp.py', f'--config={folder / "config.py"}', f'--workdir={workdir}']
+    if processes > 1:
+      with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        command += [f'--coordinator=127.0.0.1:{free.getsockname()[1]}', f'--processes={processes}']
+    environment = os.environ | {
+      'PYTHONPATH': str(ROOT),
+      'JAX_PLATFORMS': 'cpu',
+      'XLA_FLAGS': '--xla_backend_optimization_level=0',
+      'JAX_COMPILATION_CACHE_DIR': str(folder / 'cache'),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1',
+    }
+    self.workdir = workdir
+    self.running = []
+    for i in range(processes):
+      which = [f'--process={i}'] if processes > 1 else []
+      self.running.append(
+        subprocess.Popen(
+          [sys.executable, *command, *which], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        )
+      )
+
+  def finish(self) -> list[str]:
+    """What each said at its end, once all have ended well."""
+    try:
+      said = [p.communicate(timeout=1200)[1] for p in self.running]
+      assert [p.returncode for p in self.running] == [0] * len(said), '\n'.join(said)
+      return said
+    finally:
+      for p in self.running:
+        p.kill()
+
+  def reach(self, stage: str, step: int) -> None:
+    """Wait for this row of metrics."""
+    path, mark = self.workdir / 'metrics.jsonl', json.dumps({'stage': stage, 'step': step})[:-1] + ','
+    while not (path.exists() and mark in path.read_text()):
+      assert all(p.poll() is None for p in self.running), self.finish()
+      time.sleep(0.01)
+
+
+def rows(workdir: pathlib.Path) -> list[dict]:
+  """metrics.jsonl without what a clock has said."""
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  clocks = ('seconds', 'tokens_per_s')
+  return [{k: v for k, v in json.loads(line).items() if not k.startswith(clocks)} for line in lines]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp('processes')
+
+
+@pytest.fixture(scope='module')
+def two(folder):
+  Run(2, folder, folder / 'two').finish()
+  return folder / 'two'
+
+
+@pytest.mark.slow
+def test_one_process_or_two(folder, two):
+  """Losses, drawn tokens, verdicts: nothing depends on who computes. Everything is written once."""
+  Run(1, folder, folder / 'one').finish()
+  one = folder / 'one'
+  ours, theirs = rows(two), rows(one)
+  assert [(r['stage'], r['step']) for r in ours] == [(r['stage'], r['step']) for r in theirs]
+  assert [r['step'] for r in ours] == [*range(1, 31), *range(1, 7)]
+  assert any(0 < r['pass_rate'] < 1 for r in ours[30:])
+  for a, b in zip(ours, theirs):
+    for name, tolerance in (('loss', 1e-3), ('grad_norm', 1e-3), ('entropy', 1e-3), ('tokens', 0), ('pass_rate', 0)):
+      if name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=tolerance, atol=tolerance / 10, err_msg=f'{a} {name}')
+  files = sorted(p.relative_to(one) for p in one.rglob('*.json') if p.parent.name in ('all', 'evaluate'))
+  assert len(files) > 6
+  for name in files:
+    assert json.loads((one / name).read_text()) == json.loads((two / name).read_text()), name
+  assert (two / 'report.html').exists() and not list(two.rglob('.*'))
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two(folder, two):
+  """In the middle of SFT and of RL: both save and exit 0; started again, the run ends with the same bits."""
+  cut = folder / 'cut'
+  for stage, step in (('sft/all', 5), ('rl/math', 2)):
+    run = Run(2, folder, cut)
+    run.reach(stage, step)
+    run.running[1].send_signal(signal.SIGTERM)
+    said = run.finish()
+    assert all(f'{stage}: saved after step' in text for text in said), said
+    assert not (cut / 'final').exists()
+  Run(2, folder, cut).finish()
+  assert rows(cut) == rows(two)
+  final = pathlib.Path('final') / 'model.safetensors'
+  assert (cut / final).read_bytes() == (two / final).read_bytes()
