@@ -165,7 +165,8 @@ def load(directory: pathlib.Path, dtype: str | None = None, mesh: Mesh | None = 
       x = array(f'model.layers.{i}.{theirs}', axes, param.axes, layer)
       if stack is None:
         stack = jnp.zeros((c.L, *x.shape), x.dtype, device=whole)
-      stack = put(stack, x, i)
+      # waited for, so that tensors do not pile up in the host's memory before they are put in their place
+      stack = jax.block_until_ready(put(stack, x, i))
     setattr(model.layers, ours, param.replace(stack))
   return model
 
