@@ -194,7 +194,7 @@ class Pipeline:
     """Train the experts' runs, keeping a checkpoint every k steps."""
     for name, domains in self.runs().items():
       problems = [problem for domain in domains for problem in self.sets.train[domain]]
-      rows, left_out = material(problems, self.s.data.spectrum, self._right, self.grader.steps, self.s.seed)
+      rows, left_out = material(problems, self.s.data.spectrum, self._right, self._held, self.s.seed)
       if left_out:
         tqdm.write(f'sft/{name}: solutions left out: ' + ', '.join(f'{n} for {why}' for why, n in left_out.items()))
       sft.run(
@@ -370,6 +370,10 @@ class Pipeline:
   def _right(self, answers: list[tuple]) -> list[bool]:
     """The grader's yes or no to (response, answer, tests)."""
     return [verdict.score == 1 for verdict in shared(answers, self.grader.grade)]
+
+  def _held(self, answers: list[tuple]) -> list[float | None]:
+    """Grader.steps of (response, answer, tests)."""
+    return shared(answers, self.grader.steps)
 
   def ask(self, e: Evaluate, model: Qwen2, sets: dict, what: str) -> dict[str, Rollout]:
     """The model on problems by domain: all domains in one go of the engine, taken apart again by domain."""

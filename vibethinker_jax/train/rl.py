@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vibethinker_jax import rollout
-from vibethinker_jax.cluster import Stop, Stopped
+from vibethinker_jax.cluster import Stop, Stopped, shared
 from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.text import Text
 from vibethinker_jax.engine.engine import Engine
@@ -305,7 +305,7 @@ class Trainer:
   def _steps(self, rolled: Rollout) -> np.ndarray:
     """float [P,G]: the share of a response's equalities that hold; NaN for programs and where there are none."""
     rows = [(r, p.answer, p.tests) for p, row in zip(rolled.problems, rolled.responses) for r in row]
-    return np.array(self.grader.steps(rows), float).reshape(rolled.correct.shape)
+    return np.array(shared(rows, self.grader.steps), float).reshape(rolled.correct.shape)
 
   def _rewards(self, rolled: Rollout, limit: int, steps: np.ndarray | None) -> np.ndarray:
     rewards = rolled.correct.astype(np.float32)
