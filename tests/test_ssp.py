@@ -89,7 +89,8 @@ def test_fused_is_the_mean_of_the_selected(whole, settings):
   workdir, summary = whole
   pipeline = Pipeline(settings, workdir, TWO)
   chosen = [(e['run'], e['selected_step']) for e in summary['experts'].values()]
-  experts = [hf.tensors(pipeline.mean(pipeline.base(), [one])) for one in chosen]
+  with pipeline.at_work() as base:
+    experts = [hf.tensors(pipeline.mean(base, [one])) for one in chosen]
   fused = hf.tensors(hf.load(workdir / 'fused'))
   for name, value in fused.items():
     np.testing.assert_allclose(value, np.mean([e[name].astype(np.float64) for e in experts], 0), atol=1e-6)
