@@ -26,6 +26,7 @@ RANKS = {
   'train.sft': 3,
   'train.rl': 4,
   'evaluate': 4,
+  'serve': 5,
   'ssp': 5,
   'plan': 6,
   'study': 6,

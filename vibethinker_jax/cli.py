@@ -31,6 +31,7 @@ NO_TPU = {  # for `plan`: as if there were no accelerator, and libtpu did not lo
   'TPU_WORKER_ID': '0',
   'TF_CPP_MIN_LOG_LEVEL': '3',
 }
+_TINY_RUN = pathlib.Path('runs/tiny/final')  # served where no model is named, if it is there
 
 
 def run() -> None:
@@ -402,6 +403,72 @@ def plan(args: argparse.Namespace) -> int:
   return 0 if report['fits'] else 1
 
 
+def serve(args: argparse.Namespace) -> None:
+  """An OpenAI-compatible API and a chat page on one model, until SIGTERM or Ctrl-C."""
+  from vibethinker_jax.serve import server
+
+  for name, low, high in (('port', 0, 65536), ('page_port', 0, 65536), ('warm', 0, 2**31)):
+    if not low <= vars(args)[name] < high:
+      raise BadInput(f'--{name.replace("_", "-")} {vars(args)[name]}: expected {low} to {high - 1}')
+  if not 0 <= args.grace < float('inf'):
+    raise BadInput(f'--grace {args.grace}: expected 0 or more seconds')
+  keys = () if args.keys is None else tuple(line.strip() for line in _lines(args.keys) if line.strip())
+  if args.keys is not None and not keys:
+    raise BadInput(f'{args.keys}: no keys in it, expected one a line')
+  engine, model, text = _served(args)
+  doors = server.Doors(args.host, args.port, None if args.no_page else args.page_port)
+  server.run(engine, model, text, args.name, doors, args.waiting, args.warm, keys, args.grace)
+
+
+def chat(args: argparse.Namespace) -> None:
+  """The chat page in a terminal."""
+  from vibethinker_jax.serve import terminal
+  from vibethinker_jax.serve.api import Service
+  from vibethinker_jax.serve.solve import Judges
+  from vibethinker_jax.serve.worker import Worker
+
+  engine, model, text = _served(args)
+  judges = Judges(1)
+  try:
+    terminal.run(Service(args.name, text, Worker(engine, model, args.waiting), judges), args.preset)
+  finally:
+    judges.close()
+
+
+def _served(args: argparse.Namespace):
+  """Engine, model and text of `serve` and `chat`."""
+  import jax
+
+  from vibethinker_jax.engine.cache import Int8Slots, Slots
+  from vibethinker_jax.engine.engine import Engine
+  from vibethinker_jax.model.hf import read_config
+  from vibethinker_jax.model.int8 import quantize
+  from vibethinker_jax.ssp import TINY_BASE
+
+  for name, low in (('rows', 1), ('block', 1), ('waiting', 0)):
+    if not low <= vars(args)[name] < 2**20:
+      raise BadInput(f'--{name} {vars(args)[name]}: expected {low} to {2**20 - 1}')
+  directory = args.model or (_TINY_RUN if (_TINY_RUN / 'config.json').exists() else TINY_BASE)
+  if (directory / 'final' / 'config.json').exists():
+    directory = directory / 'final'  # a workdir
+  print(f'vibethinker: {directory}', file=sys.stderr)
+  config = dataclasses.replace(read_config(directory), dtype=args.dtype)
+  if not 1 <= (args.max_length or 1) <= config.positions:
+    raise BadInput(f'--max-length {args.max_length}: expected 1 to {config.positions}, which the model was made for')
+  text = _text(directory)
+  if text is None or text.tokenizer.chat_template is None:
+    raise BadInput(f'{directory}: serving needs a tokenizer with a chat template')
+  # what is compiled once is found again at the next start
+  jax.config.update('jax_compilation_cache_dir', str(args.cache))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  model = _model(directory, args.dtype)
+  cache = Int8Slots if args.int8_cache else Slots
+  engine = Engine(config, _stop_ids(directory, text), args.rows, args.block, max_length=args.max_length, cache=cache)
+  # few sizes, for each is compiled anew; below 16 rows a step is hardly cheaper
+  engine.row_sizes = [size for size in engine.row_sizes if size >= min(16, args.rows)]
+  return engine, quantize(model) if args.int8_weights else model, text
+
+
 def _change(text: str) -> tuple[str, object]:
   """NAME=VALUE; what is no literal is a text."""
   import ast
@@ -512,8 +579,35 @@ def _parser() -> argparse.ArgumentParser:
   verb.add_argument('--set', action='append', default=[], metavar='NAME=VALUE', help='a field of the config')
   verb.add_argument('--out', dest='output', type=pathlib.Path, metavar='F', help='the report as JSON')
   verb.add_argument('--estimate', action='store_true', help='by the memory model alone: seconds, nothing compiled')
-  folder = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')) / 'vibethinker' / 'plan'
+  folder = _cache('plan')
   verb.add_argument('--cache', type=pathlib.Path, default=folder, metavar='DIR', help=f'compiled stages ({folder})')
+  for function in (serve, chat):
+    verb = add(function)
+    verb.add_argument(
+      '--model',
+      type=pathlib.Path,
+      metavar='DIR',
+      help='Hugging Face directory or workdir (default: the tiny run, or base)',
+    )
+    verb.add_argument('--name', default='vibethinker', help='what clients call it')
+    verb.add_argument('--dtype', choices=_DTYPES, default='float32', help='of weights and layers')
+    verb.add_argument('--int8-weights', action='store_true', help='a quarter of the bytes of float32')
+    verb.add_argument('--int8-cache', action='store_true', help='keys and values too')
+    verb.add_argument('--rows', type=int, default=64, help='samples decoded at a time')
+    verb.add_argument('--waiting', type=int, default=256, help='samples that may wait for a row; then 429')
+    verb.add_argument('--block', type=int, default=16, help='tokens between two looks at who came, went or is done')
+    verb.add_argument('--max-length', type=int, metavar='N', help="prompt and answer together (default: the model's)")
+    verb.add_argument('--cache', type=pathlib.Path, default=_cache('xla'), metavar='DIR', help='compiled functions')
+    if function is chat:
+      verb.add_argument('--preset', choices=('math', 'code', 'explore', 'evaluate'), default='math')
+      continue
+    verb.add_argument('--host', default='127.0.0.1', help='0.0.0.0 for everybody')
+    verb.add_argument('--port', type=int, default=8000)
+    verb.add_argument('--page-port', type=int, default=7860)
+    verb.add_argument('--no-page', action='store_true', help='the API alone')
+    verb.add_argument('--keys', type=pathlib.Path, metavar='F', help='API keys, one a line (default: none asked for)')
+    verb.add_argument('--warm', type=int, default=256, metavar='N', help='lengths compiled beforehand, beside serving')
+    verb.add_argument('--grace', type=float, default=30.0, metavar='S', help='seconds to finish in after SIGTERM')
   verb = add(report)
   verb.add_argument('directories', type=pathlib.Path, nargs='+', metavar='DIR', help='workdir of a run or a sweep')
   page = pathlib.Path('compared.html')
@@ -522,6 +616,11 @@ def _parser() -> argparse.ArgumentParser:
   verb.add_argument('directory', type=pathlib.Path, metavar='DIR', help='workdir of a finished run')
   verb.add_argument('--out', dest='output', type=pathlib.Path, metavar='DIR', help='where to run it (DIR-again)')
   return parser
+
+
+def _cache(name: str) -> pathlib.Path:
+  """Where this user keeps what can be made again."""
+  return pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')) / 'vibethinker' / name
 
 
 def _rows(path: pathlib.Path, fields: set[str]) -> list[tuple[str, dict]]:

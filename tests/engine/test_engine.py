@@ -214,6 +214,8 @@ def test_cancelled_work_stops_and_frees_its_rows(model, together):
     rows.add(77, endless, sample)
   rows.step()
   assert rows.live == 2 and rows.queued == 1
+  rows.cancel(77, 1)
+  assert rows.live == 1 and rows.queued == 1, 'one sample of it'
   rows.add(1, REQUESTS[1], 0)
   rows.cancel(77)
   assert rows.live == 0 and rows.queued == 1

@@ -164,14 +164,26 @@ class Engine:
     for (i, sample), drawn in parts.items():
       yield _whole(i, sample, drawn, 'suspended')
 
-  def warm_up(self, model: Qwen2, longest_prompt: int, longest: int, filters: bool = True) -> None:
-    """Compile what requests with prompts and whole lengths up to these may need, with and without `filters`."""
+  def warm_up(
+    self,
+    model: Qwen2,
+    longest_prompt: int,
+    longest: int,
+    filters: bool = True,
+    stop: Callable[[], bool] = lambda: False,
+  ) -> None:
+    """Compile what requests with prompts and whole lengths up to these may need, with and without `filters`.
+
+    `stop` is asked between compilations, and ends it.
+    """
     kinds = (False, True) if filters else (False,)
     with no_mesh():
       model = self.place(model)
       shelves = []
       for size in sorted({bucket(_padded(n, self.chunk)) for n in range(1, longest_prompt + 1)}):
         for P in self.together if size <= self.chunk else self.together[-1:]:
+          if stop():
+            return
           at, tokens = np.zeros(P, np.int32), np.zeros((P, min(size, self.chunk)), np.int32)
           shelves.append(self.spread(decode.prefill(model, self.shelf(P, size), tokens, at, at), PartitionSpec()))
       sizes = _buckets(min(longest + self.block, self.max_length))  # there is room for the block to come
@@ -180,6 +192,8 @@ class Engine:
           for kind in kinds:
             decode.decode_block(model, *self.fresh(R, S), np.int32(0), np.int32(0), self.stop_ids, self.block, kind)
             for shelf, logits in shelves:
+              if stop():
+                return
               seats = _seats([], [], R, None)
               lengths = np.ones(len(logits), np.int32)
               decode.seat(*self.fresh(R, S), shelf, logits, lengths, seats, self.stop_ids, kind)
@@ -252,16 +266,17 @@ class Run:
     """
     self._waiting.append(_Seat(ticket, request, sample, tuple(int(t) for t in begun)))
 
-  def cancel(self, ticket: int) -> None:
-    """Nothing more is drawn for this ticket, and its rows are free at the next step."""
-    self._waiting = collections.deque(seat for seat in self._waiting if seat.ticket != ticket)
-    gone = np.array([seat is not None and seat.ticket == ticket for seat in self._seats], bool)
+  def cancel(self, ticket: int, sample: int | None = None) -> None:
+    """Nothing more is drawn for this ticket, or this sample of it, and its rows are free at the next step."""
+    meant = lambda seat: seat.ticket == ticket and sample in (None, seat.sample)
+    self._waiting = collections.deque(seat for seat in self._waiting if not meant(seat))
+    gone = np.array([seat is not None and meant(seat) for seat in self._seats], bool)
     if gone.any():
       self._rows = decode.vacate(self._rows, gone)
       for row in np.flatnonzero(gone):
         self._leave(row)
     for drawn in self._unread:
-      drawn.who = [one for one in drawn.who if one[1].ticket != ticket]
+      drawn.who = [one for one in drawn.who if not meant(one[1])]
 
   @property
   def busy(self) -> bool:

@@ -1,0 +1,102 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vibethinker_jax.data.text import load_text
+from vibethinker_jax.serve.transcript import Transcript, special_ids, token_of
+from vibethinker_jax.ssp import TINY_BASE
+
+TEXT = load_text(TINY_BASE)
+IDS = st.lists(st.integers(0, len(TEXT.tokenizer) - 1), max_size=150)  # bytes of half characters, special tokens, all
+
+
+def ids_of(words: str) -> list[int]:
+  return TEXT.tokenizer.encode(words, add_special_tokens=False)
+
+
+def said(ids, sizes, stops=(), tokenwise=False) -> tuple[list[str], list]:
+  """The parts sent when ids come in pieces of these sizes, in turn, and the tokens told."""
+  transcript, parts, told, at = Transcript(TEXT, stops, tokenwise), [], [], 0
+  for n in [*sizes, *[1] * len(ids)]:
+    part, tokens = transcript.feed(ids[at : at + n], [0.5] * len(ids[at : at + n]))
+    parts.append(part)
+    told += tokens
+    at += n
+    if transcript.met:
+      break
+  part, tokens = transcript.end()
+  parts.append(part)
+  assert transcript.text == ''.join(parts)
+  return parts, told + tokens
+
+
+@settings(max_examples=150, deadline=None)
+@given(ids=IDS, sizes=st.lists(st.integers(0, 40), max_size=8), tokenwise=st.booleans())
+def test_pieces_make_the_whole_text(ids, sizes, tokenwise):
+  parts, told = said(ids, sizes, (), tokenwise)
+  assert ''.join(parts) == TEXT.decode(ids)
+  assert TEXT.decode(list(special_ids(TEXT))) == '' and len(special_ids(TEXT)) == 5
+  special = special_ids(TEXT)
+  assert len(told) == (len([i for i in ids if i not in special]) if tokenwise else 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(words=st.text(st.sampled_from('añ€😀ß中 '), max_size=40), size=st.integers(1, 7))
+def test_no_character_is_cut(words, size):
+  ids = ids_of(words)
+  parts, told = said(ids, [size] * len(ids), (), True)
+  assert ''.join(parts) == TEXT.decode(ids) and '\ufffd' not in ''.join(parts)
+  assert bytes(b for token in told for b in token.bytes).decode() == TEXT.decode(ids)
+
+
+@pytest.mark.parametrize('before', range(4))
+def test_nor_where_a_long_text_is_forgotten(before):
+  ids = ids_of('a' * before + '€😀' * 60)
+  assert ''.join(said(ids, [1])[0]) == TEXT.decode(ids)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+  words=st.text(st.sampled_from('ab€ '), max_size=30),
+  stop=st.text(st.sampled_from('ab€ '), min_size=1, max_size=4),
+  sizes=st.lists(st.integers(0, 9), max_size=8),
+)
+def test_a_stop_string_is_found_wherever_tokens_end(words, stop, sizes):
+  ids = ids_of(words)
+  whole = TEXT.decode(ids)
+  parts, told = said(ids, sizes, (stop, 'never'), True)
+  assert ''.join(parts) == (whole[: whole.find(stop)] if stop in whole else whole)
+  # tokens told: those that begin in what was sent
+  last = ''.join(token.text for token in told[:-1])
+  assert '\ufffd' in last or len(last) <= max(len(''.join(parts)) - 1, 0)
+  assert bytes(b for token in told for b in token.bytes).startswith(''.join(parts).encode())
+
+
+def test_the_first_of_several_stop_strings_counts():
+  ids = ids_of('one two three')
+  for stops in (('two', 'three'), ('three', 'two'), ('wo th', 'two')):
+    assert ''.join(said(ids, [len(ids)], stops)[0]) in ('one ', 'one t')
+  assert ''.join(said(ids, [3], ('three', 'two'))[0]) == 'one '
+
+
+def test_what_may_become_a_stop_string_is_held_back():
+  transcript = Transcript(TEXT, ['three'])
+  assert transcript.feed(ids_of('one th'), [0.0] * 9)[0] == 'one '
+  assert transcript.feed(ids_of('is'), [0.0] * 9)[0] == 'this'
+
+
+@pytest.mark.parametrize('words', ['€', 'x', ' boxed'])
+def test_a_token_knows_its_bytes(words):
+  assert b''.join(bytes(token_of(TEXT, i, -1.0).bytes) for i in ids_of(words)) == words.encode()
+
+
+def test_a_long_text_is_not_decoded_over_and_over(monkeypatch):
+  from vibethinker_jax.data.text import Text
+
+  decoded = []
+  plain = Text.decode
+  monkeypatch.setattr(Text, 'decode', lambda text, ids: decoded.append(len(ids)) or plain(text, ids))
+  transcript = Transcript(TEXT)
+  for i in range(1000):
+    transcript.feed([5 + i % 300] * 4, [0.0] * 4)
+  assert sum(decoded) < 1000 * 80

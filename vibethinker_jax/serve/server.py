@@ -1,0 +1,156 @@
+"""A model loaded, both doors opened (the API's and the page's), and closed again in good order.
+
+On SIGTERM or SIGINT nobody new is let in (503, and /health says so), those being served finish within the grace
+period, the rest get an error object, and the process ends with exit code 0. A second signal cuts the grace short.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import sys
+import time
+
+import jax
+import numpy as np
+import uvicorn
+from fastapi import FastAPI
+
+from vibethinker_jax.data.text import Text
+from vibethinker_jax.engine.engine import Engine, Request
+from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.serve import api
+from vibethinker_jax.serve.api import Service
+from vibethinker_jax.serve.solve import Judges
+from vibethinker_jax.serve.worker import Worker
+
+_PARTING_S = 3  # for connections that stay open after their answer, as browsers' do
+
+
+@dataclasses.dataclass(frozen=True)
+class Doors:
+  """Where to listen. page: port of the chat page, None for none."""
+
+  host: str = '127.0.0.1'
+  port: int = 8000
+  page: int | None = 7860
+
+
+class Server(uvicorn.Server):
+  """One of several in a process, which looks after the signals itself."""
+
+  @contextlib.contextmanager
+  def capture_signals(self):
+    yield
+
+
+def run(
+  engine: Engine,
+  model: Qwen2,
+  text: Text,
+  name: str,
+  doors: Doors,
+  waiting: int = 256,
+  warm: int = 1024,
+  keys: tuple[str, ...] = (),
+  grace_s: float = 30.0,
+) -> None:
+  """Serve until told to stop. Raises BadInput where a port is taken."""
+  begin = time.monotonic()
+  # the engine's thread wants the interpreter for moments only, and would wait 5 ms for each of them
+  sys.setswitchinterval(0.0005)
+  os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')  # threads for single prompts cost more than they bring
+  with contextlib.ExitStack() as stack:
+    listening = [stack.enter_context(_listen(doors.host, doors.port))]
+    if doors.page is not None:
+      listening.append(stack.enter_context(_listen(doors.host, doors.page)))
+    say(*memory(engine, model))
+    judges = Judges()
+    stack.callback(judges.close)
+    service = Service(name, text, Worker(engine, model, waiting, warm), judges, keys)
+    asyncio.run(_serve(service, listening, grace_s, begin))
+
+
+async def _serve(service: Service, listening: list[socket.socket], grace_s: float, begin: float) -> None:
+  told, told_again = asyncio.Event(), asyncio.Event()
+  loop = asyncio.get_running_loop()
+  for sign in (signal.SIGTERM, signal.SIGINT):
+    loop.add_signal_handler(sign, lambda: (told_again if told.is_set() else told).set())
+  worker = service.worker
+  worker.start()
+  await first_breath(worker)
+  apps = [api.build(service)]
+  if len(listening) > 1:
+    from vibethinker_jax.serve import page  # Gradio takes seconds to import
+
+    apps.append(page.build(service))
+  servers = [Server(_config(app)) for app in apps]
+  tasks = [asyncio.create_task(server.serve([sock])) for server, sock in zip(servers, listening)]
+  for what, sock in zip(('API', 'chat page'), listening):
+    host, port = sock.getsockname()[:2]
+    say(f'{what}: http://{host}:{port}{"/v1" if what == "API" else ""}')
+  say(f'ready after {time.monotonic() - begin:.1f} s' + ('' if worker.warm else '; further shapes compile beside'))
+  await told.wait()
+  say(f'closing: {worker.open} samples may finish within {grace_s:g} s')
+  draining = asyncio.create_task(worker.drain(grace_s))
+  impatient = asyncio.create_task(told_again.wait())
+  await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
+  for task in (draining, impatient):
+    task.cancel()
+  await worker.drain(0)
+  for server in servers:
+    server.should_exit = True
+  await asyncio.gather(*tasks)
+  await worker.stop()
+  say('closed')
+
+
+async def first_breath(worker: Worker) -> None:
+  """One token drawn each way, greedy and sampled: what a first short request needs is compiled by then."""
+  for sampling in (Sampling(0.0), Sampling(0.6, top_p=0.95)):
+    with worker.ask([Request((0,) * 40, 2, 1, sampling)]) as stream:
+      async for _ in stream:
+        pass
+
+
+def memory(engine: Engine, model: Qwen2) -> list[str]:
+  """What the model takes, and the cache at most, in words."""
+  size = lambda tree: sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+  R, S = engine.row_sizes[0], engine.max_length
+  cache = size(jax.eval_shape(lambda: engine.cache.empty(engine.config, R, S, engine.config.dtype)))
+  return [
+    f'weights: {_bytes(size(model))}',
+    f'keys and values: {_bytes(cache / R / S)} a token, at most {_bytes(cache)} ({R} rows of {S} tokens)',
+  ]
+
+
+def _bytes(n: float) -> str:
+  for unit in ('B', 'KiB', 'MiB'):
+    if n < 1024:
+      return f'{n:.3g} {unit}'
+    n /= 1024
+  return f'{n:.2f} GiB'
+
+
+def say(*lines: str) -> None:
+  """On stderr, as a log."""
+  for line in lines:
+    print(f'vibethinker: {line}', file=sys.stderr, flush=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+  try:
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=2048)
+  except OSError as error:
+    raise BadInput(f'{host}, port {port}: cannot listen there ({error.strerror})') from None
+
+
+def _config(app: FastAPI) -> uvicorn.Config:
+  return uvicorn.Config(
+    app, log_level='warning', access_log=False, timeout_graceful_shutdown=_PARTING_S, timeout_keep_alive=30
+  )

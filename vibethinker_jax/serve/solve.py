@@ -1,0 +1,214 @@
+"""Solutions taken apart: the answer, the key steps and whether they hold; and many of them together, their spectrum.
+
+Everything is judged by verify/: what is found here is what a training run or an evaluation would find.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import re
+from collections.abc import AsyncIterator, Sequence
+
+from vibethinker_jax.verify.answer import Verdict, after_thinking, extract_boxed, same_vote
+from vibethinker_jax.verify.code import extract_code
+from vibethinker_jax.verify.grader import Grader
+
+_FENCE = re.compile(r'^\s*```')
+_DISPLAY = (('\\[', '\\]'), ('$$', '$$'))
+_EQUALITY = re.compile(r'[^=<>!:]=[^=]|\\approx|≈')
+_LINE = 400  # characters; a longer line is prose, not a step
+_STEPS = 200  # of one solution
+_COMPARED = 24  # different answers that are compared with each other
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A key step: where it stands in the text, what it is ('equation' or 'result'), and whether its equalities hold.
+
+  `holds` is None where it claims nothing that could be settled.
+  """
+
+  begin: int
+  end: int
+  kind: str
+  text: str
+  holds: bool | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Solution:
+  """One sample, taken apart. `answer` is the box or, where a program was asked for, the last code block."""
+
+  text: str
+  finish_reason: str
+  answer: str | None
+  format_ok: bool  # it ended by itself, thinking closed, with an answer
+  steps: tuple[Step, ...]
+  steps_share: float | None  # of the settled equalities of the whole text, how many hold
+  code: str | None
+  verdict: Verdict | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+  """Answers that are the same. `members` are indices of solutions."""
+
+  answer: str
+  members: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spectrum:
+  """Clusters of equivalent answers, the largest first (of equals, the one that came first)."""
+
+  clusters: tuple[Cluster, ...]
+  unanswered: tuple[int, ...]
+
+  @property
+  def majority(self) -> str | None:
+    """The answer of the largest cluster."""
+    return self.clusters[0].answer if self.clusters else None
+
+  @property
+  def agreement(self) -> float:
+    """The share of all solutions that are in the largest cluster."""
+    total = len(self.unanswered) + sum(len(c.members) for c in self.clusters)
+    return len(self.clusters[0].members) / total if self.clusters else 0.0
+
+
+class Judges:
+  """A few graders, each used by one at a time, in threads of their own. A context."""
+
+  def __init__(self, count: int = 2, deadline_s: float = 10.0):
+    self._graders = [Grader(1, deadline_s) for _ in range(count)]
+    self._free: asyncio.Queue[Grader] = asyncio.Queue()
+    for grader in self._graders:
+      self._free.put_nowait(grader)
+
+  @contextlib.asynccontextmanager
+  async def one(self) -> AsyncIterator[Grader]:
+    """A grader that nobody else uses meanwhile."""
+    grader = await self._free.get()
+    try:
+      yield grader
+    finally:
+      self._free.put_nowait(grader)
+
+  def close(self) -> None:
+    """Ends their workers."""
+    for grader in self._graders:
+      grader.close()
+
+
+async def take_apart(
+  judges: Judges,
+  texts: Sequence[str],
+  finishes: Sequence[str],
+  answer: str | Sequence[str] | None = None,
+  tests: Sequence[dict] | dict | None = None,
+) -> tuple[list[Solution], Spectrum]:
+  """The solutions and their spectrum; `finishes` are 'stop' or 'length', `answer` and `tests` as Grader.grade has them.
+
+  Raises RuntimeError where the sandbox fails.
+  """
+  async with judges.one() as grader:
+    # a thread cannot be abandoned: a caller that goes away waits for it, for the grader is busy until then
+    work = asyncio.get_running_loop().run_in_executor(None, _take_apart, grader, texts, finishes, answer, tests)
+    try:
+      return await asyncio.shield(work)
+    finally:
+      if not work.done():
+        await asyncio.wait([work])
+
+
+def _take_apart(grader: Grader, texts, finishes, answer, tests) -> tuple[list[Solution], Spectrum]:
+  verdicts: list[Verdict | None] = [None] * len(texts)
+  if answer is not None or tests is not None:
+    verdicts = list(grader.grade([(text, answer, tests) for text in texts]))
+  marked = [mark_steps(text) for text in texts]
+  # whole texts for the share, and every step by itself for its own mark
+  pieces = [*texts, *(text[b:e] for text, steps in zip(texts, marked) for b, e, _ in steps)]
+  traces = grader.check_traces([(piece, answer, tests) for piece in pieces])
+  whole, single = traces[: len(texts)], iter(traces[len(texts) :])
+  solutions = []
+  for text, finish, steps, trace, verdict in zip(texts, finishes, marked, whole, verdicts):
+    kept = tuple(Step(b, e, kind, text[b:e], _holds(next(single).holds)) for b, e, kind in steps)
+    box, code = extract_boxed(text) or None, extract_code(text) or None
+    found = code if tests is not None or box is None else box
+    well = finish == 'stop' and found is not None and text.count('<think>') <= text.count('</think>')
+    solutions.append(Solution(text, finish, found, well, kept, trace.share, code, verdict))
+  return solutions, cluster(grader, [solution.answer for solution in solutions])
+
+
+def _holds(settled: Sequence[bool | None]) -> bool | None:
+  known = [holds for holds in settled if holds is not None]
+  return all(known) if known else None
+
+
+def cluster(grader: Grader, answers: Sequence[str | None]) -> Spectrum:
+  """Answers that are equal as texts or numbers are one; of the rest, those that the grader takes for each other.
+
+  The grader is asked about the answers given most often, and never about programs.
+  """
+  exact: dict[str, list[int]] = {}
+  for i, answer in enumerate(answers):
+    if answer:
+      exact.setdefault(same_vote(answer), []).append(i)
+  groups = sorted(exact.values(), key=len, reverse=True)
+  first = [answers[members[0]] for members in groups]
+  asked = [i for i, answer in enumerate(first) if '\n' not in answer][:_COMPARED]
+  pairs = [(i, j) for j in asked for i in asked if i < j]
+  verdicts = grader.grade([(f'\\boxed{{{first[j]}}}', first[i], None) for i, j in pairs])
+  same = {pair for pair, verdict in zip(pairs, verdicts) if verdict.score}
+  merged: list[list[int]] = []
+  leaders: list[int] = []
+  for j, members in enumerate(groups):
+    home = next((n for n, i in enumerate(leaders) if (i, j) in same), None)
+    if home is None:
+      leaders.append(j)
+      merged.append(list(members))
+    else:
+      merged[home] += members
+  merged = [sorted(members) for members in merged]
+  merged.sort(key=lambda members: (-len(members), members[0]))
+  clusters = tuple(Cluster(answers[members[0]], tuple(members)) for members in merged)
+  return Spectrum(clusters, tuple(i for i, answer in enumerate(answers) if not answer))
+
+
+def mark_steps(text: str) -> list[tuple[int, int, str]]:
+  """(begin, end, kind) of the key steps of a solution: lines and displayed formulas that state an equality, and the
+  line with the answer. Code is left out."""
+  steps, at, fenced, opened = [], 0, False, None
+  for line in text.splitlines(keepends=True):
+    begin, at = at, at + len(line)
+    body = line.strip()
+    if _FENCE.match(line):
+      fenced = not fenced
+      continue
+    if fenced or not body:
+      continue
+    if opened is None:
+      opens = next(((o, c) for o, c in _DISPLAY if body.startswith(o) and c not in body[len(o) :]), None)
+      if opens is not None:
+        opened = begin, opens[1]
+        continue
+      span = begin + line.index(body), begin + line.index(body) + len(body)
+    elif opened[1] in body:
+      span, opened = (opened[0], begin + line.rindex(opened[1]) + len(opened[1])), None
+    else:
+      continue
+    whole = text[span[0] : span[1]]
+    if len(whole) <= _LINE and ('\\boxed' in whole or _EQUALITY.search(whole)):
+      steps.append((*span, 'result' if '\\boxed' in whole else 'equation'))
+  return steps[:_STEPS]
+
+
+def parts(text: str) -> tuple[str, str]:
+  """The thinking of a response ('' where there is none) and the rest. Thinking that is not closed is all thinking."""
+  if '</think>' in text:
+    thinking = text[: text.rindex('</think>')]
+    return thinking.replace('<think>', '', 1).replace('</think>', '').strip(), after_thinking(text).lstrip()
+  if '<think>' in text:
+    before, _, thinking = text.partition('<think>')
+    return thinking.strip(), before
+  return '', text

@@ -1,0 +1,106 @@
+"""`vibethinker chat`: the page's two views in a terminal, on a worker of its own."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+
+from vibethinker_jax.serve import solve
+from vibethinker_jax.serve.api import ApiError, Sample, Service, ask_of, grow
+from vibethinker_jax.serve.presets import PRESETS
+from vibethinker_jax.serve.worker import EngineFailure
+
+HELP = """/preset NAME   math, code, explore or evaluate
+/n N PROBLEM   the spectrum: N solutions, and which answers they reach
+/new           forget what was said
+/quit          or the end of input; Ctrl-C stops an answer"""
+_BAR = 40  # characters of the largest cluster
+
+
+def run(service: Service, preset: str) -> None:
+  """Talk until the input ends."""
+  print(f'{service.name}. {HELP}')
+  with asyncio.Runner() as runner:
+    runner.run(_start(service))
+    talk = _Talk(service, preset)
+    try:
+      while (line := _line(f'\n{talk.preset}> ')) is not None:
+        if line.strip() == '/quit':
+          break
+        try:
+          runner.run(talk.take(line.strip()))
+        except KeyboardInterrupt:
+          print(' [stopped]')
+        except (ApiError, EngineFailure) as error:
+          print(error)
+    finally:
+      runner.run(service.worker.stop())
+
+
+async def _start(service: Service) -> None:
+  service.worker.start()
+
+
+def _line(prompt: str) -> str | None:
+  try:
+    return input(prompt)
+  except (EOFError, KeyboardInterrupt):
+    print()
+    return None
+
+
+class _Talk:
+  """What was said so far."""
+
+  def __init__(self, service: Service, preset: str):
+    self._service, self.preset, self._said = service, preset, []
+
+  async def take(self, line: str) -> None:
+    """Do what a line asks for."""
+    match line.split(maxsplit=2):
+      case []:
+        pass
+      case ['/new']:
+        self._said = []
+      case ['/preset', name] if name in PRESETS:
+        self.preset = name
+      case ['/n', n, problem] if n.isdecimal() and int(n) > 0:
+        await self._spectrum(problem, int(n))
+      case [word, *_] if word.startswith('/'):
+        print(HELP)
+      case _:
+        await self._answer(line)
+
+  async def _answer(self, question: str) -> None:
+    kind = PRESETS[self.preset]
+    asked = {'role': 'user', 'content': f'{question} {kind.instruction}'.strip()}
+    messages = self._service.with_system([*self._said, asked], kind.system)
+    printed = 0
+    async with contextlib.aclosing(self._drawn(messages, 1)) as growing:
+      async for (sample,) in growing:
+        print(sample.text[printed:], end='', flush=True)
+        printed = len(sample.text)
+    print()
+    (solution,), _ = await solve.take_apart(self._service.judges, [sample.text], [sample.finish])
+    if solution.answer is not None:
+      print(f'[ {solution.answer} ]')
+    for step in solution.steps:
+      if step.holds is False:
+        print(f'does not hold: {step.text}')
+    self._said += [asked, {'role': 'assistant', 'content': solve.parts(sample.text)[1]}]
+
+  async def _spectrum(self, problem: str, n: int) -> None:
+    async with contextlib.aclosing(self._drawn(ask_of(self._service, problem, PRESETS[self.preset]), n)) as growing:
+      async for samples in growing:
+        done = sum(bool(sample.finish) for sample in samples)
+        print(f'\r{done} of {n} are complete', end='' if done < n else '\n', file=sys.stderr, flush=True)
+    _, spectrum = await solve.take_apart(self._service.judges, [s.text for s in samples], [s.finish for s in samples])
+    rows = [(cluster.answer, len(cluster.members)) for cluster in spectrum.clusters]
+    rows += [('(no answer)', len(spectrum.unanswered))] if spectrum.unanswered else []
+    width = min(30, max(len(answer) for answer, _ in rows))
+    for answer, count in rows:
+      print(f'{answer[:width]:>{width}} {"█" * max(1, round(_BAR * count / n))} {count}')
+
+  def _drawn(self, messages: list[dict], n: int) -> AsyncIterator[list[Sample]]:
+    kind = PRESETS[self.preset]
+    return grow(self._service, messages, n, kind.sampling(), kind.max_tokens)

@@ -1,0 +1,130 @@
+"""From the tokens of one sample to the text that may be sent: no character cut, no stop string let through.
+
+A token need not end where a character does, nor a stop string where a token does. What could still turn out to be part
+of either is held back until more has come.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+from vibethinker_jax.data.text import Text
+
+_CUT = '\ufffd'  # what an incomplete character decodes to
+_WINDOW = 64  # tokens decoded again with each piece, at most
+_CONTEXT = 8  # of them, how many are kept: more than a character has bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Token:
+  """A token that was sent, as OpenAI's clients know it."""
+
+  text: str
+  bytes: list[int] | None
+  logprob: float
+
+
+class Transcript:
+  """Text of one sample, fed piece by piece. `met` once a stop string was; what follows is not looked at.
+
+  tokenwise: also tell which tokens the text is made of (slower).
+  """
+
+  def __init__(self, text: Text, stops: Sequence[str] = (), tokenwise: bool = False):
+    self._text, self._stops, self._tokenwise = text, stops, tokenwise
+    self._special = special_ids(text)
+    self._window: list[int] = []
+    self._read = 0  # characters of the window's text that are in `_held` or were sent
+    self._held = ''  # certain text that may be the beginning of a stop string
+    self._sent = 0
+    self._waiting: list[tuple[int, int, float]] = []  # (where its text begins, id, ln p) of tokens not told yet
+    self.text = ''  # all that was sent
+    self.met = False
+
+  def feed(self, ids: Sequence[int], logps: Sequence[float]) -> tuple[str, list[Token]]:
+    """What can be sent now that these tokens have come: text, and the tokens that begin in it."""
+    if not (self._tokenwise or self._stops):
+      self._held += self._decode(ids)
+      return self._send(len(self._held)), []
+    out, told = '', []
+    for i, logp in zip(ids, logps):
+      if self.met:
+        break
+      if self._tokenwise and i not in self._special:
+        self._waiting.append((self._sent + len(self._held), i, logp))
+      self._held += self._decode([i])
+      out += self._send(self._before_stop(len(self._held) - _overlap(self._held, self._stops)))
+      told += self._tell()
+    return out, told
+
+  def end(self) -> tuple[str, list[Token]]:
+    """What was held back, when nothing more comes."""
+    if self.met:
+      return '', []
+    self._held += self._text.decode(self._window)[self._read :]  # half a character, which stays one
+    out = self._send(self._before_stop(len(self._held)))
+    return out, self._tell(all_of_them=not self.met)
+
+  def _before_stop(self, n: int) -> int:
+    """Where in what is held the first stop string begins, n where there is none."""
+    found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+    self.met = bool(found)
+    return min(found, default=n)
+
+  def _send(self, n: int) -> str:
+    """The next n characters of what is held."""
+    out, self._held = self._held[:n], self._held[n:]
+    self._sent += n
+    self.text += out
+    return out
+
+  def _tell(self, all_of_them: bool = False) -> list[Token]:
+    """Tokens that begin in what was sent."""
+    n = sum(all_of_them or begin < self._sent for begin, _, _ in self._waiting)
+    told, self._waiting = self._waiting[:n], self._waiting[n:]
+    return [token_of(self._text, i, logp) for _, i, logp in told]
+
+  def _decode(self, ids: Sequence[int]) -> str:
+    """The text that becomes certain with these tokens."""
+    self._window += [i for i in ids if i not in self._special]
+    whole = self._text.decode(self._window)
+    sure = len(whole) - whole.endswith(_CUT)
+    new = whole[self._read : sure]
+    self._read = max(self._read, sure)
+    if len(self._window) > _WINDOW:
+      self._window = self._window[-_CONTEXT:]
+      whole = self._text.decode(self._window)
+      self._read = len(whole) - whole.endswith(_CUT)
+    return new
+
+
+@functools.cache
+def special_ids(text: Text) -> frozenset[int]:
+  """Ids that Text.decode leaves out; more than the tokenizer's all_special_ids, which lacks ChatML's marks."""
+  return frozenset(i for i, token in text.tokenizer.added_tokens_decoder.items() if token.special)
+
+
+def token_of(text: Text, i: int, logprob: float) -> Token:
+  """Token i: its text, with half a character shown as a question mark, and its bytes where they are known."""
+  word = text.tokenizer.decode([i])
+  if _CUT not in word:
+    return Token(word, list(word.encode()), logprob)
+  letters = text.tokenizer.convert_ids_to_tokens(i)
+  known = all(c in _BYTES for c in letters)
+  return Token(word, [_BYTES[c] for c in letters] if known else None, logprob)
+
+
+def _overlap(held: str, stops: Sequence[str]) -> int:
+  """How many characters at the end of `held` may be the beginning of a stop string."""
+  longest = min(len(held), max((len(stop) - 1 for stop in stops), default=0))
+  return next((n for n in range(longest, 0, -1) if any(stop.startswith(held[-n:]) for stop in stops)), 0)
+
+
+def _byte_letters() -> dict[str, int]:
+  """The letters that byte-level vocabularies (GPT-2's and its heirs') write bytes with."""
+  own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+  others = [b for b in range(256) if b not in own]
+  return {chr(b): b for b in own} | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+_BYTES = _byte_letters()

@@ -1,0 +1,296 @@
+"""The engine at work for many at once: one thread owns its rows, and everybody else talks to that thread.
+
+Requests go in through a queue that is looked at between two blocks, pieces come out to the event loop, a step's worth
+at a time. Whoever stops listening to a stream frees its rows by that. Should the engine fail, all who wait are told,
+and a new run begins with what comes next.
+"""
+
+import asyncio
+import collections
+import dataclasses
+import logging
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+
+from vibethinker_jax.engine.engine import Engine, Piece, Request, Run
+from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.serve.meters import Meters
+
+_log = logging.getLogger('vibethinker')
+_WINDOW_S = 10.0  # what "tokens per second" looks back on
+
+
+class Busy(Exception):
+  """The queue is full. `retry_s`: when it may be worth another try."""
+
+  def __init__(self, message: str, retry_s: int):
+    super().__init__(message)
+    self.retry_s = retry_s
+
+
+class Closing(Exception):
+  """The server shuts down."""
+
+
+class EngineFailure(Exception):
+  """The engine failed while it worked on a request. The next one finds it at work again."""
+
+
+class Worker:
+  """Owns a Run. All methods but the constructor are for one event loop, the one that called `start`.
+
+  waiting: samples that may wait for a row. warm: prompt and whole length up to which shapes are compiled beforehand, in
+  a thread beside; 0 for none.
+  """
+
+  def __init__(self, engine: Engine, model: Qwen2, waiting: int, warm: int = 0):
+    self.engine, self.meters = engine, Meters()
+    self.capacity = engine.row_sizes[0] + waiting
+    self._model = model
+    self._warm = min(warm, engine.max_length)
+    self._deeds: queue.SimpleQueue = queue.SimpleQueue()
+    self._streams: dict[int, Stream] = {}
+    self._open = 0  # samples asked for and not finished
+    self._tickets = 0
+    self._closing = False
+    self._recent: collections.deque[tuple[float, int]] = collections.deque()  # (when, tokens) of the last steps
+    self._loop: asyncio.AbstractEventLoop | None = None
+    self._threads = [threading.Thread(target=self._work, name='engine', daemon=True)]
+    if self._warm:
+      self._threads.append(threading.Thread(target=self._warm_up, name='warm-up', daemon=True))
+    self.warm = not self._warm
+    self.meters.watch(engine.row_sizes[0], self)
+
+  # ---- for the event loop
+
+  def start(self) -> None:
+    """Begin to work."""
+    self._loop = asyncio.get_running_loop()
+    for thread in self._threads:
+      thread.start()
+
+  @property
+  def open(self) -> int:
+    """Samples asked for and not finished: those drawing and those waiting."""
+    return self._open
+
+  @property
+  def closing(self) -> bool:
+    """Whether new requests are turned away."""
+    return self._closing
+
+  @property
+  def tokens_per_second(self) -> float:
+    """Tokens drawn in the last seconds."""
+    since = time.monotonic() - _WINDOW_S
+    while self._recent and self._recent[0][0] < since:
+      self._recent.popleft()
+    return sum(n for _, n in self._recent) / _WINDOW_S
+
+  def ask(self, requests: Sequence[Request]) -> 'Stream':
+    """The stream of requests that Engine.refusal has nothing against; to be used as a context.
+
+    Raises Busy where there is no room for their samples, Closing while the server shuts down.
+    """
+    samples = sum(request.samples for request in requests)
+    if self._closing:
+      raise Closing('the server is shutting down')
+    if self._open + samples > self.capacity:
+      raise Busy(
+        f'{self._open} samples are being served, {samples} more exceed the limit {self.capacity}', self._retry()
+      )
+    first, self._tickets = self._tickets, self._tickets + len(requests)
+    stream = Stream(self, first, requests)
+    self._open += samples
+    for ticket, request in enumerate(requests, first):
+      self._streams[ticket] = stream
+      self._deeds.put(_Add(ticket, request))
+    return stream
+
+  async def drain(self, grace_s: float) -> None:
+    """Turn away who comes, let those at work finish, and after `grace_s` seconds tell the rest that it is over."""
+    self._closing = True
+    end = time.monotonic() + grace_s
+    while self._streams and time.monotonic() < end:
+      await asyncio.sleep(0.02)
+    for stream in set(self._streams.values()):
+      stream.fail(Closing('the server was shut down before the answer was complete'))
+
+  async def stop(self) -> None:
+    """End the threads; those still listening are told."""
+    await self.drain(0)
+    self._deeds.put(None)
+    for thread in self._threads:
+      await asyncio.to_thread(thread.join, 60)
+
+  def _retry(self) -> int:
+    """Seconds until some of the open samples are likely to be done, from the rate at which tokens are drawn."""
+    return max(1, min(60, round(self._open / max(self.tokens_per_second, 1.0))))
+
+  def _forget(self, ticket: int, samples: int) -> None:
+    """A ticket is through, with `samples` of it unfinished."""
+    if self._streams.pop(ticket, None) is not None:
+      self._open -= samples
+      if samples:
+        self._deeds.put(_Cancel(ticket, None))
+
+  def _drop(self, ticket: int, sample: int) -> None:
+    self._open -= 1
+    self._deeds.put(_Cancel(ticket, sample))
+
+  def _deliver(self, pieces: list[Piece]) -> None:
+    """What a step drew, to those who listen."""
+    now, drawn = time.monotonic(), sum(len(piece.tokens) for piece in pieces)
+    self.meters.tokens.inc(drawn)
+    self._recent.append((now, drawn))
+    for piece in pieces:
+      stream = self._streams.get(piece.ticket)
+      if stream is not None:
+        stream.put(piece, now)
+
+  def _broken(self, tickets: list[int], error: Exception) -> None:
+    self.meters.restarts.inc()
+    why = EngineFailure(f'the engine failed ({type(error).__name__}) and was started anew')
+    for stream in {self._streams[t] for t in tickets if t in self._streams}:
+      stream.fail(why)
+
+  # ---- for the threads
+
+  def _work(self) -> None:
+    run, left = None, {}  # left: the samples of each ticket that are not finished
+    while True:
+      try:
+        deed = self._deeds.get(block=run is None or not run.busy)
+        while deed is not None:
+          run = run or Run(self.engine, self._model)
+          deed.do(run, left)
+          deed = self._deeds.get(block=False)
+        return
+      except queue.Empty:
+        pass
+      except Exception as error:
+        run = self._restart(left, error)
+        continue
+      try:
+        pieces = run.step() if run.busy else []
+      except Exception as error:  # whatever the device may raise, memory first of all
+        run = self._restart(left, error)
+        continue
+      self.meters.live, self.meters.queued = run.live, run.queued
+      for piece in pieces:
+        if piece.finish:
+          _strike(left, piece.ticket, {piece.sample})
+      if pieces:
+        self._loop.call_soon_threadsafe(self._deliver, pieces)
+
+  def _restart(self, left: dict[int, set[int]], error: Exception) -> None:
+    _log.exception('the engine failed and is started anew')
+    tickets = list(left)
+    left.clear()
+    self.meters.live = self.meters.queued = 0
+    self._loop.call_soon_threadsafe(self._broken, tickets, error)
+
+  def _warm_up(self) -> None:
+    try:
+      for longest in sorted({min(128, self._warm), min(512, self._warm), self._warm}):
+        self.engine.warm_up(self._model, longest // 2, longest, stop=lambda: self._closing)
+      self.warm = True
+    except Exception:  # serving goes on without, and what fails here for want of memory may never be asked for
+      _log.exception('the warm-up failed')
+
+
+class Stream:
+  """What is drawn for some requests, as it comes: `async for pieces in stream`, each a list of (request, Piece).
+
+  A context: leaving it gives the rows back. Iterating raises EngineFailure or Closing where the answer will not come.
+  """
+
+  def __init__(self, worker: Worker, first: int, requests: Sequence[Request]):
+    self._worker, self._first = worker, first
+    self._unfinished = {(first + i, s) for i, request in enumerate(requests) for s in range(request.samples)}
+    self._tickets = range(first, first + len(requests))
+    self._pieces: list[tuple[int, Piece]] = []
+    self._news = asyncio.Event()
+    self._failure: Exception | None = None
+    self._born: float | None = time.monotonic()  # until its first token
+
+  def __enter__(self) -> 'Stream':
+    return self
+
+  def __exit__(self, *exc) -> None:
+    for ticket in self._tickets:
+      self._worker._forget(ticket, sum(t == ticket for t, _ in self._unfinished))
+    self._unfinished.clear()
+
+  async def __aiter__(self) -> AsyncIterator[list[tuple[int, Piece]]]:
+    while self._unfinished or self._pieces:
+      await self._news.wait()
+      self._news.clear()
+      if self._failure is not None:
+        raise self._failure
+      pieces, self._pieces = self._pieces, []
+      if pieces:
+        yield pieces
+
+  def drop(self, request: int, sample: int) -> None:
+    """No more of this sample is wanted."""
+    key = self._first + request, sample
+    if key in self._unfinished:
+      self._unfinished.remove(key)
+      self._worker._drop(*key)
+      self._news.set()
+
+  def put(self, piece: Piece, now: float) -> None:
+    """A piece from the worker."""
+    key = piece.ticket, piece.sample
+    if key not in self._unfinished:
+      return  # dropped while it was being drawn
+    if not np.isfinite(piece.logps).all():
+      self.fail(EngineFailure('log-probabilities are not finite: the weights are broken'))
+      return
+    if self._born is not None:
+      self._worker.meters.first_token.observe(now - self._born)
+      self._born = None
+    if piece.finish:
+      self._unfinished.remove(key)
+      self._worker._open -= 1
+    self._pieces.append((piece.ticket - self._first, piece))
+    self._news.set()
+
+  def fail(self, why: Exception) -> None:
+    """Whoever listens is told `why`; nothing more comes."""
+    if self._failure is None:
+      self._failure = why
+      self._news.set()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Add:
+  ticket: int
+  request: Request
+
+  def do(self, run: Run, left: dict[int, set[int]]) -> None:
+    left[self.ticket] = set(range(self.request.samples))
+    for sample in range(self.request.samples):
+      run.add(self.ticket, self.request, sample)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cancel:
+  ticket: int
+  sample: int | None
+
+  def do(self, run: Run, left: dict[int, set[int]]) -> None:
+    run.cancel(self.ticket, self.sample)
+    _strike(left, self.ticket, left.get(self.ticket, set()) if self.sample is None else {self.sample})
+
+
+def _strike(left: dict[int, set[int]], ticket: int, samples: set[int]) -> None:
+  """These samples of a ticket are through."""
+  rest = left.pop(ticket, set()) - samples
+  if rest:
+    left[ticket] = rest
