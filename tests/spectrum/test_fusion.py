@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vibethinker_jax.model.mesh import MeshShape, make_mesh, place
 from vibethinker_jax.spectrum.fusion import check_weights, dare, ema_weights, fuse, simplex_grid, slerp, ties
 
 
@@ -117,3 +118,16 @@ def test_the_grid_holds_every_point_once():
   assert len(set(grid)) == len(grid) == 35
   assert all(sum(w) == 1 and min(w) >= 0 for w in grid)
   assert {(1, 0, 0, 0), (0.25, 0.25, 0.25, 0.25), (0, 0.5, 0.5, 0)} <= set(grid)
+
+
+def test_merges_on_a_mesh(make_model):
+  """Models that lie over fsdp and tensor are merged as whole ones are."""
+  a, b, c = (make_model(seed=s) for s in range(3))
+  even, key = [0.5, 0.5], jax.random.key(0)
+  merge = jax.jit(lambda a, b, c: (slerp(a, b, 0.3), ties(c, [a, b], even, 0.4), dare(c, [a, b], even, 0.5, key)))
+  expected = merge(a, b, c)
+  mesh = make_mesh(MeshShape(data=2, fsdp=2, tensor=2))
+  with jax.set_mesh(mesh):
+    merged = merge(*(place(m, mesh) for m in (a, b, c)))
+  for x, y in zip(jax.tree.leaves(merged), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-6)

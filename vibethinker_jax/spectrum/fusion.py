@@ -49,15 +49,15 @@ def slerp(a, b, t: float):
   """
 
   def arc(x, y):
-    u, v = x.astype(jnp.float32).ravel(), y.astype(jnp.float32).ravel()
-    norms = jnp.linalg.norm(u) * jnp.linalg.norm(v)
-    cosine = jnp.clip(u @ v / jnp.where(norms > 0, norms, 1.0), -1.0, 1.0)
+    u, v = x.astype(jnp.float32), y.astype(jnp.float32)
+    norms = jnp.sqrt((u * u).sum() * (v * v).sum())
+    cosine = jnp.clip((u * v).sum() / jnp.where(norms > 0, norms, 1.0), -1.0, 1.0)
     angle = jnp.arccos(cosine)
     bent = (norms > 0) & (jnp.abs(cosine) < 1 - 1e-6)
     sine = jnp.where(bent, jnp.sin(angle), 1.0)
     first = jnp.where(bent, jnp.sin((1 - t) * angle) / sine, 1 - t)
     second = jnp.where(bent, jnp.sin(t * angle) / sine, t)
-    return (first * u + second * v).reshape(x.shape).astype(x.dtype)
+    return (first * u + second * v).astype(x.dtype)
 
   return jax.tree.map(arc, a, b)
 
@@ -73,7 +73,7 @@ def ties(base, models: Sequence, weights: Sequence[float], density: float):
 
   def trimmed(change):
     kept = max(1, round(density * change.size))
-    least = jax.lax.top_k(jnp.abs(change).ravel(), kept)[0][-1]
+    least = jax.lax.top_k(_whole(jnp.abs(change)).ravel(), kept)[0][-1]
     return jnp.where(jnp.abs(change) >= least, change, 0.0)
 
   def merge(origin, *parts):
@@ -85,6 +85,11 @@ def ties(base, models: Sequence, weights: Sequence[float], density: float):
     return (origin.astype(jnp.float32) + mean).astype(parts[0].dtype)
 
   return jax.tree.map(merge, base, *models)
+
+
+def _whole(x: jax.Array) -> jax.Array:
+  """`x` on every device of the mesh that is set: its entries can be put into one row."""
+  return x if jax.sharding.get_abstract_mesh().empty else jax.reshard(x, jax.sharding.PartitionSpec())
 
 
 def dare(base, models: Sequence, weights: Sequence[float], drop: float, key: jax.Array):
