@@ -119,13 +119,23 @@ def _einsum_forward(equation, x, y):
 def _einsum_backward(equation, operands, gradient):
   x, y = operands
   (a, b), out = equation.split('->')[0].split(','), equation.split('->')[1]
-  if jax.sharding.get_abstract_mesh().empty:
-    return jnp.einsum(f'{out},{b}->{a}', gradient, y), jnp.einsum(f'{a},{out}->{b}', x, gradient)
-  like = lambda operand: jax.typeof(operand).sharding
-  return (
-    jnp.einsum(f'{out},{b}->{a}', gradient, y, out_sharding=like(x)),
-    jnp.einsum(f'{a},{out}->{b}', x, gradient, out_sharding=like(y)),
-  )
+  of_x = _laid_out_einsum(f'{out},{b}->{a}', gradient, y, x)
+  if x.size <= gradient.size:
+    return of_x, _laid_out_einsum(f'{a},{out}->{b}', x, gradient, y)
+  # A product's first operand is copied to have what is summed over last. Of a weight's gradient that is all tokens: the
+  # narrower side is put first, and the small result turned round (behind a barrier: the compiler would turn it back).
+  first = [letter for letter in out if letter in b]
+  turned = ''.join(first + [letter for letter in b if letter not in first])
+  order = [turned.index(letter) for letter in b]
+  like = jnp.transpose(y, [b.index(letter) for letter in turned])
+  of_y = jax.lax.optimization_barrier(_laid_out_einsum(f'{out},{a}->{turned}', gradient, x, like))
+  return of_x, jnp.transpose(of_y, order)
+
+
+def _laid_out_einsum(equation: str, x: jax.Array, y: jax.Array, like: jax.Array) -> jax.Array:
+  """jnp.einsum with its result where `like` lies."""
+  where = None if jax.sharding.get_abstract_mesh().empty else jax.typeof(like).sharding
+  return jnp.einsum(equation, x, y, out_sharding=where)
 
 
 einsum.defvjp(_einsum_forward, _einsum_backward)
