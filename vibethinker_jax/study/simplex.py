@@ -129,7 +129,8 @@ class Sweep:
       p.pause(f'{name} on {SETS[half]} is next')
       how = s.evaluate if half == 'test' else s.probe
       problems = {'a': p.sets.probe_a, 'b': p.sets.probe_b, 'test': p.sets.test}[half]
-      write_asked(path, p.ask(how, make(), {d: problems[d] for d in s.data.domains}, f'{name} {half}'))
+      with p.timed('points'):
+        write_asked(path, p.ask(how, make(), {d: problems[d] for d in s.data.domains}, f'{name} {half}'))
     correct = json.loads(path.read_text())['correct']
     return mean_pass_at_k(np.concatenate([correct[d] for d in s.data.domains]), self.k)
 
