@@ -18,7 +18,7 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import MeshShape, make_mesh
 from vibethinker_jax.model.qwen2 import Config
 from vibethinker_jax.settings import freeze, load_config
-from vibethinker_jax.ssp import Settings, check_mesh
+from vibethinker_jax.ssp import Rows, Settings, check_mesh
 
 CONFIG = str(pathlib.Path(__file__).parents[1] / 'configs' / 'ssp_1p5b.py')
 SMALL = Config(V=384, D=64, L=3, K=2, G=2, H=18, F=128, remat='full', logit_chunk=8)
@@ -58,6 +58,18 @@ def test_a_training_step_as_compiled(kind, sizes):
     assert largest(text, stage.length, SMALL.H) == rows * SMALL.K * SMALL.H * stage.length
   whole = dataclasses.replace(stage, model=dataclasses.replace(SMALL, logit_chunk=positions))
   assert largest(program(whole), SMALL.V) >= SMALL.V * rows * positions
+
+
+def test_pages_are_counted_as_they_are_compiled():
+  """A pool of 32 pages of 16 slots for 8 rows of 256: a quarter of the slots, and a page a device that nobody reads."""
+  s = dataclasses.replace(settings(), engine=Rows(rows=8, block=8, pages=32, page=16))
+  *_, stage = plan.stages_of(s, dataclasses.replace(SMALL, positions=256))
+  stage = dataclasses.replace(stage, mesh=MeshShape(fsdp=8))
+  kv, slots = 2 * SMALL.L * SMALL.K * SMALL.H * 4, dataclasses.replace(stage, slots=0)
+  assert plan.memory(stage)['cache'] == 32 * 16 * kv / 8 == plan.memory(slots)['cache'] / 4
+  held = [plan.lower(one, s, make_mesh(stage.mesh)).lower().compile().memory_analysis() for one in (stage, slots)]
+  table = 256 // 16 * 4  # of the one row that a device has
+  assert held[1].argument_size_in_bytes - held[0].argument_size_in_bytes == kv * (256 - 64 - 16) - table
 
 
 def test_a_loop_counts_once_a_turn():

@@ -28,6 +28,7 @@ from vibethinker_jax.data.batches import Batch
 from vibethinker_jax.engine import decode
 from vibethinker_jax.engine.cache import Slots
 from vibethinker_jax.engine.engine import TOGETHER
+from vibethinker_jax.engine.pages import POOL, Pages, Paging
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.attention import FUSED, unit
@@ -102,6 +103,7 @@ class Stage:
   mesh: MeshShape
   rows: int
   length: int
+  slots: int = 0  # of the whole cache, where it lies in pages; 0: `length` for each row
 
   @property
   def tokens(self) -> float:
@@ -131,7 +133,8 @@ def stages_of(s: Settings, c: Config) -> list[Stage]:
     out.append(Stage(f'rl/{stage.name}', 'rl', c, s.mesh, s.rl.micro_rows, whole(stage.max_tokens + PROMPT)))
   together = -(-TOGETHER // s.mesh.size) * s.mesh.size
   out.append(Stage('prefill', 'prefill', c, s.mesh, together, min(PROMPT, c.positions)))
-  out.append(Stage('decode', 'decode', c, s.mesh, s.engine.rows, c.positions))
+  slots = s.engine.pages * s.engine.page
+  out.append(Stage('decode', 'decode', c, s.mesh, s.engine.rows, c.positions, slots))
   return out
 
 
@@ -165,7 +168,7 @@ def memory(stage: Stage) -> dict[str, float]:
   kv = 2 * c.L * c.K * c.H * wide
   if stage.kind in ('prefill', 'decode'):
     rows = stage.rows / m.size
-    cache = rows * stage.length * kv
+    cache = (stage.slots or stage.rows * stage.length) / m.size * kv
     work = stage.tokens * (c.F + 5 * c.D) * wide + 4 * rows * c.V * 4
     work += 4 * stage.tokens * c.K * c.G * stage.length  # scores
     weights = {'weights': (layers + tables) * wide}
@@ -292,10 +295,14 @@ def _trace_engine(stage: Stage, s: Settings, model: Qwen2, mesh: Mesh) -> jax.st
     whole = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.int32)
     asked = whole(stage.rows, stage.length), whole(stage.rows), whole(stage.rows)
     return decode.prefill.trace(model, put(cache, at), *put(asked, PartitionSpec()))
-  rows = jax.eval_shape(lambda: decode.free_rows(stage.rows))
-  return decode.decode_block.trace(
-    model, put(rows, at), put(cache, at), np.int32(1), np.int32(0), (0,), s.engine.block, False
-  )
+  rows, cache = put(jax.eval_shape(lambda: decode.free_rows(stage.rows)), at), put(cache, at)
+  if stage.slots:
+    paging = Paging(s.engine.pages, s.engine.page, 'tpu' if mesh.devices.flat[0].platform == 'tpu' else 'xla')
+    pool = jax.ShapeDtypeStruct(paging.shape(c, mesh.shape['data']), c.dtype, sharding=NamedSharding(mesh, POOL))
+    cache = tuple(Pages(pool, pool, None, paging.kernel, mesh) for _ in range(c.L))
+    table = jax.ShapeDtypeStruct((stage.rows, -(-stage.length // s.engine.page)), jnp.int32)
+    rows = dataclasses.replace(rows, pages=put(table, at))
+  return decode.decode_block.trace(model, rows, cache, np.int32(1), np.int32(0), (0,), s.engine.block, False)
 
 
 def _laid_out(tree, mesh: Mesh):

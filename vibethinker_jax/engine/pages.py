@@ -31,12 +31,15 @@ class Paging:
   size: int = 128  # slots of a page
   kernel: str = 'xla'  # which attend_paged: 'xla', 'tpu' or 'gpu'
 
+  def shape(self, c: Config, pools: int) -> tuple[int, ...]:
+    """Of one layer's keys or values [K,N,size,H], the pools of all devices one behind the other."""
+    return c.K, self.pages // pools * pools + pools, self.size, c.H
+
   def empty(self, c: Config, dtype, mesh: Mesh | None) -> tuple['Pages', ...]:
     """Every layer's pool, all pages free."""
     pools = 1 if mesh is None else mesh.shape['data']
-    N = self.pages // pools * pools + pools
     put = lambda x: x if mesh is None else jax.device_put(x, NamedSharding(mesh, POOL))
-    zeros = lambda: put(jnp.zeros((c.K, N, self.size, c.H), dtype))
+    zeros = lambda: put(jnp.zeros(self.shape(c, pools), dtype))
     return tuple(Pages(zeros(), zeros(), None, self.kernel, mesh) for _ in range(c.L))
 
 
