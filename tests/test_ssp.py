@@ -123,6 +123,14 @@ def test_a_mesh_that_does_not_fit_is_refused(settings, tmp_path):
     Pipeline(settings, tmp_path)
 
 
+def test_too_few_pages_are_refused(settings, tmp_path):
+  few = dataclasses.replace(settings, engine=dataclasses.replace(settings.engine, pages=3, page=128))
+  pipeline = Pipeline(few, tmp_path, TWO)
+  refused = pytest.raises(BadInput, match='config.engine: 3 pages of 128 slots over 2 devices: expected .* 512')
+  with refused, pipeline.at_work():
+    pass
+
+
 def test_run_again_does_nothing_anew(whole, settings):
   workdir, summary = whole
   before = digest(workdir), (workdir / 'metrics.jsonl').read_text()

@@ -179,7 +179,10 @@ class Pipeline:
       own = lambda n: -(-n // jax.process_count())
       kernel = {'tpu': 'tpu', 'gpu': 'gpu'}.get(self.mesh.devices.flat[0].platform, 'xla')
       cache = Paging(own(rows.pages), rows.page, kernel) if rows.pages else Slots
-      self.engine = Engine(base.config, self.text.stop_ids, own(rows.rows), rows.block, cache=cache, mesh=spread)
+      try:
+        self.engine = Engine(base.config, self.text.stop_ids, own(rows.rows), rows.block, cache=cache, mesh=spread)
+      except ValueError as error:
+        raise BadInput(f'config.engine: {error}') from None
       yield base
 
   def base(self) -> Qwen2:
