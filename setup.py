@@ -63,5 +63,5 @@ setup(
     'plan': ['libtpu'],
     'tpu': ['jax[tpu]'],
   },
-  entry_points={'console_scripts': ['vibethinker = vibethinker_jax.cli:run']},
+  entry_points={'console_scripts': ['vibethinker = vibethinker_jax.cli.__main__:main']},
 )

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from vibethinker_jax.cli import main
+from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.model import hf
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}<|im_start|>"
@@ -62,8 +62,8 @@ def cli(tmp_path):
 
 
 def test_score_equals_torch(cli, transformers_qwen2, tmp_path, monkeypatch):
-  monkeypatch.setattr('vibethinker_jax.cli._SCORE_TOKENS', 64)  # several batches of a length, the last one not full
-  monkeypatch.setattr('vibethinker_jax.cli._SCORE_LOGITS', 50)
+  monkeypatch.setattr('vibethinker_jax.cli.score._TOKENS', 64)  # several batches of a length, the last one not full
+  monkeypatch.setattr('vibethinker_jax.cli.score._LOGITS', 50)
   theirs = transformers_qwen2.make(tmp_path / 'm')
   rng = np.random.default_rng(0)
   rows = [{'id': f'r{n}', 'tokens': rng.integers(0, 48, n).tolist()} for n in (300, 1, 2, 33, 64, 34, 5, 100)]
@@ -170,8 +170,8 @@ def test_report(tmp_path, capsys):
 
 def test_help_loads_nothing_heavy():
   code = (
-    'import sys; from vibethinker_jax import cli\n'
-    'try: cli.main(["--help"])\n'
+    'import sys; from vibethinker_jax.cli.__main__ import main\n'
+    'try: main(["--help"])\n'
     'except SystemExit as end: print(end.code, {"jax", "transformers", "numpy"} & set(sys.modules))'
   )
   root = pathlib.Path(__file__).parents[1]

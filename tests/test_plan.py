@@ -13,7 +13,9 @@ import sys
 import jax
 import pytest
 
-from vibethinker_jax import cli, plan
+from vibethinker_jax import plan
+from vibethinker_jax.cli.__main__ import main
+from vibethinker_jax.cli.plan import NO_TPU
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import MeshShape, make_mesh
 from vibethinker_jax.model.qwen2 import Config
@@ -109,7 +111,7 @@ for name, slices, shape in {[*shapes, ('v5e:4x4', 2, (4, 8, 1))]}:
   if slices > 1:
     assert [{{d.slice_index for d in replica.ravel()}} for replica in mesh.devices] == [{{0}}, {{0}}, {{1}}, {{1}}]
 """
-  env = {**os.environ, **cli.NO_TPU, 'PYTHONPATH': str(pathlib.Path(__file__).parents[1])}
+  env = {**os.environ, **NO_TPU, 'PYTHONPATH': str(pathlib.Path(__file__).parents[1])}
   subprocess.run([sys.executable, '-c', code], env=env, check=True)
 
 
@@ -131,7 +133,7 @@ def test_gpus_are_lowered_for(monkeypatch):
 
 def test_the_command(tmp_path, capsys):
   out = tmp_path / 'plan.json'
-  run = lambda *more: cli.main(['plan', f'--config={CONFIG}', '--estimate', f'--out={out}', *more])
+  run = lambda *more: main(['plan', f'--config={CONFIG}', '--estimate', f'--out={out}', *more])
   assert run('--topology=v5e:4x4') == 0
   report = json.loads(out.read_text())
   assert report['fits'] and report['mesh_chosen'] and report['devices'] == 16
@@ -162,7 +164,7 @@ def test_measured_on_this_machine(tmp_path):
 
 def test_bad_input_is_one_line(capsys):
   def refuses(match: str, *more):
-    assert cli.main(['plan', *more]) == 2
+    assert main(['plan', *more]) == 2
     said = capsys.readouterr().err
     assert said.count('\n') == 1 and re.search(match, said), said
 

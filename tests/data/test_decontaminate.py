@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from vibethinker_jax.cli import main
+from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.data import decontaminate
 from vibethinker_jax.data.decontaminate import Decontaminate, Index, _Block, _normal, find_leaks, words
 from vibethinker_jax.data.readers import INSTRUCTIONS

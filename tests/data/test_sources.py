@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 
-from vibethinker_jax.cli import main
+from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.data import records
 from vibethinker_jax.data.problem import Problem, Solution, merge, problem_from, row_of
 from vibethinker_jax.data.readers import boxed_span, mapped

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from vibethinker_jax.cli import main
+from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.data import synthetic
 from vibethinker_jax.data.problem import Problem, row_of
 from vibethinker_jax.errors import BadInput

@@ -7,7 +7,7 @@ import jax
 import openai
 import pytest
 
-from vibethinker_jax.cli import main
+from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.serve.server import memory
 from vibethinker_jax.ssp import TINY_BASE
 

@@ -1,0 +1,86 @@
+"""Leaves out the training rows that share 10-grams with evaluation problems or nearly repeat them, and says why."""
+
+import argparse
+import collections
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Iterator
+
+from vibethinker_jax.cli import files
+from vibethinker_jax.errors import BadInput
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('--train', type=pathlib.Path, required=True, metavar='F', help='rows to be cleaned')
+  parser.add_argument('--eval', type=pathlib.Path, required=True, action='append', metavar='F', help='may be repeated')
+  parser.add_argument(
+    '--out', dest='output', type=pathlib.Path, required=True, metavar='F', help='rows kept, JSON Lines'
+  )
+  parser.add_argument('--report', type=pathlib.Path, required=True, metavar='F', help='why a row went, JSON Lines')
+  parser.add_argument('--n', type=int, default=10, help='words in a row that give a problem away')
+  parser.add_argument('--threshold', type=float, default=0.7, help='Jaccard similarity of near-duplicates')
+  parser.add_argument('--least', type=int, default=8, help='three-word shingles a text needs for that')
+  parser.add_argument('--common', type=int, default=5, help='evaluation problems that make a 10-gram a stock phrase')
+  parser.add_argument(
+    '--stock', type=pathlib.Path, metavar='F', help='stock phrases, one a line (default: those of AIME)'
+  )
+  parser.add_argument('--skip-bad', action='store_true', help='count malformed rows and go on')
+
+
+def run(args: argparse.Namespace) -> None:
+  from tqdm import tqdm
+
+  from vibethinker_jax.data.decontaminate import STOCK, Decontaminate, Index, find_leaks
+
+  stock = STOCK if args.stock is None else tuple(line for line in files.lines(args.stock) if line.strip())
+  if args.output.resolve() == args.report.resolve():
+    raise BadInput(f'{args.report}: --out and --report name the same file')
+  skipped: list[BadInput] = []
+  problems = [named for path in args.eval for _, named in _statements(path, args.skip_bad, skipped)]
+  try:
+    index = Index(problems, Decontaminate(args.n, args.threshold, args.least, args.common, stock))
+  except ValueError as error:
+    raise BadInput(f'decontaminate: {error}') from None
+  kinds = {'ngram': 0, 'near_duplicate': 0}
+  with files.output(args.output) as out, files.output(args.report) as report:
+    waiting: collections.deque[dict] = collections.deque()
+
+    def read():
+      for row, named in _statements(args.train, args.skip_bad, skipped):
+        waiting.append(row)
+        yield named
+
+    total = 0
+    for leak in tqdm(find_leaks(read(), index), desc='decontaminate', unit='row', dynamic_ncols=True):
+      row, total = waiting.popleft(), total + 1
+      if leak is None:
+        out.write(json.dumps(row, ensure_ascii=False, default=str) + '\n')
+      else:
+        kinds[leak.kind] += 1
+        files.write(report, dataclasses.asdict(leak))
+  if skipped:
+    print(f'{len(skipped)} malformed rows left out, the first: {skipped[0]}', file=sys.stderr)
+  removed = ', '.join(f'{count} by {kind}' for kind, count in kinds.items())
+  print(f'{sum(kinds.values())} of {total} rows taken out ({removed}); {len(index.ids)} evaluation problems')
+
+
+def _statements(path: pathlib.Path, skip_bad: bool, skipped: list) -> Iterator[tuple[dict, tuple[str, str]]]:
+  """(row, (id, statement)) for every row of a source; malformed ones are raised, or put into `skipped`."""
+  from vibethinker_jax.data.decontaminate import named_text
+  from vibethinker_jax.data.sources import rows
+
+  empty = True
+  for where, row in rows(path):
+    empty = False
+    try:
+      if isinstance(row, BadInput):
+        raise row
+      yield row, named_text(row, where)
+    except BadInput as error:
+      if not skip_bad:
+        raise
+      skipped.append(error)
+  if empty:
+    raise BadInput(f'{path}: no rows')

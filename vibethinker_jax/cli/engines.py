@@ -1,0 +1,66 @@
+"""The model that `serve` and `chat` answer with, and the engine it answers through."""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+
+from vibethinker_jax.cli import flags, models
+from vibethinker_jax.errors import BadInput
+
+_TINY_RUN = pathlib.Path('runs/tiny/final')  # served where no model is named, if it is there
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--model',
+    type=pathlib.Path,
+    metavar='DIR',
+    help='Hugging Face directory or workdir (default: the tiny run, or base)',
+  )
+  parser.add_argument('--name', default='vibethinker', help='what clients call it')
+  parser.add_argument('--dtype', choices=flags.DTYPES, default='float32', help='of weights and layers')
+  parser.add_argument('--int8-weights', action='store_true', help='a quarter of the bytes of float32')
+  parser.add_argument('--int8-cache', action='store_true', help='keys and values too')
+  parser.add_argument('--rows', type=int, default=64, help='samples decoded at a time')
+  parser.add_argument('--waiting', type=int, default=256, help='samples that may wait for a row; then 429')
+  parser.add_argument('--block', type=int, default=16, help='tokens between two looks at who came, went or is done')
+  parser.add_argument('--max-length', type=int, metavar='N', help="prompt and answer together (default: the model's)")
+  parser.add_argument(
+    '--cache', type=pathlib.Path, default=flags.cache('xla'), metavar='DIR', help='compiled functions'
+  )
+
+
+def load(args: argparse.Namespace):
+  """Engine (an Engine), model (a Qwen2, or its int8 form) and text (a Text). Raises BadInput."""
+  import jax
+
+  from vibethinker_jax.engine.cache import Int8Slots, Slots
+  from vibethinker_jax.engine.engine import Engine
+  from vibethinker_jax.model.hf import read_config
+  from vibethinker_jax.model.int8 import quantize
+  from vibethinker_jax.ssp import TINY_BASE
+
+  flags.check_range('--rows', args.rows, 1, 2**20)
+  flags.check_range('--block', args.block, 1, 2**20)
+  flags.check_range('--waiting', args.waiting, 0, 2**20)
+  directory = args.model or (_TINY_RUN if (_TINY_RUN / 'config.json').exists() else TINY_BASE)
+  if (directory / 'final' / 'config.json').exists():
+    directory = directory / 'final'  # a workdir
+  print(f'vibethinker: {directory}', file=sys.stderr)
+  config = dataclasses.replace(read_config(directory), dtype=args.dtype)
+  if not 1 <= (args.max_length or 1) <= config.positions:
+    raise BadInput(f'--max-length {args.max_length}: expected 1 to {config.positions}, which the model was made for')
+  text = models.text_of(directory)
+  if text is None or text.tokenizer.chat_template is None:
+    raise BadInput(f'{directory}: serving needs a tokenizer with a chat template')
+  # what is compiled once is found again at the next start
+  jax.config.update('jax_compilation_cache_dir', str(args.cache))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  model = models.load(directory, args.dtype)
+  cache = Int8Slots if args.int8_cache else Slots
+  stop_ids = models.stop_ids(directory, text)
+  engine = Engine(config, stop_ids, args.rows, args.block, max_length=args.max_length, cache=cache)
+  # few sizes, for each is compiled anew; below 16 rows a step is hardly cheaper
+  engine.row_sizes = [size for size in engine.row_sizes if size >= min(16, args.rows)]
+  return engine, quantize(model) if args.int8_weights else model, text

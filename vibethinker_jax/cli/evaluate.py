@@ -1,0 +1,87 @@
+"""The paper's protocol on a benchmark or a file of problems: OUT/summary.json, samples.jsonl, table.md; resumable."""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+
+from vibethinker_jax.cli import flags, models
+from vibethinker_jax.errors import BadInput
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+  flags.add_model(parser)
+  parser.add_argument('--benchmark', metavar='NAME', help='see vibethinker_jax/evaluate/benchmarks.py')
+  parser.add_argument('--data', type=pathlib.Path, metavar='F', help='problems of your own instead')
+  parser.add_argument('--reader', metavar='NAME', help='shape of --data (default: problems)')
+  data = pathlib.Path(os.environ.get('VIBETHINKER_DATA', '../shared/data'))
+  parser.add_argument('--data-dir', type=pathlib.Path, default=data, metavar='DIR', help=f'of the benchmarks ({data})')
+  parser.add_argument(
+    '--file', type=pathlib.Path, action='append', default=[], metavar='F', help='your own file of the benchmark'
+  )
+  parser.add_argument('--limit', type=int, metavar='N', help='only the first N problems')
+  parser.add_argument('--skip-bad', action='store_true', help='leave malformed rows out and count them')
+  parser.add_argument('--n', type=int, help="samples of each problem (default of these: the benchmark's protocol)")
+  parser.add_argument('--temperature', type=float)
+  parser.add_argument('--top-p', type=float)
+  parser.add_argument('--top-k', type=int)
+  parser.add_argument('--max-tokens', type=int, metavar='N')
+  parser.add_argument('--instruction', metavar='TEXT', help='what follows every statement')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--rows', type=int, default=64, help='samples decoded at a time')
+  parser.add_argument('--workers', type=int, default=2, help='graders of each kind at most')
+  parser.add_argument('--deadline', type=float, default=10.0, help='seconds one response may take')
+  parser.add_argument('--strict', action='store_true', help="the published grader's rules")
+  parser.add_argument('--steps', action='store_true', help='check the equalities of each response too')
+  parser.add_argument('--out', dest='output', type=pathlib.Path, required=True, metavar='DIR')
+
+
+def run(args: argparse.Namespace) -> None:
+  from vibethinker_jax.data import sources
+  from vibethinker_jax.engine.engine import Engine
+  from vibethinker_jax.engine.sampling import Sampling
+  from vibethinker_jax.evaluate import benchmarks
+  from vibethinker_jax.evaluate.run import evaluate, table
+  from vibethinker_jax.model.hf import read_config
+  from vibethinker_jax.verify.grader import Grader
+
+  if (args.benchmark is None) == (args.data is None):
+    raise BadInput('evaluate: expected exactly one of --benchmark and --data')
+  if args.benchmark is not None:
+    if args.reader is not None:
+      raise BadInput('evaluate: --reader goes with --data, a benchmark has its own')
+    protocol = benchmarks.named(args.benchmark).protocol
+    problems = benchmarks.load(args.benchmark, args.data_dir, tuple(args.file), args.skip_bad)
+  else:
+    protocol = benchmarks.Protocol(64)
+    problems = benchmarks.distinct(sources.load(args.data, args.reader or 'problems', skip_bad=args.skip_bad))
+  for name, low in (('limit', 1), ('rows', 1), ('seed', 0), ('n', 1), ('max_tokens', 1), ('workers', 1)):
+    value = vars(args)[name]
+    if value is not None and not low <= value < 2**31:
+      raise BadInput(f'--{name.replace("_", "-")} {value}: expected {low} to {2**31 - 1}')
+  if not args.deadline > 0:
+    raise BadInput(f'--deadline {args.deadline}: expected more than 0 seconds')
+  fields = ('n', 'temperature', 'top_p', 'top_k', 'max_tokens', 'instruction')
+  given = {name: vars(args)[name] for name in fields if vars(args)[name] is not None}
+  protocol = dataclasses.replace(protocol, **given)
+  if (fault := Sampling(protocol.temperature, protocol.top_k, protocol.top_p).fault()) is not None:
+    raise BadInput(f'evaluate: {fault}')
+  config, text = read_config(args.model), models.text_of(args.model)
+  if text is None or text.tokenizer.chat_template is None:
+    raise BadInput(f'{args.model}: evaluation needs a tokenizer with a chat template')
+  engine = Engine(config, models.stop_ids(args.model, text), rows=args.rows)
+  with Grader(args.workers, args.deadline, args.strict) as grader:
+    summary = evaluate(
+      args.benchmark or args.data.name,
+      str(args.model),
+      engine,
+      models.load(args.model, args.dtype),
+      text,
+      problems[: args.limit],
+      protocol,
+      grader,
+      args.seed,
+      args.output,
+      args.steps,
+    )
+  print(table([summary]), end='')

@@ -1,0 +1,61 @@
+"""{"id", "tokens" or "prompt" or "messages"} -> n samples of each, in order."""
+
+import argparse
+
+from vibethinker_jax.cli import files, flags, models
+from vibethinker_jax.cli.tokens import ids_of
+from vibethinker_jax.errors import BadInput
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+  flags.add_model(parser)
+  flags.add_rows(parser)
+  parser.add_argument('--n', type=int, default=1, help='samples of each row')
+  parser.add_argument('--temperature', type=float, default=1.0, help='0 is greedy')
+  parser.add_argument('--top-p', type=float, default=1.0, help='1 is off')
+  parser.add_argument('--top-k', type=int, default=-1, help='-1 is off')
+  parser.add_argument('--min-p', type=float, default=0.0, help='0 is off')
+  parser.add_argument('--max-tokens', type=int, required=True, metavar='N', help='new tokens of a sample at most')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--rows', type=int, default=64, help='samples decoded at a time')
+
+
+def run(args: argparse.Namespace) -> None:
+  import numpy as np
+  from tqdm import tqdm
+
+  from vibethinker_jax.engine.engine import Engine, Request
+  from vibethinker_jax.engine.sampling import Sampling
+  from vibethinker_jax.model.hf import read_config
+
+  flags.check_range('--n', args.n, 1, 2**31)
+  flags.check_range('--max-tokens', args.max_tokens, 1, 2**31)
+  flags.check_range('--rows', args.rows, 1, 2**31)
+  flags.check_range('--seed', args.seed, 0, 2**32)
+  sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
+  if (fault := sampling.fault()) is not None:
+    raise BadInput(f'generate: {fault}')
+  rows = files.rows(args.input, {'id', 'tokens', 'prompt', 'messages'})
+  with files.output(args.output) as out:
+    config = read_config(args.model)
+    text = models.text_of(args.model)
+    engine = Engine(config, models.stop_ids(args.model, text), rows=args.rows)
+    requests = []
+    for number, (where, row) in enumerate(rows):
+      name = files.one_of(row, ('tokens', 'prompt', 'messages'), where)
+      ids = ids_of(row, name, where, config.V, text, args.model)
+      request = Request(tuple(ids), args.max_tokens, args.n, sampling, args.seed, number)
+      if (why := engine.refusal(request)) is not None:
+        raise BadInput(f'{where}: {why}')
+      requests.append(request)
+    done = {}
+    with tqdm(total=len(rows) * args.n, desc='generate', unit='sample', dynamic_ncols=True) as bar:
+      for c in engine.generate(models.load(args.model, args.dtype), requests):
+        done[c.request, c.sample] = c
+        bar.update()
+    for (number, sample), c in sorted(done.items()):
+      if not np.isfinite(c.logps).all():
+        raise BadInput(f'{args.model}: log-probabilities are not finite, the weights are broken')
+      row = {'id': rows[number][1]['id'], 'sample': sample, 'tokens': c.tokens.tolist()}
+      row['text'] = None if text is None else text.decode(row['tokens'])
+      files.write(out, {**row, 'logprobs': c.logps.tolist(), 'finish_reason': c.finish})

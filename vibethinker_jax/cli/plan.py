@@ -1,0 +1,65 @@
+"""Whether a config's stages fit a machine, and what the run costs; exit code 1 where they do not fit."""
+
+import argparse
+import ast
+import contextlib
+import json
+import os
+import pathlib
+
+from vibethinker_jax.cli import files, flags
+from vibethinker_jax.errors import BadInput
+
+NO_TPU = {  # as if there were no accelerator, and libtpu did not look for one, loudly
+  'JAX_PLATFORMS': 'cpu',
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-16',
+  'TPU_LOG_DIR': 'disabled',
+  'TPU_SKIP_MDS_QUERY': '1',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+  'TPU_WORKER_ID': '0',
+  'TF_CPP_MIN_LOG_LEVEL': '3',
+}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('--config', required=True, metavar='FILE[:PRESET]', help='of experiments/ssp.py')
+  parser.add_argument(
+    '--topology', required=True, metavar='T', help='v5e:4x4, v5p:4x4x4, v6e:8x8, a100:8, h200:1, cpu:1 ...'
+  )
+  parser.add_argument('--set', action='append', default=[], metavar='NAME=VALUE', help='a field of the config')
+  parser.add_argument('--out', dest='output', type=pathlib.Path, metavar='F', help='the report as JSON')
+  parser.add_argument('--estimate', action='store_true', help='by the memory model alone: seconds, nothing compiled')
+  folder = flags.cache('plan')
+  parser.add_argument('--cache', type=pathlib.Path, default=folder, metavar='DIR', help=f'compiled stages ({folder})')
+
+
+def run(args: argparse.Namespace) -> int:
+  os.environ |= NO_TPU  # before jax starts
+
+  from vibethinker_jax import cluster
+  from vibethinker_jax import plan as planning
+  from vibethinker_jax.settings import freeze, load_config
+  from vibethinker_jax.ssp import Settings
+
+  settings = freeze(Settings, load_config(args.config, dict(map(_change, args.set))))
+  on = planning.machine(args.topology)
+  if on.chip.platform != 'tpu':
+    cluster.cpu_devices(on.devices)
+  report = planning.plan(settings, on, None if args.estimate else args.cache)
+  print(planning.table(report))
+  if args.output is not None:
+    with files.output(args.output) as out:
+      json.dump(report, out, indent=2)
+      out.write('\n')
+  return 0 if report['fits'] else 1
+
+
+def _change(text: str) -> tuple[str, object]:
+  """NAME=VALUE; what is no literal is a text."""
+  name, given, value = text.partition('=')
+  if not given:
+    raise BadInput(f'--set {text}: expected NAME=VALUE')
+  with contextlib.suppress(ValueError, SyntaxError):
+    return name, ast.literal_eval(value)
+  return name, value

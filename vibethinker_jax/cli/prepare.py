@@ -1,0 +1,39 @@
+"""Problems of any source, equal ones merged, as a data set of ArrayRecord files: what a config's `path` may name."""
+
+import argparse
+import pathlib
+
+from vibethinker_jax.errors import BadInput
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    '--in', dest='input', required=True, action='append', metavar='F', help='as data/sources.py names one; repeatable'
+  )
+  parser.add_argument('--reader', action='append', default=[], metavar='NAME', help='one for all, or one for each')
+  parser.add_argument('--out', dest='output', type=pathlib.Path, required=True, metavar='DIR')
+  parser.add_argument('--split', default='train', metavar='NAME')
+  parser.add_argument('--shards', type=int, metavar='N', help='files (default: by size)')
+  parser.add_argument('--skip-bad', action='store_true', help='leave malformed rows out and count them')
+
+
+def run(args: argparse.Namespace) -> None:
+  from vibethinker_jax.data import records
+  from vibethinker_jax.data.problem import merge
+  from vibethinker_jax.data.sources import Source, load_all
+
+  readers = args.reader if len(args.reader) > 1 else (args.reader or ['problems']) * len(args.input)
+  if len(readers) != len(args.input):
+    raise BadInput(f'prepare: {len(readers)} times --reader for {len(args.input)} times --in, expected one or as many')
+  if args.shards is not None and args.shards < 1:
+    raise BadInput(f'--shards {args.shards}: expected 1 or more')
+  if args.output.exists() and not (args.output / 'features.json').exists():
+    raise BadInput(f'{args.output}: expected a new directory, or a data set of this command to replace')
+  rows = load_all(Source(path, reader, skip_bad=args.skip_bad) for path, reader in zip(args.input, readers))
+  problems = merge(rows)
+  try:
+    records.write({args.split: problems}, args.output, args.shards)
+  except OSError as error:
+    raise BadInput(f'{args.output}: cannot be written ({error.strerror or error})') from None
+  solutions = sum(len(p.solutions) for p in problems)
+  print(f'{args.output}: {len(problems)} problems with {solutions} solutions, of {len(rows)} rows')

@@ -1,0 +1,18 @@
+"""Runs a finished workdir again and compares bits; exit code 1 where something differs."""
+
+import argparse
+import pathlib
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument('directory', type=pathlib.Path, metavar='DIR', help='workdir of a finished run')
+  parser.add_argument('--out', dest='output', type=pathlib.Path, metavar='DIR', help='where to run it (DIR-again)')
+
+
+def run(args: argparse.Namespace) -> int:
+  from vibethinker_jax.reproduce import reproduce
+
+  again = args.output or args.directory.with_name(f'{args.directory.resolve().name}-again')
+  compared = reproduce(args.directory, again)
+  print(compared)
+  return 1 if compared.differences else 0
