@@ -274,6 +274,12 @@ def _broken(model):
   return model
 
 
+@pytest.mark.parametrize('length', ['0', '-1', '1000000'])
+def test_no_such_length(capsys, length):
+  assert main(['chat', '--max-length', length]) == 2
+  assert f'--max-length {length}: expected 1 to' in capsys.readouterr().err
+
+
 def test_fuse_refusals(make_model, tmp_path, capsys):
   for name, sizes in {'a': {}, 'b': {}, 'wide': {'F': 44}, 'base': {'rope_theta': 2e4}}.items():
     hf.save(make_model(**sizes), tmp_path / name, None)

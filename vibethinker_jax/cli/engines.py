@@ -49,7 +49,7 @@ def load(args: argparse.Namespace):
     directory = directory / 'final'  # a workdir
   print(f'vibethinker: {directory}', file=sys.stderr)
   config = dataclasses.replace(read_config(directory), dtype=args.dtype)
-  if not 1 <= (args.max_length or 1) <= config.positions:
+  if args.max_length is not None and not 1 <= args.max_length <= config.positions:
     raise BadInput(f'--max-length {args.max_length}: expected 1 to {config.positions}, which the model was made for')
   text = models.text_of(directory)
   if text is None or text.tokenizer.chat_template is None:
