@@ -91,6 +91,7 @@ def get_config(preset='v5p-64'):
     test=512,
   )
   config.experts = 'one_run'  # as the report reads
+  config.prune = True  # a checkpoint with the optimizer's state is 18 GB
   config.sft = dict(
     steps=6000,  # ours
     rows=p.rows,

@@ -4,6 +4,8 @@
 
 Run again with the same workdir it goes on where it stopped. Each benchmark has its directory in the workdir
 (vibethinker_jax/evaluate/run.py says what is in it); workdir/table.md stands beside the published rows.
+All devices decode, each with a copy of the model; on several hosts, one process each with --distributed
+(docs/clusters.md).
 """
 
 import dataclasses
@@ -13,6 +15,7 @@ import sys
 
 os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers are used: it need not miss torch
 
+import jax
 from absl import flags
 
 from vibethinker_jax.data.text import load_text
@@ -20,11 +23,12 @@ from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import benchmarks, run
 from vibethinker_jax.model import hf
-from vibethinker_jax.settings import config_flag, freeze, run_app
+from vibethinker_jax.model.mesh import own_mesh
+from vibethinker_jax.settings import config_flag, freeze, process_flags, run_app
 from vibethinker_jax.train.journal import write_text
 from vibethinker_jax.verify.grader import Grader
 
-CONFIG = config_flag()
+CONFIG, JOIN = config_flag(), process_flags()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; an existing one is continued.', required=True)
 
 
@@ -59,7 +63,9 @@ def evaluate(s: Settings, workdir: pathlib.Path) -> str:
   text = load_text(pathlib.Path(s.model))
   model = hf.load(pathlib.Path(s.model), s.dtype)
   model.config = dataclasses.replace(model.config, dtype=s.dtype)
-  engine = Engine(model.config, text.stop_ids, rows=s.rows)
+  own = -(-s.rows // jax.process_count())
+  engine = Engine(model.config, text.stop_ids, rows=own, mesh=own_mesh(jax.local_devices()))
+  model = engine.place(model)
   summaries = []
   with Grader(s.workers, s.deadline_s, s.strict) as grader:
     for name, problems in sets.items():
@@ -76,7 +82,11 @@ def evaluate(s: Settings, workdir: pathlib.Path) -> str:
 
 def main(argv) -> None:
   del argv
-  print(evaluate(freeze(Settings, CONFIG.value), pathlib.Path(WORKDIR.value)), end='')
+  settings = freeze(Settings, CONFIG.value)
+  JOIN(1)
+  table = evaluate(settings, pathlib.Path(WORKDIR.value))
+  if jax.process_index() == 0:
+    print(table, end='')
 
 
 if __name__ == '__main__':

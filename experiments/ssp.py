@@ -18,17 +18,12 @@ os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers 
 
 from absl import flags, logging
 
-from vibethinker_jax import cluster
-from vibethinker_jax.settings import config_flag, freeze, run_app
+from vibethinker_jax.settings import config_flag, freeze, process_flags, run_app
 from vibethinker_jax.ssp import STAGES, Pipeline, Settings
 from vibethinker_jax.train.state import Diverged
 
-CONFIG = config_flag()
+CONFIG, JOIN = config_flag(), process_flags()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; an existing one is continued.', required=True)
-DISTRIBUTED = flags.DEFINE_bool('distributed', False, 'One of several processes; jax finds the others.')
-COORDINATOR = flags.DEFINE_string('coordinator', '', 'Where jax cannot find them: the address of the first process,')
-PROCESSES = flags.DEFINE_integer('processes', 1, 'how many there are,')
-PROCESS = flags.DEFINE_integer('process', 0, 'and which of them this is.')
 ONLY = flags.DEFINE_list('stages', list(STAGES), 'Which stages to carry out.')
 PROFILE = flags.DEFINE_string('profile', '', 'STAGE:STEP, such as rl/math_short:3: trace that step into the workdir.')
 WANDB = flags.DEFINE_string('wandb', '', 'A project of Weights & Biases that gets the metrics too.')
@@ -41,9 +36,7 @@ def main(argv) -> None:
     if stage not in STAGES:
       sys.exit(f'error: --stages: unknown stage {stage!r}, expected some of {",".join(STAGES)}')
   settings = freeze(Settings, CONFIG.value)
-  cluster.cpu_devices(max(1, settings.mesh.size // PROCESSES.value))
-  if DISTRIBUTED.value or COORDINATOR.value:
-    cluster.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+  JOIN(settings.mesh.size)
   try:
     Pipeline(settings, WORKDIR.value, profile=PROFILE.value, wandb=WANDB.value).run(tuple(ONLY.value))
   except Diverged as error:

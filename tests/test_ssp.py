@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,6 +162,18 @@ def test_reproduced_bit_for_bit(whole, tmp_path):
 def test_what_cannot_be_reproduced_is_refused(tmp_path):
   with pytest.raises(BadInput, match=r'config.json: not found'):
     reproduce.reproduce(tmp_path, tmp_path / 'again')
+
+
+def test_pruned_it_still_ends_the_same(whole, settings, tmp_path):
+  """What fusion and evaluation read is left, and a run that goes on from there has the same models."""
+  workdir, summary = whole
+  shutil.copytree(workdir, tmp_path / 'again', ignore=shutil.ignore_patterns('fused', 'evaluate'))
+  (tmp_path / 'again' / 'config.json').unlink()  # which says that nothing is pruned
+  kept = tmp_path / 'again' / 'sft' / 'all'
+  shutil.copytree(kept / '4', kept / '3')  # all others of so short a run are read
+  again = Pipeline(dataclasses.replace(settings, prune=True), tmp_path / 'again', TWO).run()
+  assert {path.name for path in kept.iterdir()} == {'2', '4', '6'}
+  assert again['models'] == summary['models']
 
 
 def test_another_config_is_refused(whole, settings):

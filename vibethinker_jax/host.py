@@ -1,6 +1,7 @@
-"""What a process asks of the machine it starts on, before anything of JAX is imported."""
+"""What a process asks of the machine it runs on, without anything of JAX."""
 
 import os
+import pathlib
 import platform
 import sys
 
@@ -15,3 +16,15 @@ def huge_pages() -> None:
   if sys.platform == 'linux' and platform.libc_ver()[0] == 'glibc' and 'GLIBC_TUNABLES' not in os.environ:
     os.environ['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def crowded(share: float = 0.75) -> bool:
+  """Whether the process holds more than `share` of the memory mappings that it may (Linux; elsewhere never).
+
+  On CPU every compiled program takes some hundred of them for as long as it is kept, of 65,530 that Linux allows by
+  default; where they run out the compiler kills the process.
+  """
+  maps, most = pathlib.Path('/proc/self/maps'), pathlib.Path('/proc/sys/vm/max_map_count')
+  if not maps.exists() or not most.exists():
+    return False
+  return maps.read_bytes().count(b'\n') > share * int(most.read_text())

@@ -180,6 +180,7 @@ def memory(stage: Stage) -> dict[str, float]:
   heads = c.K * c.G * c.H / m.tensor
   keys = rows * stage.length * 2 * c.K * c.H * wide / m.tensor
   kept = {
+    'offload': c.D / c.L,  # those of the layer at hand; c.L x n x c.D numbers are on the host
     'full': c.D,
     'dots': 3 * c.D + 2 * c.K * c.H + 2 * heads + 2 * c.F / m.tensor,
     'none': 10 * c.D + 8 * heads + 6 * c.F / m.tensor,
@@ -235,8 +236,8 @@ def work(stage: Stage, context: float | None = None) -> tuple[float, float, floa
     return flops, flops, weights + stage.tokens * c.L * 20 * c.D
   # with a causal mask the last device of a sequence has the most to see
   body += attention * (m.seq - 1) / m.seq
-  again = {'none': 0.0, 'dots': attention, 'full': body}[c.remat]
-  passes = 4 if c.remat == 'full' else 3
+  again = {'none': 0.0, 'dots': attention, 'full': body, 'offload': body}[c.remat]
+  passes = 4 if c.remat in ('full', 'offload') else 3
   moved = passes * (weights + stage.tokens * c.L * (10 * c.D + 4 * c.F / m.tensor) * 2)
   flops = 3 * stage.tokens * (2 * layers / m.tensor + attention + head)
   return flops, stage.tokens * (3 * (body + head) + again + head), moved

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from vibethinker_jax.cluster import Stopped
+from vibethinker_jax import cluster
 from vibethinker_jax.errors import BadInput
 
 
@@ -45,6 +45,25 @@ def config_flag(default: str | None = None) -> flags.FlagHolder:
   return config_flags.DEFINE_config_file('config', default, lock_config=False, accept_new_attributes=True)
 
 
+def process_flags() -> Callable[[int], None]:
+  """The flags by which one of several processes finds the others.
+
+  Returns what joins them, to be called once flags are parsed and before anything that uses jax, with the number of
+  devices that the CPUs of all processes are to count as (cluster.cpu_devices).
+  """
+  distributed = flags.DEFINE_bool('distributed', False, 'One of several processes; jax finds the others.')
+  coordinator = flags.DEFINE_string('coordinator', '', 'Where jax cannot find them: the address of the first process,')
+  processes = flags.DEFINE_integer('processes', 1, 'how many there are,')
+  process = flags.DEFINE_integer('process', 0, 'and which of them this is.')
+
+  def join(devices: int) -> None:
+    cluster.cpu_devices(max(1, devices // processes.value))
+    if distributed.value or coordinator.value:
+      cluster.join(coordinator.value, processes.value, process.value)
+
+  return join
+
+
 def run_app(main: Callable) -> None:
   """absl's app.run, where every foreseen end is one line: bad input (exit code 2), interruption (130), SIGTERM."""
 
@@ -53,7 +72,7 @@ def run_app(main: Callable) -> None:
       return main(argv)
     except BadInput as error:
       sys.exit(_refused(str(error)))
-    except Stopped as saved:
+    except cluster.Stopped as saved:
       print(f'\n{saved}; the same command continues', file=sys.stderr)
     except KeyboardInterrupt:
       print('\ninterrupted; the same command continues', file=sys.stderr)

@@ -34,7 +34,7 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.evaluate import Evaluate, evaluate, table
 from vibethinker_jax.evaluate.report import write_report
 from vibethinker_jax.model import hf
-from vibethinker_jax.model.mesh import MeshShape, decode_mesh, make_mesh, place
+from vibethinker_jax.model.mesh import MeshShape, make_mesh, own_mesh, place
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.rollout import Rollout
 from vibethinker_jax.settings import freeze
@@ -117,6 +117,7 @@ class Settings:
   engine: Rows
   evaluate: Evaluate
   cost: Cost
+  prune: bool = False  # once the experts are chosen, delete the SFT checkpoints that nothing is to read any more
 
 
 class Pipeline:
@@ -173,8 +174,7 @@ class Pipeline:
     with Grader() as self.grader, self.stop, contextlib.closing(self.journal), mesh:
       base = self.base()
       # each process decodes its share of the samples with its own devices
-      here = self.mesh.local_devices
-      spread = decode_mesh(make_mesh(MeshShape(data=len(here)), here)) if self.mesh.size > 1 else None
+      spread = own_mesh(self.mesh.local_devices)
       rows = self.s.engine
       own = lambda n: -(-n // jax.process_count())
       kernel = {'tpu': 'tpu', 'gpu': 'gpu'}.get(self.mesh.devices.flat[0].platform, 'xla')
@@ -238,6 +238,16 @@ class Pipeline:
           f'{experts[domain]["held_out"]:.3f} held out'
         )
     write_json(self.workdir / 'experts.json', {d: experts[d] for d in self.s.data.domains})
+    if self.s.prune:
+      self.prune()
+
+  def prune(self) -> None:
+    """Delete the SFT checkpoints that neither fusion nor evaluation reads: not chosen, not spaced, not the last."""
+    experts = _read(self.workdir / 'experts.json')
+    read = {*self.last(), *self.spaced(), *((e['run'], e['selected_step']) for e in experts.values())}
+    for run in self.runs():
+      with contextlib.closing(Checkpoints(self.workdir / 'sft' / run)) as checkpoints:
+        checkpoints.delete([step for step in checkpoints.steps() if (run, step) not in read])
 
   def chosen_by(self, base: Qwen2, k: int) -> dict[str, tuple[str, int]]:
     """The checkpoint (run, step) of each domain with the best Pass@k on half A."""

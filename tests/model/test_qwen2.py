@@ -80,7 +80,7 @@ def test_remat_changes_nothing(make_model):
   model = make_model()
   value, gradient = loss(model)
   assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(gradient))
-  for policy in ('dots', 'full'):
+  for policy in ('dots', 'full', 'offload'):
     model.config = dataclasses.replace(model.config, remat=policy)
     again, same = loss(model)
     np.testing.assert_allclose(again, value, rtol=1e-6)

@@ -62,13 +62,13 @@ def free_rows(R: int) -> Rows:
   return Rows(whole(), whole(), whole(), whole(), jnp.zeros((R, 2), jnp.uint32), law, None, None)
 
 
-def _found(cache: tuple, rows: Rows) -> tuple:
-  """The cache with the rows' table, where it lies in pages."""
-  return cache if rows.pages is None else tuple(dataclasses.replace(layer, table=rows.pages) for layer in cache)
+def _found(layer, pages: jax.Array | None):
+  """A layer of the cache with the rows' table, where it lies in pages."""
+  return layer if pages is None else dataclasses.replace(layer, table=pages)
 
 
-def _at_rest(cache: tuple) -> tuple:
-  return tuple(dataclasses.replace(layer, table=None) if isinstance(layer, Pages) else layer for layer in cache)
+def _at_rest(layer):
+  return dataclasses.replace(layer, table=None) if isinstance(layer, Pages) else layer
 
 
 @jax.jit
@@ -87,16 +87,15 @@ def prefill(model: Qwen2, shelf: tuple, tokens, start, last):
   return shelf, model.logits(jnp.take_along_axis(hidden, last[:, None, None], axis=1))[:, 0]
 
 
-@functools.partial(jax.jit, static_argnames=['stop_ids', 'filters'], donate_argnames=['rows', 'cache'])
-def seat(rows: Rows, cache: tuple, shelf: tuple, logits, lengths, seats: Seats, stop_ids: tuple, filters: bool):
-  """Give prefilled prompts (`shelf`, `logits` [P,V], `lengths` [P]) to the rows of their samples, and draw the first
-  token of each.
+@functools.partial(jax.jit, static_argnames=['stop_ids', 'filters'], donate_argnames=['rows'])
+def seat(rows: Rows, logits, lengths, seats: Seats, stop_ids: tuple, filters: bool):
+  """Give rows to samples of prefilled prompts (`logits` [P,V], `lengths` [P]), and draw the first token of each.
 
-  Returns the rows, the cache, and token, ln p and ln p under the law of the first tokens [N].
+  Returns the rows, and token, ln p and ln p under the law of the first tokens [N]. `carry` brings the prompts' keys and
+  values.
   """
   key = row_keys(seats.seed, seats.number, seats.sample)
   token, logp, law = draw(logits[seats.source], key, seats.count, seats.law, seats.seen, filters)
-  cache = tuple(mine.seated(theirs, seats.source, seats.dest) for mine, theirs in zip(_found(cache, rows), shelf))
   new = Rows(
     token,
     lengths[seats.source],
@@ -107,9 +106,9 @@ def seat(rows: Rows, cache: tuple, shelf: tuple, logits, lengths, seats: Seats, 
     None if seats.seen is None else seats.seen.at[jnp.arange(len(token)), token].set(True),
     None,
   )
-  others = dataclasses.replace(rows, pages=None)
+  pages, others = rows.pages, dataclasses.replace(rows, pages=None)
   others = jax.tree.map(lambda a, b: a.at[seats.dest].set(b, mode='drop'), others, new)
-  return dataclasses.replace(others, pages=rows.pages), _at_rest(cache), token, logp, law
+  return dataclasses.replace(others, pages=pages), token, logp, law
 
 
 @functools.partial(jax.jit, static_argnames=['stop_ids', 'block', 'filters'], donate_argnames=['rows', 'cache'])
@@ -130,8 +129,9 @@ def decode_block(model: Qwen2, rows: Rows, cache: tuple, steps, enough, stop_ids
 
   def step(carry):
     i, rows, cache, tokens, logps, laws, drawn = carry
-    hidden, cache = model.extend(layers, rows.token[:, None], rows.position[:, None], _found(cache, rows))
-    cache = _at_rest(cache)
+    found = tuple(_found(layer, rows.pages) for layer in cache)
+    hidden, cache = model.extend(layers, rows.token[:, None], rows.position[:, None], found)
+    cache = tuple(_at_rest(layer) for layer in cache)
     key = jax.random.wrap_key_data(rows.key)
     token, logp, law = draw(model.logits(hidden)[:, 0], key, rows.count, rows.law, rows.seen, filters)
     live = rows.left > 0
@@ -152,20 +152,34 @@ def decode_block(model: Qwen2, rows: Rows, cache: tuple, steps, enough, stop_ids
   return *out, i
 
 
-@functools.partial(jax.jit, static_argnames=['S'])
-def resize_slots(cache: tuple, S: int) -> tuple:
-  """The cache with S slots a row."""
-  return tuple(layer.resized(S) for layer in cache)
-
-
 @jax.jit
-def take_rows(rows: Rows, cache: tuple, order) -> tuple[Rows, tuple]:
+def take_rows(rows: Rows, order) -> Rows:
   """Only the rows `order`, in that order; an index past the last gives a free row."""
-  take = lambda x: jnp.take(x, order, axis=0, mode='fill', fill_value=0)
-  return jax.tree.map(take, rows), tuple(layer.taken(order) for layer in cache)
+  return jax.tree.map(lambda x: jnp.take(x, order, axis=0, mode='fill', fill_value=0), rows)
 
 
 @jax.jit
 def vacate(rows: Rows, gone) -> Rows:
   """The rows `gone` (bool [R]) made free."""
   return dataclasses.replace(rows, left=jnp.where(gone, 0, rows.left))
+
+
+# ---- one layer of a cache: there is a program for every pair of sizes, so each should be a small one -----------------
+
+
+@functools.partial(jax.jit, donate_argnames=['layer'])
+def carry(layer, pages, shelf, source, dest):
+  """The layer with the prompts source [N] of the layer `shelf` in its rows dest [N]; `pages` as in Rows."""
+  return _at_rest(_found(layer, pages).seated(shelf, source, dest))
+
+
+@functools.partial(jax.jit, static_argnames=['S'])
+def resize_slots(layer, S: int):
+  """The layer with S slots a row."""
+  return layer.resized(S)
+
+
+@jax.jit
+def take_slots(layer, order):
+  """The layer of only the rows `order`, as take_rows."""
+  return layer.taken(order)

@@ -189,21 +189,24 @@ class Engine:
       sizes = _buckets(min(longest + self.block, self.max_length))  # there is room for the block to come
       for R in self.row_sizes:
         for S, larger in zip(sizes, [*sizes[1:], None]):
+          seats = _seats([], [], R, None)
           for kind in kinds:
             decode.decode_block(model, *self.fresh(R, S), np.int32(0), np.int32(0), self.stop_ids, self.block, kind)
-            for shelf, logits in shelves:
-              if stop():
-                return
-              seats = _seats([], [], R, None)
+            for _, logits in {len(logits): (shelf, logits) for shelf, logits in shelves}.values():
               lengths = np.ones(len(logits), np.int32)
-              decode.seat(*self.fresh(R, S), shelf, logits, lengths, seats, self.stop_ids, kind)
-          rows, cache = self.fresh(R, S)
+              decode.seat(self.fresh(R, S)[0], logits, lengths, seats, self.stop_ids, kind)
+          rows, (kept, *_) = self.fresh(R, S)
+          for shelf, _ in shelves:
+            if stop():
+              return
+            kept = decode.carry(kept, rows.pages, shelf[0], seats.source, seats.dest)
           decode.vacate(rows, np.zeros(R, bool))
           if larger is not None and self.paging is None:
-            decode.resize_slots(decode.resize_slots(cache, S=larger), S=S)
+            decode.resize_slots(decode.resize_slots(kept, S=larger), S=S)
           for other in self.row_sizes:
             if other != R:
-              decode.take_rows(rows, cache, np.zeros(other, np.int32))
+              order = np.zeros(other, np.int32)
+              decode.take_rows(rows, order), decode.take_slots(kept, order)
 
   def fresh(self, R: int, S: int) -> tuple[decode.Rows, tuple]:
     """R free rows, and their empty cache of S slots."""
@@ -326,7 +329,9 @@ class Run:
       # those at work first; then as many free ones as there is room for (an index past the last row gives a free one)
       order = [r for r in range(R) if self._seats[r] is not None]
       order += [R] * (size - len(order))
-      self._rows, self._cache = decode.take_rows(self._rows, self._cache, np.array(order, np.int32))
+      order = np.array(order, np.int32)
+      self._rows = decode.take_rows(self._rows, order)
+      self._cache = tuple(decode.take_slots(layer, order) for layer in self._cache)
       self._seats = [self._seats[r] if r < R else None for r in order]
     if any(seat.request.sampling.penalizes for seat in self._waiting) and self._rows.seen is None:
       seen = jnp.zeros((len(self._seats), engine.config.V), bool)
@@ -357,9 +362,9 @@ class Run:
       seated = [(p, seat) for p, group in enumerate(together) for seat in group]
       dest = [rows[id(seat)] for _, seat in seated]
       columns = _seats(seated, dest, R, None if self._rows.seen is None else engine.config.V)
-      self._rows, self._cache, *first = decode.seat(
-        self._rows, self._cache, shelf, logits, lengths, columns, engine.stop_ids, filters
-      )
+      self._rows, *first = decode.seat(self._rows, logits, lengths, columns, engine.stop_ids, filters)
+      source, dest, pages = columns.source, columns.dest, self._rows.pages
+      self._cache = tuple(decode.carry(a, pages, b, source, dest) for a, b in zip(self._cache, shelf))
       self._unread.append(_Drawn(first, [(n, seat, 1, False) for n, (_, seat) in enumerate(seated)]))
 
   def _prefill(self, prompts: list[tuple[int, ...]]) -> tuple[tuple, jax.Array, np.ndarray]:
@@ -456,9 +461,9 @@ class Run:
       self._rows = self._engine.mapped(self._rows, self._book.table(self._engine.width(size)))
       return
     while self._cache[0].size < size:
-      self._cache = decode.resize_slots(self._cache, S=bucket(self._cache[0].size + 1))
+      self._cache = tuple(decode.resize_slots(x, S=bucket(x.size + 1)) for x in self._cache)
     while self._cache[0].size >= 2 * size:
-      self._cache = decode.resize_slots(self._cache, S=_bucket_below(self._cache[0].size))
+      self._cache = tuple(decode.resize_slots(x, S=_bucket_below(x.size)) for x in self._cache)
 
 
 class _Seat:

@@ -10,17 +10,24 @@ The directory of an evaluation holds
 
 A sample's random numbers belong to (seed, its problem's number, its own number), so what is drawn after a restart is
 what would have been drawn, and none is drawn twice.
+
+Of several processes, which all see the directory, each draws the samples of its share of the problems and judges its
+share of the responses. Each appends to a file of its own (samples.1.jsonl, ...), which becomes part of samples.jsonl
+when all are drawn, or when the evaluation is started again, by however many.
 """
 
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
+from vibethinker_jax.cluster import gather, shared, wrote
 from vibethinker_jax.data.problem import Problem, row_of
 from vibethinker_jax.data.text import Text
 from vibethinker_jax.engine.engine import Completion, Engine, Request
@@ -58,10 +65,10 @@ def evaluate(
   _claim(directory, name, model_name, protocol, asked, seed)
   rows = draw(engine, model, text, asked, protocol, seed, directory / 'samples.jsonl')
   if any('score' not in row for row in rows):
-    rows = judge(rows, asked, grader)
+    rows = shared(rows, lambda mine: judge(mine, asked, grader))
     write_text(directory / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
   if steps and any('steps' not in row for row in rows):
-    rows = check_steps(rows, asked, grader)
+    rows = shared(rows, lambda mine: check_steps(mine, asked, grader))
     write_text(directory / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
   summary = summarise(name, model_name, asked, rows, protocol)
   write_json(directory / 'summary.json', summary)
@@ -80,26 +87,31 @@ def draw(
 ) -> list[dict]:
   """All samples of all problems, in order; those that `path` does not hold are drawn, and appended as they finish.
 
+  Of several processes each draws for every n-th problem, into a file beside `path`, and all return everything.
   A problem whose prompt leaves no room for a token is not asked: its samples are empty, with finish reason 'no room'.
   """
-  have = read_samples(path)
+  have = _settled(path)
   sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p)
   requests, places, begun = [], [], []
+  drawn: dict[tuple[str, int], dict] = {}
+  mine = range(jax.process_index(), len(problems), jax.process_count())
+  kept = sum((problems[i].id, sample) in have for i in mine for sample in range(protocol.n))
   with (
-    path.open('a', encoding='utf-8') as file,
-    tqdm(total=len(problems) * protocol.n, initial=len(have), desc='sample', unit='sample', dynamic_ncols=True) as bar,
+    _part(path, jax.process_index()).open('a', encoding='utf-8') as file,
+    tqdm(total=len(mine) * protocol.n, initial=kept, desc='sample', unit='sample', dynamic_ncols=True) as bar,
   ):
 
     def keep(i: int, sample: int, tokens: list[int], finish: str) -> None:
       problem = problems[i]
       row = {'id': f'{problem.id}#{sample}', 'problem': problem.id, 'sample': sample, 'response': text.decode(tokens)}
       row |= {'answer': problem.answer} if problem.tests is None else {}
-      have[problem.id, sample] = row | {'tokens': len(tokens), 'finish_reason': finish}
-      file.write(json.dumps(have[problem.id, sample]) + '\n')
+      drawn[problem.id, sample] = row | {'tokens': len(tokens), 'finish_reason': finish}
+      file.write(json.dumps(drawn[problem.id, sample]) + '\n')
       file.flush()
       bar.update()
 
-    for i, problem in enumerate(problems):
+    for i in mine:
+      problem = problems[i]
       prompt = tuple(text.prompt(problem))
       budget = min(protocol.max_tokens, engine.max_length - len(prompt))
       there = [sample for sample in range(protocol.n) if (problem.id, sample) in have]
@@ -119,7 +131,37 @@ def draw(
       if not np.isfinite(done.logps).all():
         raise BadInput(f'problem {problems[i].id}: log-probabilities are not finite, the weights are broken')
       keep(i, done.sample, done.tokens.tolist(), done.finish)
-  return [have[problem.id, sample] for problem in problems for sample in range(protocol.n)]
+  for part in gather(drawn):
+    have |= part
+  rows = [have[problem.id, sample] for problem in problems for sample in range(protocol.n)]
+  if jax.process_count() > 1:
+    write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
+    if jax.process_index() > 0:
+      _part(path, jax.process_index()).unlink()
+  return rows
+
+
+def _part(path: pathlib.Path, process: int) -> pathlib.Path:
+  """Where a process appends what it draws."""
+  return path if process == 0 else path.with_suffix(f'.{process}{path.suffix}')
+
+
+def _settled(path: pathlib.Path) -> dict[tuple[str, int], dict]:
+  """`read_samples` of `path`, into which the first process has taken what others had drawn when they were stopped."""
+  if jax.process_index() == 0:
+    parts = sorted(path.parent.glob(f'{path.stem}.*{path.suffix}'))
+    have: dict = {}
+    for part in (*parts, path):  # what `path` holds may be judged already
+      have |= read_samples(part)
+    if parts:
+      scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+      scratch.write_text(''.join(json.dumps(row) + '\n' for row in have.values()))
+      scratch.replace(path)
+    for part in parts:
+      part.unlink()
+    path.touch()
+  wrote(path)
+  return read_samples(path)
 
 
 def read_samples(path: pathlib.Path) -> dict[tuple[str, int], dict]:

@@ -83,6 +83,13 @@ def decode_mesh(mesh: Mesh) -> Mesh:
   return Mesh(mesh.devices.ravel(), ('data',), axis_types=(AxisType.Auto,))
 
 
+def own_mesh(devices: Sequence[jax.Device]) -> Mesh | None:
+  """The decode_mesh of this process's `devices`; None for the only device of the only process."""
+  if len(devices) == jax.process_count() == 1:
+    return None
+  return decode_mesh(make_mesh(MeshShape(data=len(devices)), devices))
+
+
 def no_mesh():
   """A context in which no mesh is set, whatever the caller has set: `with no_mesh(): ...`."""
   return jax.set_mesh(Mesh(np.empty((), object), ()))

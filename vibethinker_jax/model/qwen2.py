@@ -18,6 +18,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from vibethinker_jax.model.attention import attend_packed, attend_shared
 from vibethinker_jax.model.mesh import ACTIVATION, AT_REST, einsum, shard, spec, use
@@ -40,7 +41,7 @@ class Config:
   tied: bool = True
   dtype: str = 'float32'  # what the layers compute in; parameters keep their own
   attention: str = 'xla'  # the kernel for packed rows: 'xla', 'splash' (TPU) or 'triton' (GPU); see attention.py
-  remat: str = 'none'  # 'none', 'dots' (keep matmul results) or 'full' (keep layer inputs only)
+  remat: str = 'none'  # 'none', 'dots' (keep matmul results), 'full' (layer inputs only), 'offload' (those on the host)
   logit_chunk: int = 1024  # positions whose logits exist at the same time
   unroll: int = 1  # layers a scan step holds: more compiles longer, and saves copies of what backward needs
 
@@ -165,7 +166,7 @@ class Qwen2(nnx.Module):
     rope = rope_table(positions, c)
 
     def body(x, layer):
-      return layer(x, rope, c.norm_eps, mix)
+      return layer(checkpoint_name(x, 'layer input'), rope, c.norm_eps, mix)
 
     x, kept = jax.lax.scan(remat(body, c.remat), self._embed(tokens), self.layers, unroll=c.unroll)
     return rms_norm(x, use(self.norm, x.dtype), c.norm_eps), kept
@@ -232,6 +233,12 @@ def remat(body: Callable, policy: str) -> Callable:
     'none': jax.checkpoint_policies.everything_saveable,
     'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     'full': jax.checkpoint_policies.nothing_saveable,
+    'offload': jax.checkpoint_policies.save_and_offload_only_these_names(
+      names_which_can_be_saved=[],
+      names_which_can_be_offloaded=['layer input'],
+      offload_src='device',
+      offload_dst='pinned_host',
+    ),
   }[policy]
   return body if policy == 'none' else jax.checkpoint(body, policy=keep)
 

@@ -14,14 +14,18 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 
+import jax
 import numpy as np
 
+from vibethinker_jax import host
 from vibethinker_jax.engine.engine import Engine, Piece, Request, Run
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.serve.meters import Meters
 
 _log = logging.getLogger('vibethinker')
 _WINDOW_S = 10.0  # what "tokens per second" looks back on
+_TIDY_S = 5.0  # between two looks at how much compiled programs take
+_ENOUGH = 0.5  # of the memory mappings, for what is compiled beforehand
 
 
 class Busy(Exception):
@@ -162,7 +166,12 @@ class Worker:
 
   def _work(self) -> None:
     run, left = None, {}  # left: the samples of each ticket that are not finished
+    tidied = time.monotonic()
     while True:
+      if time.monotonic() > tidied + _TIDY_S:
+        if host.crowded():  # what is still wanted is compiled again, or found in the cache on disk
+          jax.clear_caches()
+        tidied = time.monotonic()
       try:
         deed = self._deeds.get(block=run is None or not run.busy)
         while deed is not None:
@@ -197,7 +206,7 @@ class Worker:
   def _warm_up(self) -> None:
     try:
       for longest in sorted({min(128, self._warm), min(512, self._warm), self._warm}):
-        self.engine.warm_up(self._model, longest // 2, longest, stop=lambda: self._closing)
+        self.engine.warm_up(self._model, longest // 2, longest, stop=lambda: self._closing or host.crowded(_ENOUGH))
       self.warm = True
     except Exception:  # serving goes on without, and what fails here for want of memory may never be asked for
       _log.exception('the warm-up failed')

@@ -1,5 +1,6 @@
 """The reinforcement learning loop: roll out, judge, weigh by uncertainty (mgpo.py), update."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -217,42 +218,41 @@ class Trainer:
     name = f'rl/{stage.name}'
     transform, rate = optimizer(r.optim, stage.steps * m.updates), schedule(r.optim, stage.steps * m.updates)
     update = _updater(r.optim, stage.steps * m.updates)
-    checkpoints = Checkpoints(workdir, keep=2)
-    state, cursor = start(model, transform), 0
-    reference = model if m.kl else None
-    if (saved := checkpoints.restore(state)) is not None:
-      state, position = saved
-      cursor = position['cursor']
-    done = int(state.step) // m.updates
-    self.journal.rewind(name, done)
-    order = grain.MapDataset.range(len(problems)).shuffle(seed=self.seed + number).repeat()
-    alarm = _Alarm(name)
+    with contextlib.closing(Checkpoints(workdir, keep=2)) as checkpoints:
+      state, cursor = start(model, transform), 0
+      reference = model if m.kl else None
+      if (saved := checkpoints.restore(state)) is not None:
+        state, position = saved
+        cursor = position['cursor']
+      done = int(state.step) // m.updates
+      self.journal.rewind(name, done)
+      order = grain.MapDataset.range(len(problems)).shuffle(seed=self.seed + number).repeat()
+      alarm = _Alarm(name)
 
-    with tqdm(total=stage.steps, initial=done, desc=name, unit='step', dynamic_ncols=True) as bar:
-      for step in range(done + 1, stage.steps + 1):
-        self.profile(name, step)
-        try:
-          rolled, advantages, row, cursor = self._roll(number, state.model, problems, order, cursor)
-        except Stopped:  # what has been drawn of this step will be drawn again, the same
-          checkpoints.save(state, {'cursor': cursor})
-          raise Stopped(f'{name}: saved after step {step - 1} of {stage.steps}') from None
-        clock = time.perf_counter()
-        state, learned = self._learn(update, state, reference, rolled, advantages)
-        learned['seconds_update'] = time.perf_counter() - clock
-        learned['learning_rate'] = float(rate(int(state.step) - 1))
-        row |= learned
-        check_finite(name, step, row)
-        self.journal.write(name, step, row)
-        alarm.look(row)
-        leaving = self.stop()
-        if leaving or step % r.save_every == 0 or step == stage.steps:
-          checkpoints.save(state, {'cursor': cursor})
-        if leaving and step < stage.steps:
-          raise Stopped(f'{name}: saved after step {step} of {stage.steps}')
-        bar.update(1)
-        bar.set_postfix_str(f'reward {row["reward"]:.3f}, {row["mean_length"]:.0f} tokens, H {row["entropy"]:.2f}')
-    self.profile.end()
-    checkpoints.close()
+      with tqdm(total=stage.steps, initial=done, desc=name, unit='step', dynamic_ncols=True) as bar:
+        for step in range(done + 1, stage.steps + 1):
+          self.profile(name, step)
+          try:
+            rolled, advantages, row, cursor = self._roll(number, state.model, problems, order, cursor)
+          except Stopped:  # what has been drawn of this step will be drawn again, the same
+            checkpoints.begin_save(state, {'cursor': cursor})
+            raise Stopped(f'{name}: saved after step {step - 1} of {stage.steps}') from None
+          clock = time.perf_counter()
+          state, learned = self._learn(update, state, reference, rolled, advantages)
+          learned['seconds_update'] = time.perf_counter() - clock
+          learned['learning_rate'] = float(rate(int(state.step) - 1))
+          row |= learned
+          check_finite(name, step, row)
+          self.journal.write(name, step, row)
+          alarm.look(row)
+          leaving = self.stop()
+          if leaving or step % r.save_every == 0 or step == stage.steps:
+            checkpoints.begin_save(state, {'cursor': cursor})
+          if leaving and step < stage.steps:
+            raise Stopped(f'{name}: saved after step {step} of {stage.steps}')
+          bar.update(1)
+          bar.set_postfix_str(f'reward {row["reward"]:.3f}, {row["mean_length"]:.0f} tokens, H {row["entropy"]:.2f}')
+      self.profile.end()
     return state
 
   def _roll(self, number: int, model: Qwen2, problems, order, cursor: int):

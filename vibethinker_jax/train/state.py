@@ -9,7 +9,7 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -145,6 +145,11 @@ class Checkpoints:
   def model(self, like: State, step: int) -> Qwen2:
     """Only the model at `step`."""
     return self.restore(like, step)[0].model
+
+  def delete(self, steps: Sequence[int]) -> None:
+    """Those of `steps`, for good."""
+    for step in steps:
+      self._orbax.delete(step)
 
   def close(self) -> None:
     """Wait for what is being written."""
