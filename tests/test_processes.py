@@ -12,6 +12,8 @@ import time
 import numpy as np
 import pytest
 
+from vibethinker_jax.ssp import TINY_BASE
+
 ROOT = pathlib.Path(__file__).parents[1]
 DEVICES = 4
 CONFIG = f"""
@@ -39,11 +41,12 @@ def get_config():
 
 
 class Run:
-  """`processes` of experiments/ssp.py over one workdir."""
+  """`processes` of a program over one workdir: experiments/ssp.py with CONFIG, or another with its flags."""
 
-  def __init__(self, processes: int, folder: pathlib.Path, workdir: pathlib.Path):
+  def __init__(self, processes: int, folder: pathlib.Path, workdir: pathlib.Path, program: str = 'ssp', flags=()):
     (folder / 'config.py').write_text(CONFIG)
-    command = ['experiments/ssp.py', f'--config={folder / "config.py"}', f'--workdir={workdir}']
+    flags = flags or [f'--config={folder / "config.py"}']
+    command = [f'experiments/{program}.py', f'--workdir={workdir}', *flags]
     if processes > 1:
       with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
@@ -136,3 +139,34 @@ def test_sigterm_to_one_of_two(folder, two):
   assert rows(cut) == rows(two)
   final = pathlib.Path('final') / 'model.safetensors'
   assert (cut / final).read_bytes() == (two / final).read_bytes()
+
+
+@pytest.mark.slow
+def test_evaluation_killed_and_taken_up_by_another_number(folder):
+  """Two processes draw, and are killed; one goes on: every file as one process alone writes it."""
+  problems = folder / 'problems.jsonl'
+  rows = [{'id': i, 'problem': f'What is {i} + {i}?', 'answer': str(2 * i)} for i in range(12)]
+  problems.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  flags = ['--config=configs/evaluate.py', f'--config.model={TINY_BASE}', '--config.benchmarks=("aime24",)']
+  flags += ['--config.n=8', '--config.max_tokens=64', '--config.rows=4', '--config.dtype=float32']
+  flags += [f'--config.files.aime24={problems}']
+  run = lambda processes, name: Run(processes, folder, folder / name, 'evaluate', flags)
+  names = ('samples.jsonl', 'summary.json', 'table.md')
+  read = lambda name: [(folder / name / 'aime24' / file).read_bytes() for file in names]
+  run(1, 'one').finish()
+  run(2, 'both').finish()
+  assert read('both') == read('one')
+
+  cut = run(2, 'cut')
+  parts = [folder / 'cut' / 'aime24' / name for name in ('samples.jsonl', 'samples.1.jsonl')]
+  while not all(part.exists() and part.read_bytes().count(b'\n') > 2 for part in parts):
+    assert all(p.poll() is None for p in cut.running), cut.finish()
+    time.sleep(0.005)
+  for p in cut.running:
+    p.kill()
+  for p in cut.running:
+    p.wait()
+  drawn = sum(part.read_bytes().count(b'\n') for part in parts)
+  assert drawn < 96
+  run(1, 'cut').finish()
+  assert read('cut') == read('one') and not parts[1].exists()

@@ -143,7 +143,7 @@ def load(directory: pathlib.Path, dtype: str | None = None, mesh: Mesh | None = 
   for name in wanted:
     if name not in where:
       raise BadModel(f'{directory}: tensor {name} is missing')
-  one = SingleDeviceSharding(jax.devices()[0])
+  one = SingleDeviceSharding(jax.local_devices()[0])
 
   def array(name: str, theirs: str, ours: str, sharding) -> jax.Array:
     _check_shape(where[name], name, _their_shape(shape(c, theirs), theirs))
