@@ -129,6 +129,8 @@ def test_refusals(whole, values, small, tmp_path):
     ablation.run(values, tmp_path / 'y', [0], ONE)
   with pytest.raises(BadInput, match="config.ablation, odd: mgpo: unknown field 'lamb', did you mean 'lam'"):
     ablation.run(small('ablate_lambda', **{'ablation.controls': (dict(name='odd', mgpo=dict(lamb=1.0)),)}), tmp_path)
+  with pytest.raises(BadInput, match='config.prune is true, expected false'):
+    ablation.run({**values, 'prune': True}, tmp_path / 'z', [], ONE)
   with pytest.raises(BadInput, match='--points 1,x: expected whole numbers'):
     sweep.numbers('1,x')
   assert sweep.numbers('') == [] and sweep.numbers('0,3') == [0, 3] and sweep.numbers(None) is None

@@ -29,7 +29,7 @@ def main(coordinator: str, processes: int, process: int, directory: str, workdir
 
   from vibethinker_jax import cluster
   from vibethinker_jax.data import synthetic
-  from vibethinker_jax.data.domains import solved
+  from vibethinker_jax.data.augment import solved
   from vibethinker_jax.data.text import load_text
   from vibethinker_jax.model import hf
   from vibethinker_jax.model.mesh import MeshShape, make_mesh, spread_rows
