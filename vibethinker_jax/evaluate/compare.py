@@ -127,7 +127,7 @@ def _differing(flat: Mapping[str, dict[str, str]]) -> str:
   keys = [key for key in keys if len({values.get(key) for values in flat.values()}) > 1]
   if not keys:
     return missing('Nothing.')
-  clip = lambda text: html.escape(text if len(text) < 80 else f'{text[:77]}…')
+  clip = lambda text: f'<span class="value">{html.escape(text if len(text) < 80 else f"{text[:77]}…")}</span>'
   rows = [[html.escape(key), *(clip(values.get(key, '–')) for values in flat.values())] for key in keys]
   return table(['', *map(html.escape, flat)], rows)
 

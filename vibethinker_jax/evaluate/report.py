@@ -336,6 +336,7 @@ figcaption { font-weight: 600; font-size: .92rem; margin-bottom: .2rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: 100%; }
 th, td { text-align: right; padding: .4rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-weight: 550; } thead th { vertical-align: bottom; }
+.value { display: inline-block; min-width: 7rem; white-space: normal; overflow-wrap: anywhere; }
 td small, thead small { display: block; line-height: 1.3; }
 th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 .bar { display: block; height: .6rem; min-width: 1px; border-radius: .2rem; background: var(--blue); }
