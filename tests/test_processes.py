@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
+from vibethinker_jax import cluster
 from vibethinker_jax.ssp import TINY_BASE
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -91,6 +93,16 @@ def rows(workdir: pathlib.Path) -> list[dict]:
   lines = (workdir / 'metrics.jsonl').read_text().splitlines()
   clocks = ('seconds', 'tokens_per_s')
   return [{k: v for k, v in json.loads(line).items() if not k.startswith(clocks)} for line in lines]
+
+
+def test_a_workdir_that_is_not_shared(monkeypatch, tmp_path):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(cluster, 'together', lambda what: None)
+  monkeypatch.setattr(cluster, '_PATIENCE_S', 0.2)
+  (tmp_path / 'there').touch()
+  cluster.wrote(tmp_path / 'there')
+  with pytest.raises(cluster.NotShared, match='missing: written by the first process and not seen by another'):
+    cluster.wrote(tmp_path / 'missing')
 
 
 @pytest.fixture(scope='module')

@@ -21,6 +21,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 _PATIENCE_S = 120.0  # NFS keeps what it knows of a folder for up to a minute
 
 
+class NotShared(Exception):
+  """The processes do not see the same workdir. One line: which file."""
+
+
 class Stopped(Exception):
   """The run was asked to end (SIGTERM), has saved where it stood, and can be continued."""
 
@@ -57,8 +61,7 @@ def together(what: str) -> None:
 def wrote(path: pathlib.Path) -> None:
   """Wait until all processes are here and see `path`, which the first one has just written.
 
-  Shared file systems may show a file late to who has looked for it in vain. Raises FileNotFoundError where it never
-  comes.
+  Shared file systems may show a file late to who has looked for it in vain. Raises NotShared where it never comes.
   """
   if jax.process_count() == 1:
     return
@@ -66,9 +69,7 @@ def wrote(path: pathlib.Path) -> None:
   until = time.monotonic() + _PATIENCE_S
   while not path.exists():
     if time.monotonic() > until:
-      raise FileNotFoundError(
-        f'{path}: written by the first process and not seen by another, expected a shared workdir'
-      )
+      raise NotShared(f'{path}: written by the first process and not seen by another, expected a shared workdir')
     time.sleep(0.1)
 
 

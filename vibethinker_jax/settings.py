@@ -70,7 +70,7 @@ def run_app(main: Callable) -> None:
   def guarded(argv):
     try:
       return main(argv)
-    except BadInput as error:
+    except (BadInput, cluster.NotShared) as error:
       sys.exit(_refused(str(error)))
     except cluster.Stopped as saved:
       print(f'\n{saved}; the same command continues', file=sys.stderr)

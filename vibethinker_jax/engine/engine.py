@@ -192,7 +192,7 @@ class Engine:
           seats = _seats([], [], R, None)
           for kind in kinds:
             decode.decode_block(model, *self.fresh(R, S), np.int32(0), np.int32(0), self.stop_ids, self.block, kind)
-            for _, logits in {len(logits): (shelf, logits) for shelf, logits in shelves}.values():
+            for logits in {len(logits): logits for _, logits in shelves}.values():
               lengths = np.ones(len(logits), np.int32)
               decode.seat(self.fresh(R, S)[0], logits, lengths, seats, self.stop_ids, kind)
           rows, (kept, *_) = self.fresh(R, S)
@@ -327,9 +327,8 @@ class Run:
       self._seats = [None] * size
     elif size != R and wanted > 0:
       # those at work first; then as many free ones as there is room for (an index past the last row gives a free one)
-      order = [r for r in range(R) if self._seats[r] is not None]
-      order += [R] * (size - len(order))
-      order = np.array(order, np.int32)
+      at_work = [r for r in range(R) if self._seats[r] is not None]
+      order = np.array([*at_work, *[R] * (size - len(at_work))], np.int32)
       self._rows = decode.take_rows(self._rows, order)
       self._cache = tuple(decode.take_slots(layer, order) for layer in self._cache)
       self._seats = [self._seats[r] if r < R else None for r in order]
