@@ -4,7 +4,7 @@
 
 Run again with the same workdir it goes on where it stopped. Each benchmark has its directory in the workdir
 (vibethinker_jax/evaluate/run.py says what is in it); workdir/table.md stands beside the published rows.
-All devices decode, each with a copy of the model; on several hosts, one process each with --distributed
+All devices decode, each with a copy of the model (a CPU is one); on several hosts, one process each with --distributed
 (docs/clusters.md).
 """
 

@@ -15,22 +15,21 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
-from ml_collections import config_flags
+from absl import flags
 from tqdm import tqdm
 
-from vibethinker_jax import plan
+from vibethinker_jax import cluster, plan
 from vibethinker_jax.data.batches import Batch
 from vibethinker_jax.model.attention import attend_packed, unit
 from vibethinker_jax.model.mesh import make_mesh, no_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Config, Qwen2
-from vibethinker_jax.settings import freeze
+from vibethinker_jax.settings import config_flag, freeze, run_app
 from vibethinker_jax.ssp import Settings
 from vibethinker_jax.train import rl, sft
 from vibethinker_jax.train.optim import optimizer
 from vibethinker_jax.train.state import gradient_adder, start, updater
 
-CONFIG = config_flags.DEFINE_config_file('config', None, lock_config=True)
+CONFIG = config_flag()
 LENGTHS = flags.DEFINE_list('lengths', ['8192', '16384'], 'Tokens of a row.')
 REPEATS = flags.DEFINE_integer('repeats', 5, 'Steps of which the median counts; the first, which compiles, does not.')
 OUT = flags.DEFINE_string('out', 'measured.json', 'Where the numbers go.')
@@ -39,6 +38,7 @@ OUT = flags.DEFINE_string('out', 'measured.json', 'Where the numbers go.')
 def main(argv) -> None:
   del argv
   s = freeze(Settings, CONFIG.value)
+  cluster.cpu_devices(s.mesh.size)
   c, mesh = plan.model_of(s), make_mesh(s.mesh)
   rate = matmul_rate(c.dtype)
   result = {'device': jax.devices()[0].device_kind, 'devices': jax.device_count(), 'matmul_flops_per_s': rate}
@@ -126,4 +126,4 @@ def matmul_rate(dtype: str) -> float:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_app(main)

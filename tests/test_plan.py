@@ -157,7 +157,7 @@ def test_measured_on_this_machine(tmp_path):
   env = {**os.environ, 'PYTHONPATH': str(root), 'XLA_FLAGS': ''}
   subprocess.run([sys.executable, *command], cwd=root, env=env, check=True)
   found = json.loads(out.read_text())
-  assert found['devices'] == 1 and found['attention_error_128'] == 0
+  assert found['devices'] == 2 and found['attention_error_128'] == 0
   for stage in ('sft_128', 'rl_128'):
     assert found[stage]['tokens_per_s'] > 0 and 0 < found[stage]['mfu'] < 2
 

@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from vibethinker_jax import cluster
 from vibethinker_jax.ssp import TINY_BASE
@@ -103,6 +104,17 @@ def test_a_workdir_that_is_not_shared(monkeypatch, tmp_path):
   cluster.wrote(tmp_path / 'there')
   with pytest.raises(cluster.NotShared, match='missing: written by the first process and not seen by another'):
     cluster.wrote(tmp_path / 'missing')
+
+
+def test_much_is_gathered_in_pieces(monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(cluster, '_PIECE', 64)
+  asked = []
+  both = lambda x: asked.append(np.size(x)) or np.stack([x, x])
+  monkeypatch.setattr(multihost_utils, 'process_allgather', both)
+  value = {'text': 'x' * 500, 'n': 3}
+  assert cluster.gather(value) == [value, value] and len(asked) > 10 and max(asked) == 64
+  assert cluster.gather(None) == [None, None]
 
 
 @pytest.fixture(scope='module')

@@ -168,7 +168,6 @@ def test_pruned_it_still_ends_the_same(whole, settings, tmp_path):
   """What fusion and evaluation read is left, and a run that goes on from there has the same models."""
   workdir, summary = whole
   shutil.copytree(workdir, tmp_path / 'again', ignore=shutil.ignore_patterns('fused', 'evaluate'))
-  (tmp_path / 'again' / 'config.json').unlink()  # which says that nothing is pruned
   kept = tmp_path / 'again' / 'sft' / 'all'
   shutil.copytree(kept / '4', kept / '3')  # all others of so short a run are read
   again = Pipeline(dataclasses.replace(settings, prune=True), tmp_path / 'again', TWO).run()

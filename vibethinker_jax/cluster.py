@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+_PIECE = 1 << 26  # bytes of each process that are gathered at a time
 _PATIENCE_S = 120.0  # NFS keeps what it knows of a folder for up to a minute
 
 
@@ -77,11 +78,17 @@ def gather(value) -> list:
   """Everybody's `value`, in the order of the processes, on all of them: whatever can be pickled."""
   if jax.process_count() == 1:
     return [value]
-  mine = np.frombuffer(pickle.dumps(value), np.uint8)
-  sizes = multihost_utils.process_allgather(np.int32(len(mine)))
-  padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)  # few sizes: each is compiled
-  padded[: len(mine)] = mine
-  return [pickle.loads(row[:size].tobytes()) for row, size in zip(multihost_utils.process_allgather(padded), sizes)]
+  mine = pickle.dumps(value)
+  pieces = multihost_utils.process_allgather(np.int32(-(-len(mine) // _PIECE)))
+  found: list[list[bytes]] = [[] for _ in pieces]
+  for begin in range(0, int(pieces.max()) * _PIECE, _PIECE):  # it goes through the devices' memory
+    piece = np.frombuffer(mine[begin : begin + _PIECE], np.uint8)
+    sizes = multihost_utils.process_allgather(np.int32(len(piece)))
+    padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)  # few sizes: each is compiled
+    padded[: len(piece)] = piece
+    for parts, row, size in zip(found, multihost_utils.process_allgather(padded), sizes):
+      parts.append(row[:size].tobytes())
+  return [pickle.loads(b''.join(parts)) for parts in found]
 
 
 def shared(items: Sequence, work: Callable[[Sequence], Sequence]) -> list:

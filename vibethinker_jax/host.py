@@ -19,12 +19,13 @@ def huge_pages() -> None:
 
 
 def crowded(share: float = 0.75) -> bool:
-  """Whether the process holds more than `share` of the memory mappings that it may (Linux; elsewhere never).
+  """Whether the process holds more than `share` of the memory mappings that it may; False where nobody tells (not Linux).
 
   On CPU every compiled program takes some hundred of them for as long as it is kept, of 65,530 that Linux allows by
   default; where they run out the compiler kills the process.
   """
-  maps, most = pathlib.Path('/proc/self/maps'), pathlib.Path('/proc/sys/vm/max_map_count')
-  if not maps.exists() or not most.exists():
+  try:
+    held = pathlib.Path('/proc/self/maps').read_bytes().count(b'\n')
+    return held > share * int(pathlib.Path('/proc/sys/vm/max_map_count').read_text())
+  except OSError:
     return False
-  return maps.read_bytes().count(b'\n') > share * int(most.read_text())

@@ -45,7 +45,7 @@ from vibethinker_jax.train import rl, sft
 from vibethinker_jax.train.journal import Journal, write_json, write_text
 from vibethinker_jax.train.optim import optimizer
 from vibethinker_jax.train.profile import Profile
-from vibethinker_jax.train.state import Checkpoints, start
+from vibethinker_jax.train.state import Checkpoints
 from vibethinker_jax.verify.grader import Grader
 
 STAGES = ('sft', 'probe', 'fuse', 'rl', 'evaluate')
@@ -376,7 +376,7 @@ class Pipeline:
   def checkpoint(self, base: Qwen2, run: str, step: int) -> Qwen2:
     """The model of an SFT run after `step` steps."""
     with contextlib.closing(Checkpoints(self.workdir / 'sft' / run)) as checkpoints:
-      return checkpoints.model(start(base, optimizer(self.s.sft.optim, self.s.sft.steps)), step)
+      return checkpoints.model(base, optimizer(self.s.sft.optim, self.s.sft.steps), step)
 
   # ---- judging ------------------------------------------------------------------------------------------------------
 
@@ -530,11 +530,11 @@ def _mesh(shape: MeshShape, devices) -> Mesh:
 
 
 def _claim(path: pathlib.Path, settings: Settings) -> None:
-  """The workdir is this config's from now on. Raises BadInput where it is another's."""
+  """The workdir is this config's from now on, whatever `prune` says. Raises BadInput where it is another's."""
   mine = json.loads(json.dumps(dataclasses.asdict(settings)))
   if path.exists():
     theirs = _read(path)
-    differing = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
+    differing = sorted(k for k in {*mine, *theirs} - {'prune'} if mine.get(k) != theirs.get(k))
     if differing:
       raise BadInput(
         f'{path}: the workdir holds a run with another config ({", ".join(differing)} differ); use a new one'

@@ -87,6 +87,25 @@ def test_resumed_equals_uninterrupted(whole, test_set, tmp_path):
   assert [g for i, g in enumerate(got) if i not in (2, 5, 9)] == [w for i, w in enumerate(want) if i not in (2, 5, 9)]
 
 
+def test_what_other_processes_had_drawn_is_taken_up(whole, test_set, tmp_path):
+  """Parts become samples.jsonl, a judged row stays judged, and files with other names are nobody's parts."""
+  out = tmp_path / 'out'
+  shutil.copytree(whole, out)
+  rows = read(whole / 'samples.jsonl')
+  marked = lambda i: (
+    {key: rows[i][key] for key in ('id', 'problem', 'sample', 'tokens', 'finish_reason')}
+    | {'response': 'drawn elsewhere', **({'answer': rows[i]['answer']} if 'answer' in rows[i] else {})}
+  )
+  write(out / 'samples.jsonl', rows[:4])
+  write(out / 'samples.1.jsonl', [marked(0), marked(5)])
+  write(out / 'samples.strict.jsonl', [{'id': 1, 'score': 0}])
+  assert main(arguments(test_set, out)) == 0
+  got = read(out / 'samples.jsonl')
+  assert [row['response'] == 'drawn elsewhere' for row in got] == [i == 5 for i in range(12)]
+  assert [row for i, row in enumerate(got) if i != 5] == [row for i, row in enumerate(rows) if i != 5]
+  assert not (out / 'samples.1.jsonl').exists() and (out / 'samples.strict.jsonl').exists()
+
+
 def test_a_finished_evaluation_is_not_run_again(whole, test_set):
   before = (whole / 'samples.jsonl').read_bytes()
   assert main(arguments(test_set, whole)) == 0

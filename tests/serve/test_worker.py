@@ -1,6 +1,7 @@
 """The engine's thread: what it does beside drawing."""
 
 import asyncio
+import pathlib
 
 import jax
 import pytest
@@ -28,15 +29,16 @@ def test_programs_are_dropped_where_mappings_run_out(tiny, monkeypatch):
   """In the middle of an answer, and the answer is the same."""
   engine, model, _ = tiny
   wanted = {c.sample: c.tokens.tolist() for c in engine.generate(model, [REQUEST])}
-  cleared = []
-  monkeypatch.setattr(host, 'crowded', lambda share=0.75: len(cleared) < 2)
+  cleared, clear = [], jax.clear_caches
+  answers = iter([True, False, True, False, *[False] * 1000])  # asked again after each clearing
+  monkeypatch.setattr(host, 'crowded', lambda share=0.75: next(answers))
   monkeypatch.setattr(module, '_TIDY_S', 0.0)
-  monkeypatch.setattr(jax, 'clear_caches', lambda: cleared.append(len(cleared)))
-  assert asyncio.run(drawn(Worker(engine, model, 8))) == wanted and cleared == [0, 1]
+  monkeypatch.setattr(jax, 'clear_caches', lambda: cleared.append(clear()))
+  assert asyncio.run(drawn(Worker(engine, model, 8))) == wanted and len(cleared) == 2
 
 
 def test_how_many_mappings_there_are():
-  if host.pathlib.Path('/proc/self/maps').exists():
+  if pathlib.Path('/proc/self/maps').exists():
     assert host.crowded(0.0) and not host.crowded(1.0)
 
 
@@ -44,7 +46,7 @@ def test_how_many_mappings_there_are():
 def test_programs_and_their_mappings_go(tiny):
   engine, model, _ = tiny
   before = list(engine.generate(model, [REQUEST]))
-  held = host.pathlib.Path('/proc/self/maps').read_bytes().count(b'\n')
+  held = pathlib.Path('/proc/self/maps').read_bytes().count(b'\n')
   jax.clear_caches()
-  assert host.pathlib.Path('/proc/self/maps').read_bytes().count(b'\n') < held - 100
+  assert pathlib.Path('/proc/self/maps').read_bytes().count(b'\n') < held - 100
   assert [c.tokens.tolist() for c in engine.generate(model, [REQUEST])] == [c.tokens.tolist() for c in before]

@@ -179,9 +179,12 @@ def test_a_coordinate_search_never_ends_below_its_corners(begun):
   simplex.run(config, directory, devices=ONE)
   s, x = simplex.read(config)
   here = simplex.Sweep(directory, s, x, ONE)
-  tried = [simplex.weights_in(p.name) for p in (directory / 'points').glob('w_*-a.json')]
+  tried = here.tried()
   assert len(tried) > len(simplex.weights_of(s, x))
-  assert here.score(here.best()) == max(map(here.score, tried))
+  assert here.score(here.best(tried)) == max(map(here.score, tried))
+  before = (directory / 'controls.json').read_text()
+  simplex.run(config, directory, devices=ONE)  # what has been tried since does not lead it elsewhere
+  assert here.tried() == tried and (directory / 'controls.json').read_text() == before
   with pytest.raises(BadInput, match='in one process'):
     simplex.run(config, directory, [0], ONE)
 

@@ -67,7 +67,7 @@ def test_a_checkpoint_goes_on_on_another_mesh(model, tmp_path):
       if sizes is None:
         sums, _ = add(None, state.model, spread_rows(batch))
         state, _ = updater(transform)(state, sums)
-        checkpoints.save(state, {})
+        checkpoints.begin_save(state, {})
       state, _ = checkpoints.restore(state)
       checkpoints.close()
       assert state.model.embed[...].sharding.mesh.shape == mesh.shape and int(state.step) == 1

@@ -56,9 +56,8 @@ def run(args: argparse.Namespace) -> None:
     protocol = benchmarks.Protocol(64)
     problems = benchmarks.distinct(sources.load(args.data, args.reader or 'problems', skip_bad=args.skip_bad))
   for name, low in (('limit', 1), ('rows', 1), ('seed', 0), ('n', 1), ('max_tokens', 1), ('workers', 1)):
-    value = vars(args)[name]
-    if value is not None and not low <= value < 2**31:
-      raise BadInput(f'--{name.replace("_", "-")} {value}: expected {low} to {2**31 - 1}')
+    if vars(args)[name] is not None:
+      flags.check_range(f'--{name.replace("_", "-")}', vars(args)[name], low, 2**31)
   if not args.deadline > 0:
     raise BadInput(f'--deadline {args.deadline}: expected more than 0 seconds')
   fields = ('n', 'temperature', 'top_p', 'top_k', 'max_tokens', 'instruction')
@@ -66,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
   protocol = dataclasses.replace(protocol, **given)
   if (fault := Sampling(protocol.temperature, protocol.top_k, protocol.top_p).fault()) is not None:
     raise BadInput(f'evaluate: {fault}')
-  config, text = read_config(args.model), models.text_of(args.model)
+  config = dataclasses.replace(read_config(args.model), dtype=args.dtype)
+  text = models.text_of(args.model)
   if text is None or text.tokenizer.chat_template is None:
     raise BadInput(f'{args.model}: evaluation needs a tokenizer with a chat template')
   engine = Engine(config, models.stop_ids(args.model, text), rows=args.rows)

@@ -42,10 +42,10 @@ def run(args: argparse.Namespace) -> None:
     raise BadInput(f'{args.out}: not empty and no model directory, so it is not replaced')
   configs = [hf.read_config(m) for m in models]
   for path, config in zip(models[1:], configs[1:]):
-    for name in ('V', 'D', 'L', 'K', 'G', 'H', 'F', 'tied', 'rope_theta', 'norm_eps'):
+    for name, said in _SIZES.items():
       ours, first = vars(config)[name], vars(configs[0])[name]
       if ours != first:
-        raise BadInput(f'{path / "config.json"}: {_SIZES[name]} is {ours}, in {models[0]} it is {first}')
+        raise BadInput(f'{path / "config.json"}: {said} is {ours}, in {models[0]} it is {first}')
   vocabularies = [_vocabulary(m) for m in models]
   for path, vocabulary in zip(models[1:], vocabularies[1:]):
     if vocabulary is not None and vocabularies[0] is not None and vocabulary != vocabularies[0]:

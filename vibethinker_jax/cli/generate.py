@@ -1,6 +1,7 @@
 """{"id", "tokens" or "prompt" or "messages"} -> n samples of each, in order."""
 
 import argparse
+import dataclasses
 
 from vibethinker_jax.cli import files, flags, models
 from vibethinker_jax.cli.tokens import ids_of
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     raise BadInput(f'generate: {fault}')
   rows = files.rows(args.input, {'id', 'tokens', 'prompt', 'messages'})
   with files.output(args.output) as out:
-    config = read_config(args.model)
+    config = dataclasses.replace(read_config(args.model), dtype=args.dtype)
     text = models.text_of(args.model)
     engine = Engine(config, models.stop_ids(args.model, text), rows=args.rows)
     requests = []

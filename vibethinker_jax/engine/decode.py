@@ -91,8 +91,8 @@ def prefill(model: Qwen2, shelf: tuple, tokens, start, last):
 def seat(rows: Rows, logits, lengths, seats: Seats, stop_ids: tuple, filters: bool):
   """Give rows to samples of prefilled prompts (`logits` [P,V], `lengths` [P]), and draw the first token of each.
 
-  Returns the rows, and token, ln p and ln p under the law of the first tokens [N]. `carry` brings the prompts' keys and
-  values.
+  Returns the rows, and token, ln p and ln p under the law of the first tokens [N]. The prompts' keys and values are for
+  `copy_prompts`.
   """
   key = row_keys(seats.seed, seats.number, seats.sample)
   token, logp, law = draw(logits[seats.source], key, seats.count, seats.law, seats.seen, filters)
@@ -168,7 +168,7 @@ def vacate(rows: Rows, gone) -> Rows:
 
 
 @functools.partial(jax.jit, donate_argnames=['layer'])
-def carry(layer, pages, shelf, source, dest):
+def copy_prompts(layer, pages, shelf, source, dest):
   """The layer with the prompts source [N] of the layer `shelf` in its rows dest [N]; `pages` as in Rows."""
   return _at_rest(_found(layer, pages).seated(shelf, source, dest))
 

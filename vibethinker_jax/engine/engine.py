@@ -191,6 +191,8 @@ class Engine:
         for S, larger in zip(sizes, [*sizes[1:], None]):
           seats = _seats([], [], R, None)
           for kind in kinds:
+            if stop():
+              return
             decode.decode_block(model, *self.fresh(R, S), np.int32(0), np.int32(0), self.stop_ids, self.block, kind)
             for logits in {len(logits): logits for _, logits in shelves}.values():
               lengths = np.ones(len(logits), np.int32)
@@ -199,7 +201,7 @@ class Engine:
           for shelf, _ in shelves:
             if stop():
               return
-            kept = decode.carry(kept, rows.pages, shelf[0], seats.source, seats.dest)
+            kept = decode.copy_prompts(kept, rows.pages, shelf[0], seats.source, seats.dest)
           decode.vacate(rows, np.zeros(R, bool))
           if larger is not None and self.paging is None:
             decode.resize_slots(decode.resize_slots(kept, S=larger), S=S)
@@ -363,7 +365,7 @@ class Run:
       columns = _seats(seated, dest, R, None if self._rows.seen is None else engine.config.V)
       self._rows, *first = decode.seat(self._rows, logits, lengths, columns, engine.stop_ids, filters)
       source, dest, pages = columns.source, columns.dest, self._rows.pages
-      self._cache = tuple(decode.carry(a, pages, b, source, dest) for a, b in zip(self._cache, shelf))
+      self._cache = tuple(decode.copy_prompts(a, pages, b, source, dest) for a, b in zip(self._cache, shelf))
       self._unread.append(_Drawn(first, [(n, seat, 1, False) for n, (_, seat) in enumerate(seated)]))
 
   def _prefill(self, prompts: list[tuple[int, ...]]) -> tuple[tuple, jax.Array, np.ndarray]:

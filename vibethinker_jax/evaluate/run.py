@@ -27,7 +27,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from vibethinker_jax.cluster import gather, shared, wrote
+from vibethinker_jax.cluster import gather, shared
 from vibethinker_jax.data.problem import Problem, row_of
 from vibethinker_jax.data.text import Text
 from vibethinker_jax.engine.engine import Completion, Engine, Request
@@ -65,15 +65,19 @@ def evaluate(
   _claim(directory, name, model_name, protocol, asked, seed)
   rows = draw(engine, model, text, asked, protocol, seed, directory / 'samples.jsonl')
   if any('score' not in row for row in rows):
-    rows = shared(rows, lambda mine: judge(mine, asked, grader))
+    rows = _with(rows, shared(rows, lambda mine: judge(mine, asked, grader)))
     write_text(directory / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
   if steps and any('steps' not in row for row in rows):
-    rows = shared(rows, lambda mine: check_steps(mine, asked, grader))
+    rows = _with(rows, shared(rows, lambda mine: check_steps(mine, asked, grader)))
     write_text(directory / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
   summary = summarise(name, model_name, asked, rows, protocol)
   write_json(directory / 'summary.json', summary)
   write_text(directory / 'table.md', table([summary]))
   return summary
+
+
+def _with(rows: Sequence[dict], more: Sequence[dict]) -> list[dict]:
+  return [row | new for row, new in zip(rows, more, strict=True)]
 
 
 def draw(
@@ -90,7 +94,7 @@ def draw(
   Of several processes each draws for every n-th problem, into a file beside `path`, and all return everything.
   A problem whose prompt leaves no room for a token is not asked: its samples are empty, with finish reason 'no room'.
   """
-  have = _settled(path)
+  have = gather(_settled(path) if jax.process_index() == 0 else {})[0]
   sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p)
   requests, places, begun = [], [], []
   drawn: dict[tuple[str, int], dict] = {}
@@ -147,21 +151,20 @@ def _part(path: pathlib.Path, process: int) -> pathlib.Path:
 
 
 def _settled(path: pathlib.Path) -> dict[tuple[str, int], dict]:
-  """`read_samples` of `path`, into which the first process has taken what others had drawn when they were stopped."""
-  if jax.process_index() == 0:
-    parts = sorted(path.parent.glob(f'{path.stem}.*{path.suffix}'))
-    have: dict = {}
-    for part in (*parts, path):  # what `path` holds may be judged already
-      have |= read_samples(part)
-    if parts:
-      scratch = path.with_name(f'.{path.name}.{os.getpid()}')
-      scratch.write_text(''.join(json.dumps(row) + '\n' for row in have.values()))
-      scratch.replace(path)
-    for part in parts:
-      part.unlink()
-    path.touch()
-  wrote(path)
-  return read_samples(path)
+  """`read_samples` of `path`, into which goes what other processes had drawn when they were stopped."""
+  parts = [
+    part for part in sorted(path.parent.glob(f'{path.stem}.*{path.suffix}')) if part.stem.split('.')[-1].isdecimal()
+  ]
+  have: dict = {}
+  for part in (*parts, path):  # what `path` holds may be judged already
+    have |= read_samples(part)
+  if parts:
+    scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+    scratch.write_text(''.join(json.dumps(row) + '\n' for row in have.values()))
+    scratch.replace(path)
+  for part in parts:
+    part.unlink()
+  return have
 
 
 def read_samples(path: pathlib.Path) -> dict[tuple[str, int], dict]:
@@ -184,13 +187,13 @@ def read_samples(path: pathlib.Path) -> dict[tuple[str, int], dict]:
 
 
 def judge(rows: Sequence[dict], problems: Sequence[Problem], grader: Grader) -> list[dict]:
-  """The rows with "score", "extracted" and "reason"."""
+  """ "score", "extracted" and "reason" of each row."""
   by_id = {problem.id: problem for problem in problems}
   out = []
   with tqdm(total=len(rows), desc='grade', unit='sample', dynamic_ncols=True) as bar:
     for begin in range(0, len(rows), _BATCH):
       batch = rows[begin : begin + _BATCH]
-      out += [row | dataclasses.asdict(v) for row, v in zip(batch, grader.grade(_asked_of(batch, by_id)))]
+      out += [dataclasses.asdict(verdict) for verdict in grader.grade(_asked_of(batch, by_id))]
       bar.update(len(batch))
   return out
 
@@ -200,14 +203,14 @@ def _asked_of(rows: Sequence[dict], problems: dict[str, Problem]) -> list[tuple]
 
 
 def check_steps(rows: Sequence[dict], problems: Sequence[Problem], grader: Grader) -> list[dict]:
-  """The rows with "steps", how many equalities were settled, and "steps_share", the share of those that holds."""
+  """Of each row "steps", how many equalities were settled, and "steps_share", the share of those that holds."""
   by_id = {problem.id: problem for problem in problems}
   out = []
   with tqdm(total=len(rows), desc='steps', unit='sample', dynamic_ncols=True) as bar:
     for begin in range(0, len(rows), _BATCH):
       batch = rows[begin : begin + _BATCH]
       traces = grader.check_traces(_asked_of(batch, by_id))
-      out += [row | {'steps': t.checked, 'steps_share': t.share} for row, t in zip(batch, traces)]
+      out += [{'steps': t.checked, 'steps_share': t.share} for t in traces]
       bar.update(len(batch))
   return out
 

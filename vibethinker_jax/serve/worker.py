@@ -9,6 +9,7 @@ import asyncio
 import collections
 import dataclasses
 import logging
+import math
 import queue
 import threading
 import time
@@ -61,6 +62,7 @@ class Worker:
     self._open = 0  # samples asked for and not finished
     self._tickets = 0
     self._closing = False
+    self._look = 0.0  # when to look again at how many memory mappings there are
     self._recent: collections.deque[tuple[float, int]] = collections.deque()  # (when, tokens) of the last steps
     self._loop: asyncio.AbstractEventLoop | None = None
     self._threads = [threading.Thread(target=self._work, name='engine', daemon=True)]
@@ -166,12 +168,7 @@ class Worker:
 
   def _work(self) -> None:
     run, left = None, {}  # left: the samples of each ticket that are not finished
-    tidied = time.monotonic()
     while True:
-      if time.monotonic() > tidied + _TIDY_S:
-        if host.crowded():  # what is still wanted is compiled again, or found in the cache on disk
-          jax.clear_caches()
-        tidied = time.monotonic()
       try:
         deed = self._deeds.get(block=run is None or not run.busy)
         while deed is not None:
@@ -185,6 +182,7 @@ class Worker:
         run = self._restart(left, error)
         continue
       try:
+        self._tidy()
         pieces = run.step() if run.busy else []
       except Exception as error:  # whatever the device may raise, memory first of all
         run = self._restart(left, error)
@@ -195,6 +193,17 @@ class Worker:
           _strike(left, piece.ticket, {piece.sample})
       if pieces:
         self._loop.call_soon_threadsafe(self._deliver, pieces)
+
+  def _tidy(self) -> None:
+    """Drop what has been compiled where it leaves too few memory mappings; what is wanted is compiled again."""
+    if time.monotonic() < self._look:
+      return
+    self._look = time.monotonic() + _TIDY_S
+    if host.crowded():
+      jax.clear_caches()
+      if host.crowded():
+        self._look = math.inf
+        _log.warning('memory mappings run short, and not by what is compiled here')
 
   def _restart(self, left: dict[int, set[int]], error: Exception) -> None:
     _log.exception('the engine failed and is started anew')

@@ -80,7 +80,7 @@ def run(
       if name_of(w) in numbered:
         here.score(w)
     if x.search == 'coordinate' and which is None:
-      here.climb()
+      here.climb(planned)
     if not which and all(here.path(name_of(w), 'a').exists() for w in planned):
       here.confirm(base)
   return write_report(directory)
@@ -143,17 +143,20 @@ class Sweep:
     """A point of the simplex on half A."""
     return self.ask(name_of(weights), 'a', lambda: self._mixture(weights))
 
-  def best(self) -> tuple[float, ...]:
-    """The weights with the best score on half A; of equals the one nearest to the plain mean."""
-    tried = [weights_in(path.name) for path in sorted((self.directory / 'points').glob('w_*-a.json'))]
-    return max(tried, key=lambda w: (self.score(w), -sum(v * v for v in w)))
+  def best(self, weights: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    """Those with the best score on half A; of equals the ones nearest to the plain mean."""
+    return max(weights, key=lambda w: (self.score(w), -sum(v * v for v in w)))
 
-  def climb(self) -> None:
-    """Coordinate search: from the best point so far towards each expert in turn, as long as that is better."""
+  def tried(self) -> list[tuple[float, ...]]:
+    """Every point of the simplex that has a score."""
+    return [weights_in(path.name) for path in sorted((self.directory / 'points').glob('w_*-a.json'))]
+
+  def climb(self, begin: Sequence[tuple[float, ...]]) -> None:
+    """Coordinate search: from the best of `begin` towards each expert in turn, as long as that is better."""
+    here = self.best(begin)
     for step, corner in itertools.product(self.x.steps, range(len(self.experts))):
-      here = self.best()
-      moved = [(1 - step) * w + step * (i == corner) for i, w in enumerate(here)]
-      self.score(moved)
+      moved = tuple((1 - step) * w + step * (i == corner) for i, w in enumerate(here))
+      here = self.best([here, moved])
 
   def soup(self) -> tuple[float, ...]:
     """Greedy soup: experts from the best to the worst, each kept where the mean with it is no worse."""
@@ -170,11 +173,12 @@ class Sweep:
     """Winner, plain mean and controls on all three sets; controls.json says which points they are."""
     p, x, n = self.pipeline, self.x, len(self.experts)
     corners = [tuple(float(i == j) for j in range(n)) for i in range(n)]
+    soup = self.soup()  # before the winner is looked for: its points are tried like all others, now or at a restart
     mixtures = {
-      'winner': self.best(),
+      'winner': self.best(self.tried()),
       'plain mean': (1 / n,) * n,
       'best single': max(corners, key=self.score),
-      'greedy soup': self.soup(),
+      'greedy soup': soup,
     }
     made = {name: (name_of(w), lambda w=w: self._mixture(w)) for name, w in mixtures.items()}
     checkpoints = [(run, step) for run in p.runs() for step in p.steps(run)]

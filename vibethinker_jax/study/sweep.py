@@ -50,7 +50,7 @@ def claim(directory: pathlib.Path, study: str, config: Mapping) -> None:
 def make_start(directory: pathlib.Path, settings: Settings, devices: Sequence[jax.Device] | None = None) -> None:
   """What all points share: start/fused, its experts and its evaluation. Raises BadInput."""
   if settings.prune:
-    raise BadInput('config.prune is true, expected false: points are made of the checkpoints')
+    raise BadInput('config.prune is true, expected false: a study keeps the checkpoints of its start')
   workdir = directory / 'start'
   if result(workdir, 'fused').exists():
     return

@@ -235,7 +235,8 @@ class Trainer:
           try:
             rolled, advantages, row, cursor = self._roll(number, state.model, problems, order, cursor)
           except Stopped:  # what has been drawn of this step will be drawn again, the same
-            checkpoints.begin_save(state, {'cursor': cursor})
+            if int(state.step) not in checkpoints.steps():  # to write it again would be to delete it first
+              checkpoints.begin_save(state, {'cursor': cursor})
             raise Stopped(f'{name}: saved after step {step - 1} of {stage.steps}') from None
           clock = time.perf_counter()
           state, learned = self._learn(update, state, reference, rolled, advantages)

@@ -114,26 +114,31 @@ class Checkpoints:
     self._orbax.wait()
     return sorted(c.step for c in self._orbax.checkpoints)
 
-  def save(self, state: State, position: dict) -> None:
-    """Save under the state's own step; returns when it is on disk."""
-    self.begin_save(state, position)
-    self._orbax.wait()
-
   def begin_save(self, state: State, position: dict) -> None:
-    """Save in the background; returns when the state is copied, so that it may be given away. `close` waits for it."""
+    """Save under the state's own step, in the background, and in place of what has been saved under it.
+
+    Returns when the state is copied, so that it may be given away; `steps` and `close` wait until it is on disk.
+    """
     self._orbax.wait()
     self._orbax.save_async(int(state.step), state, custom_metadata={'position': json.dumps(position)}, overwrite=True)
 
-  def restore(self, like: State, step: int | None = None) -> tuple[State, dict] | None:
-    """The state (shapes, dtypes and layout of `like`) and data position at `step`, or None where there is none.
+  def restore(self, like: State) -> tuple[State, dict] | None:
+    """The latest state that can be read (shapes, dtypes and layout of `like`) and its data position.
 
-    Without a step it is the latest that can be read: of a damaged one a line tells. Raises BadInput where a given
-    step, or every one there is, is damaged.
+    Of a damaged one a line tells. None where there is none; raises BadInput where every one there is is damaged.
     """
-    steps = self.steps() if step is None else [step]
+    return self._read(jax.tree.map(_abstract, like), self.steps())
+
+  def model(self, like: Qwen2, optimizer: optax.GradientTransformation, step: int) -> Qwen2:
+    """Only the model at `step`, laid out as `like`; of what the optimizer keeps nothing is read. Raises BadInput."""
+    unread = jax.tree.map(lambda _: ocp.PLACEHOLDER, jax.eval_shape(optimizer.init, like))
+    return self._read(State(jax.tree.map(_abstract, like), unread, ocp.PLACEHOLDER), [step])[0].model
+
+  def _read(self, asked: State, steps: Sequence[int]) -> tuple[State, dict] | None:
+    """What is `asked` for, of the last of `steps` that can be read, and its data position."""
     for candidate in reversed(steps):
       try:
-        state = self._orbax.load(candidate, jax.tree.map(_abstract, like))
+        state = self._orbax.load(candidate, asked)
         return state, json.loads(self._orbax.metadata(candidate).custom_metadata['position'])
       except Exception as error:  # what a damaged file makes of the readers is not to be foreseen
         why = ' '.join(str(error).split())[:200]
@@ -141,10 +146,6 @@ class Checkpoints:
     if steps:
       raise BadInput(f'{self._directory}: no checkpoint of step {" or ".join(map(str, steps))} can be read')
     return None
-
-  def model(self, like: State, step: int) -> Qwen2:
-    """Only the model at `step`."""
-    return self.restore(like, step)[0].model
 
   def delete(self, steps: Sequence[int]) -> None:
     """Those of `steps`, for good."""
