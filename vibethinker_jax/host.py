@@ -19,7 +19,7 @@ def huge_pages() -> None:
 
 
 def crowded(share: float = 0.75) -> bool:
-  """Whether the process holds more than `share` of the memory mappings that it may; False where nobody tells (not Linux).
+  """Whether the process holds more than `share` of the memory mappings that it may; False where none is known.
 
   On CPU every compiled program takes some hundred of them for as long as it is kept, of 65,530 that Linux allows by
   default; where they run out the compiler kills the process.
