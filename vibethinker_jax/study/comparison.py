@@ -191,6 +191,7 @@ def difference_figure(differences: Mapping[str, tuple[Difference, Difference]], 
   ax.set_yticks(range(len(differences)), differences)
   ax.set_ylim(len(differences) - 0.5, -0.5)
   ax.grid(False, axis='y')
+  ax.locator_params(axis='x', nbins=5)
   ax.set_xlabel(f'{what}: difference (points)')
   return figure
 

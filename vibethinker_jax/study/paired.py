@@ -72,7 +72,8 @@ def conclusion(
   rest = [name for name in differences if name not in (*clear, *hints)]
   said = []
   if clear:
-    said.append(f'{what} differs from {reference} beyond noise for {named(clear)}, all {n} comparisons counted.')
+    counted = f'all {n} comparisons counted' if n > 1 else 'the only comparison'
+    said.append(f'{what} differs from {reference} beyond noise for {named(clear)}, {counted}.')
   if hints:
     said.append(
       f'In {what} the 95% interval of {named(hints)} leaves out 0 by itself, but not once all {n} comparisons are '
