@@ -85,11 +85,18 @@ def _said(points: Mapping, known: dict, confirmed: Mapping, score: str, k: int) 
   on = lambda said, half: float(pooled(points[known['points'][said]][half], k).mean())
   what = f'Pass@{k}'
   weights = ', '.join(f'{w:.2f}' for w in known['winner'])
-  said = [
-    f'The weights ({weights}) won on half A with {what} {on("winner", "a"):.1f}%, against {on("plain mean", "a"):.1f}% '
-    f'of the plain mean. On half B, which had no part in the choice, it is {on("winner", "b"):.1f}% against '
-    f'{on("plain mean", "b"):.1f}%, on test {on("winner", "test"):.1f}% against {on("plain mean", "test"):.1f}%.'
-  ]
+  if known['points']['winner'] == known['points']['plain mean']:
+    said = [
+      f'The plain mean won on half A with {what} {on("winner", "a"):.1f}%: no other weights did better. It has '
+      f'{on("winner", "b"):.1f}% on half B and {on("winner", "test"):.1f}% on test.'
+    ]
+  else:
+    said = [
+      f'The weights ({weights}) won on half A with {what} {on("winner", "a"):.1f}%, against '
+      f'{on("plain mean", "a"):.1f}% of the plain mean. On half B, which had no part in the choice, it is '
+      f'{on("winner", "b"):.1f}% against {on("plain mean", "b"):.1f}%, on test {on("winner", "test"):.1f}% against '
+      f'{on("plain mean", "test"):.1f}%.'
+    ]
   rows = {name: row[what] for name, row in confirmed.items() if what in row}
   if rows:
     problems = len(pooled(points[known['points']['winner']]['test'], 1))
