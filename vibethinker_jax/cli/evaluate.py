@@ -1,4 +1,7 @@
-"""The paper's protocol on a benchmark or a file of problems: OUT/summary.json, samples.jsonl, table.md; resumable."""
+"""The paper's protocol on a benchmark or a file of problems: OUT/summary.json, samples.jsonl, table.md; resumable.
+
+On one device; experiments/evaluate.py takes all there are.
+"""
 
 import argparse
 import dataclasses
