@@ -162,13 +162,18 @@ def _differences(compared: Mapping, done: Mapping, reference: str, k: int) -> st
     rows.append([html.escape(v), *cells, f'{np.mean(spent):+.1f}%'])
   head = ['', 'Pass@1 <small>points</small>', f'Pass@{k} <small>points</small>']
   head += ['length <small>tokens</small>', f'entropy <small>nats, last {_SETTLED} steps</small>', 'RL tokens']
+  of_seeds = (
+    'Scores and lengths: for other seeds and other problems, both taken as drawn at random, paired in both; entropy: '
+    'for other seeds.'
+  )
+  of_one = 'A comparison that has one seed says nothing about others: its interval is for other problems only.'
+  several = all('entropy' in row for row in compared.values())
   return (
     plots_of(figures, 'difference')
     + table(head, rows)
     + note(
       'Thick: the 95% interval of each difference by itself. Thin: wide enough that all of them hold together with 95% '
-      '(Bonferroni). Scores and lengths: for other seeds and other problems, both taken as drawn at random, paired in '
-      'both; entropy: for other seeds.'
+      f'(Bonferroni). {of_seeds if several else of_one}'
     )
   )
 
@@ -252,9 +257,9 @@ def _how(settings: Settings, variants: Mapping[str, Mapping[int, str]], problems
   stages = ', '.join(f'{stage.steps} steps of at most {stage.max_tokens} tokens' for stage in r.stages)
   seeds = len(next(iter(variants.values())))
   return (
-    f'<p>{len(variants)} variants, {seeds} seeds of each, all from the same start. A seed is an order of the '
-    f'training problems and the noise of the samples; variants share it. A step draws {r.prompts} questions × '
-    f'{r.group} samples; {html.escape(stages)}. Every point is evaluated on the same {problems} test problems, '
+    f'<p>{len(variants)} variants, {seeds} seed{"s" if seeds > 1 else ""} of each. A seed is an order of the '
+    f'training problems and the noise of the samples; variants share it. A step draws {r.prompts} questions × {r.group} samples; '
+    f'{html.escape(stages)}. Every point is evaluated on the same {problems} test problems, '
     f'{settings.evaluate.samples} samples of each, with the same noise.</p>'
   )
 
