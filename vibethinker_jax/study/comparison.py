@@ -258,8 +258,8 @@ def _how(settings: Settings, variants: Mapping[str, Mapping[int, str]], problems
   seeds = len(next(iter(variants.values())))
   return (
     f'<p>{len(variants)} variants, {seeds} seed{"s" if seeds > 1 else ""} of each. A seed is an order of the '
-    f'training problems and the noise of the samples; variants share it. A step draws {r.prompts} questions × {r.group} samples; '
-    f'{html.escape(stages)}. Every point is evaluated on the same {problems} test problems, '
+    f'training problems and the noise of the samples; variants share it. A step draws {r.prompts} questions × '
+    f'{r.group} samples; {html.escape(stages)}. Every point is evaluated on the same {problems} test problems, '
     f'{settings.evaluate.samples} samples of each, with the same noise.</p>'
   )
 
