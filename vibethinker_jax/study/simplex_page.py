@@ -84,13 +84,13 @@ def _said(points: Mapping, known: dict, confirmed: Mapping, score: str, k: int) 
   k = k if score == 'pass@k' else 1
   on = lambda said, half: float(pooled(points[known['points'][said]][half], k).mean())
   what = f'Pass@{k}'
-  weights = ', '.join(f'{w:.2f}' for w in known['winner'])
   if known['points']['winner'] == known['points']['plain mean']:
     said = [
       f'The plain mean won on half A with {what} {on("winner", "a"):.1f}%: no other weights did better. It has '
       f'{on("winner", "b"):.1f}% on half B and {on("winner", "test"):.1f}% on test.'
     ]
   else:
+    weights = ', '.join(f'{w:.2f}' for w in known['winner'])
     said = [
       f'The weights ({weights}) won on half A with {what} {on("winner", "a"):.1f}%, against '
       f'{on("plain mean", "a"):.1f}% of the plain mean. On half B, which had no part in the choice, it is '
