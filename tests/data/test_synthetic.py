@@ -9,6 +9,7 @@ import pytest
 
 from vibethinker_jax.data import synthetic
 from vibethinker_jax.data.synthetic import DOMAINS, FAMILIES, LEVELS, MATH_DOMAINS, PATHS, SPLITS
+from vibethinker_jax.data.world.geometry import EDGES
 
 ALIKE = dict.fromkeys(PATHS, 1.0)
 
@@ -85,7 +86,7 @@ def test_splits_are_disjoint(world):
 
 def test_order_of_numbers_does_not_cross_splits():
   for a in range(2, 40):
-    assert synthetic.split_of(synthetic.EDGES, (a, 3, 50)) == synthetic.split_of(synthetic.EDGES, (50, a, 3))
+    assert synthetic.split_of(EDGES, (a, 3, 50)) == synthetic.split_of(EDGES, (50, a, 3))
 
 
 def test_families_and_levels_are_balanced(world):
