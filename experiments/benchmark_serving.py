@@ -27,7 +27,7 @@ from vibethinker_jax.data import synthetic
 from vibethinker_jax.data.text import load_text
 from vibethinker_jax.engine.engine import Engine, Request
 from vibethinker_jax.model import hf
-from vibethinker_jax.ssp import TINY_BASE
+from vibethinker_jax.recipe import TINY_BASE
 
 ROWS, BLOCK, LONGEST = 64, 32, 256
 

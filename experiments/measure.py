@@ -18,13 +18,15 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from vibethinker_jax import cluster, plan
+from vibethinker_jax import cluster
 from vibethinker_jax.data.batches import Batch
 from vibethinker_jax.model.attention import attend_packed, unit
 from vibethinker_jax.model.mesh import make_mesh, no_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Config, Qwen2
+from vibethinker_jax.plan.formulas import memory, resident, work
+from vibethinker_jax.plan.stage import PROMPT, Stage, model_of
+from vibethinker_jax.recipe import Settings
 from vibethinker_jax.settings import config_flag, freeze, run_app
-from vibethinker_jax.ssp import Settings
 from vibethinker_jax.train import rl, sft
 from vibethinker_jax.train.optim import optimizer
 from vibethinker_jax.train.state import gradient_adder, start, updater
@@ -39,7 +41,7 @@ def main(argv) -> None:
   del argv
   s = freeze(Settings, CONFIG.value)
   cluster.cpu_devices(s.mesh.size)
-  c, mesh = plan.model_of(s), make_mesh(s.mesh)
+  c, mesh = model_of(s), make_mesh(s.mesh)
   rate = matmul_rate(c.dtype)
   result = {'device': jax.devices()[0].device_kind, 'devices': jax.device_count(), 'matmul_flops_per_s': rate}
   with jax.set_mesh(mesh):
@@ -47,14 +49,14 @@ def main(argv) -> None:
     for length in map(int, LENGTHS.value):
       result[f'attention_error_{length}'] = attention_error(c, length)
       for kind, rows in (('sft', s.sft.rows), ('rl', s.rl.micro_rows)):
-        stage = plan.Stage(kind, kind, c, s.mesh, rows, length)
+        stage = Stage(kind, kind, c, s.mesh, rows, length)
         result[f'{kind}_{length}'] = row = step(s, stage, model, rate)
         tqdm.write(f'{kind} {rows} x {length}: ' + ', '.join(f'{k} {v:,.4g}' for k, v in row.items()))
   pathlib.Path(OUT.value).write_text(json.dumps(result, indent=2) + '\n')
   print(json.dumps(result, indent=2))
 
 
-def step(s: Settings, stage: plan.Stage, model: Qwen2, rate: float) -> dict:
+def step(s: Settings, stage: Stage, model: Qwen2, rate: float) -> dict:
   """One micro-batch and one update."""
   batch = packed(stage) if stage.kind == 'sft' else responses(s, stage)
   loss, optim = (sft.loss, s.sft.optim) if stage.kind == 'sft' else (rl.make_loss(s.mgpo, s.rl.temperature), s.rl.optim)
@@ -73,13 +75,13 @@ def step(s: Settings, stage: plan.Stage, model: Qwen2, rate: float) -> dict:
   return {
     'seconds': took,
     'tokens_per_s': stage.rows * stage.length / took,
-    'mfu': plan.work(stage)[0] / took / rate,
+    'mfu': work(stage)[0] / took / rate,
     'peak_bytes': stats['peak_bytes_in_use'] if stats else 0,
-    'planned_bytes': sum(plan.memory(stage).values()) + plan.resident(stage, s.mgpo.kl > 0),
+    'planned_bytes': sum(memory(stage).values()) + resident(stage, s.mgpo.kl > 0),
   }
 
 
-def packed(stage: plan.Stage) -> Batch:
+def packed(stage: Stage) -> Batch:
   """Rows of four documents each."""
   rng, (B, T) = np.random.default_rng(0), (stage.rows, stage.length)
   ids = lambda: rng.integers(0, stage.model.V, (B, T), np.int32)
@@ -88,10 +90,10 @@ def packed(stage: plan.Stage) -> Batch:
   return Batch(ids(), ids(), positions, segments + 1, np.ones((B, T), np.float32))
 
 
-def responses(s: Settings, stage: plan.Stage) -> rl.Responses:
+def responses(s: Settings, stage: Stage) -> rl.Responses:
   """Responses that fill their rows, half of them right."""
   rng, B, n = np.random.default_rng(0), stage.rows, s.rl.share
-  S = min(plan.PROMPT, stage.length // 2)
+  S = min(PROMPT, stage.length // 2)
   T = stage.length - S
   ids = lambda *sizes: rng.integers(0, stage.model.V, sizes, np.int32)
   ones, advantages = np.ones((B, T), np.float32), np.where(np.arange(B) % 2, 1, -1).astype(np.float32)

@@ -18,8 +18,9 @@ os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers 
 
 from absl import flags, logging
 
+from vibethinker_jax.recipe import Settings
 from vibethinker_jax.settings import config_flag, freeze, process_flags, run_app
-from vibethinker_jax.ssp import STAGES, Pipeline, Settings
+from vibethinker_jax.ssp import STAGES, Pipeline
 from vibethinker_jax.train.state import Diverged
 
 CONFIG, JOIN = config_flag(), process_flags()

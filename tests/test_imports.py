@@ -26,12 +26,13 @@ RANKS = {
   'train.sft': 3,
   'train.rl': 4,
   'evaluate': 4,
+  'recipe': 5,
   'serve': 5,
-  'ssp': 5,
+  'ssp': 6,
   'plan': 6,
-  'study': 6,
-  'reproduce': 6,
-  'cli': 7,
+  'study': 7,
+  'reproduce': 7,
+  'cli': 8,
 }
 
 

@@ -13,14 +13,19 @@ import sys
 import jax
 import pytest
 
-from vibethinker_jax import plan
 from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.cli.plan import NO_TPU
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import MeshShape, make_mesh
 from vibethinker_jax.model.qwen2 import Config
+from vibethinker_jax.plan.collectives import sent_bytes
+from vibethinker_jax.plan.formulas import memory, traffic
+from vibethinker_jax.plan.machine import machine
+from vibethinker_jax.plan.plan import plan
+from vibethinker_jax.plan.program import check_lowered, lower
+from vibethinker_jax.plan.stage import Stage, stages_of
+from vibethinker_jax.recipe import Rows, Settings, check_mesh
 from vibethinker_jax.settings import freeze, load_config
-from vibethinker_jax.ssp import Rows, Settings, check_mesh
 
 CONFIG = str(pathlib.Path(__file__).parents[1] / 'configs' / 'ssp_1p5b.py')
 SMALL = Config(V=384, D=64, L=3, K=2, G=2, H=18, F=128, remat='full', logit_chunk=8)
@@ -37,9 +42,9 @@ def presets() -> dict:
   return module.PRESETS
 
 
-def program(stage: plan.Stage) -> str:
+def program(stage: Stage) -> str:
   mesh = make_mesh(stage.mesh, jax.devices()[: math.prod(dataclasses.astuple(stage.mesh))])
-  return plan.lower(stage, settings(), mesh).lower().compile().as_text()
+  return lower(stage, settings(), mesh).lower().compile().as_text()
 
 
 def largest(text: str, *sizes: int) -> int:
@@ -51,9 +56,9 @@ def largest(text: str, *sizes: int) -> int:
 @pytest.mark.parametrize('kind, sizes', [('sft', (1, 8, 1, 1)), ('rl', (1, 2, 4, 1))])
 def test_a_training_step_as_compiled(kind, sizes):
   """Bytes sent are those of the formula; logits exist for a chunk of positions only, whole keys for a layer only."""
-  stage = plan.Stage('train', kind, SMALL, MeshShape(*sizes), rows=8, length=256)
+  stage = Stage('train', kind, SMALL, MeshShape(*sizes), rows=8, length=256)
   text = program(stage)
-  assert plan.sent_bytes(text) == pytest.approx(plan.traffic(stage), rel=0.1)
+  assert sent_bytes(text) == pytest.approx(traffic(stage), rel=0.1)
   rows, positions = 8 // sizes[1], (256 if kind == 'sft' else 128) // sizes[2]  # of 256 half are an RL row's prompt
   assert largest(text, SMALL.V) <= SMALL.V * max(rows * SMALL.logit_chunk, SMALL.D)
   if stage.mesh.seq > 1:  # queries of a head stay cut along the sequence, keys and values are gathered
@@ -65,11 +70,11 @@ def test_a_training_step_as_compiled(kind, sizes):
 def test_pages_are_counted_as_they_are_compiled():
   """A pool of 32 pages of 16 slots for 8 rows of 256: a quarter of the slots, and a page a device that nobody reads."""
   s = dataclasses.replace(settings(), engine=Rows(rows=8, block=8, pages=32, page=16))
-  *_, stage = plan.stages_of(s, dataclasses.replace(SMALL, positions=256))
+  *_, stage = stages_of(s, dataclasses.replace(SMALL, positions=256))
   stage = dataclasses.replace(stage, mesh=MeshShape(fsdp=8))
   kv, slots = 2 * SMALL.L * SMALL.K * SMALL.H * 4, dataclasses.replace(stage, slots=0)
-  assert plan.memory(stage)['cache'] == 32 * 16 * kv / 8 == plan.memory(slots)['cache'] / 4
-  held = [plan.lower(one, s, make_mesh(stage.mesh)).lower().compile().memory_analysis() for one in (stage, slots)]
+  assert memory(stage)['cache'] == 32 * 16 * kv / 8 == memory(slots)['cache'] / 4
+  held = [lower(one, s, make_mesh(stage.mesh)).lower().compile().memory_analysis() for one in (stage, slots)]
   table = 256 // 16 * 4  # of the one row that a device has
   assert held[1].argument_size_in_bytes - held[0].argument_size_in_bytes == kv * (256 - 64 - 16) - table
 
@@ -91,7 +96,7 @@ ENTRY %main (p: s32[]) -> s32[] {
 %add (a: f32[], b: f32[]) -> f32[] {
 }
 """
-  assert plan.sent_bytes(text) == 28 * 64 * 3 / 4 + 2 * 60 / 2 + 40 * 4 * 3 / 4
+  assert sent_bytes(text) == 28 * 64 * 3 / 4 + 2 * 60 / 2 + 40 * 4 * 3 / 4
 
 
 @pytest.mark.slow
@@ -117,18 +122,18 @@ for name, slices, shape in {[*shapes, ('v5e:4x4', 2, (4, 8, 1))]}:
 
 @pytest.mark.parametrize('name', presets())
 def test_every_preset_fits_its_machine(name):
-  report = plan.plan(settings(name), plan.machine(presets()[name].topology), None)
+  report = plan(settings(name), machine(presets()[name].topology), None)
   assert report['fits'] and not report['mesh_chosen'], report['limit']
 
 
 def test_gpus_are_lowered_for(monkeypatch):
   """The GPU kernel and the mesh go together; a stage whose rows the mesh does not divide is refused."""
-  on = dataclasses.replace(plan.machine('a100:8'))
+  on = dataclasses.replace(machine('a100:8'))
   c = dataclasses.replace(SMALL, attention='triton')
-  stage = plan.Stage('sft', 'sft', c, MeshShape(fsdp=4, tensor=2), rows=4, length=128)
-  plan._lower_only(stage, settings(), on)
+  stage = Stage('sft', 'sft', c, MeshShape(fsdp=4, tensor=2), rows=4, length=128)
+  check_lowered(stage, settings(), on)
   with pytest.raises(BadInput, match='sft: '):
-    plan._lower_only(dataclasses.replace(stage, rows=3), settings(), on)
+    check_lowered(dataclasses.replace(stage, rows=3), settings(), on)
 
 
 def test_the_command(tmp_path, capsys):

@@ -15,7 +15,7 @@ import pytest
 from jax.experimental import multihost_utils
 
 from vibethinker_jax import cluster
-from vibethinker_jax.ssp import TINY_BASE
+from vibethinker_jax.recipe import TINY_BASE
 
 ROOT = pathlib.Path(__file__).parents[1]
 DEVICES = 4

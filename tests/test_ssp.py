@@ -23,8 +23,9 @@ from vibethinker_jax.engine.engine import Engine, Request
 from vibethinker_jax.engine.sampling import Sampling
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import hf
+from vibethinker_jax.recipe import TINY_BASE, Settings
 from vibethinker_jax.settings import freeze
-from vibethinker_jax.ssp import TINY_BASE, Pipeline, Settings
+from vibethinker_jax.ssp import Pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
 TWO = jax.devices()[:2]  # the session has eight
@@ -198,7 +199,8 @@ def test_killed_anywhere_it_ends_with_the_same_bits(whole, settings, tmp_path):
   script.write_text(
     'import json, jax\n'
     'from vibethinker_jax.settings import freeze\n'
-    'from vibethinker_jax.ssp import Pipeline, Settings\n'
+    'from vibethinker_jax.recipe import Settings\n'
+    'from vibethinker_jax.ssp import Pipeline\n'
     f'settings = freeze(Settings, json.loads({raw!r}))\n'
     f'Pipeline(settings, {str(workdir)!r}, jax.devices()[:2]).run(("sft", "probe", "fuse", "rl"))\n'
   )

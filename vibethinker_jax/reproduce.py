@@ -11,8 +11,9 @@ import jax
 from vibethinker_jax import provenance
 from vibethinker_jax.cluster import cpu_devices
 from vibethinker_jax.errors import BadInput
+from vibethinker_jax.recipe import Settings
 from vibethinker_jax.settings import freeze
-from vibethinker_jax.ssp import STAGES, Pipeline, Settings
+from vibethinker_jax.ssp import STAGES, Pipeline
 
 WEIGHTS = ('fused/model.safetensors', 'final/model.safetensors')
 TIMES = ('seconds_rollout', 'seconds_grade', 'seconds_update', 'tokens_per_s')

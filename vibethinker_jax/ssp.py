@@ -25,7 +25,7 @@ from tqdm import tqdm
 from vibethinker_jax import provenance
 from vibethinker_jax.cluster import Stop, Stopped, shared
 from vibethinker_jax.data.augment import material
-from vibethinker_jax.data.domains import Data, Sets, load_sets
+from vibethinker_jax.data.domains import Sets, load_sets
 from vibethinker_jax.data.text import load_text
 from vibethinker_jax.engine.cache import Slots
 from vibethinker_jax.engine.engine import Engine
@@ -36,9 +36,10 @@ from vibethinker_jax.evaluate.report import write_report
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.mesh import MeshShape, make_mesh, own_mesh, place
 from vibethinker_jax.model.qwen2 import Config, Qwen2
+from vibethinker_jax.recipe import TINY_BASE, Settings, check, check_mesh, computing
 from vibethinker_jax.rollout import Rollout
 from vibethinker_jax.settings import freeze
-from vibethinker_jax.spectrum.fusion import check_weights, fuse
+from vibethinker_jax.spectrum.fusion import fuse
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.spectrum.select import select
 from vibethinker_jax.train import rl, sft
@@ -49,75 +50,6 @@ from vibethinker_jax.train.state import Checkpoints
 from vibethinker_jax.verify.grader import Grader
 
 STAGES = ('sft', 'probe', 'fuse', 'rl', 'evaluate')
-TINY_BASE = pathlib.Path(__file__).parent / 'tiny_base'
-
-
-@dataclasses.dataclass(frozen=True)
-class Start:
-  """The base model: a Hugging Face directory ('' is the shipped tiny base), or random weights of `random` sizes."""
-
-  path: str | None = ''  # None: still to be given
-  random: dict | None = None
-  tokenizer: str = ''  # '' is the model directory's
-  system: str | None = None  # system prompt; None is the chat template's own
-  rope_theta: float | None = None  # None keeps the base's own; longer contexts want more
-  positions: int | None = None
-  param_dtype: str = 'float32'  # master weights
-  dtype: str = 'float32'  # what layers compute in
-  attention: str = 'xla'  # kernel of training: 'xla', 'splash' (TPU) or 'triton' (GPU)
-  remat: str = 'none'
-  unroll: int = 1
-  logit_chunk: int = 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-  """The engine: samples decoded at a time, tokens between two looks by the host, and where keys and values lie."""
-
-  rows: int
-  block: int
-  pages: int = 0  # of `page` slots each, on all devices together; 0: as many slots a row as the longest sample has
-  page: int = 128
-
-
-@dataclasses.dataclass(frozen=True)
-class Fusion:
-  """One weight for each of data.domains, in their order; () is 1/N."""
-
-  weights: tuple[float, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-  """What a device costs. All but the first two are for plan.py only."""
-
-  price_per_hour: float
-  devices: int = 1
-  prices: dict = dataclasses.field(default_factory=dict)  # dollars an hour by chip: {'v5e': 1.2}; else price_per_hour
-  utilization: float = 0.45  # share of the roofline's speed to count on
-  response: int = 8192  # tokens of a response on average, at most the stage's limit
-  sizes: dict | None = None  # the base's, as in start.random, while start.path is not there yet
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """A whole run."""
-
-  name: str
-  seed: int
-  start: Start
-  mesh: MeshShape
-  data: Data
-  experts: str  # 'one_run': one SFT run, a selection per domain (the report); 'per_domain': one run per domain
-  sft: sft.SFT
-  probe: Evaluate
-  fusion: Fusion
-  mgpo: rl.MGPO
-  rl: rl.RL
-  engine: Rows
-  evaluate: Evaluate
-  cost: Cost
-  prune: bool = False  # once the experts are chosen, delete the SFT checkpoints that nothing is to read any more
 
 
 class Pipeline:
@@ -136,7 +68,7 @@ class Pipeline:
     `profile`: STAGE:STEP of the one step to be traced (train/profile.py); `wandb`: a project of Weights & Biases.
     """
     self.s, self.workdir = settings, pathlib.Path(workdir)
-    _check(settings)
+    check(settings)
     self.mesh = _mesh(settings.mesh, devices)
     self.text = load_text(settings.start.tokenizer or settings.start.path or TINY_BASE, settings.start.system)
     self.sets: Sets = load_sets(settings.data, settings.seed)
@@ -473,53 +405,6 @@ class Pipeline:
     path = self.workdir / 'seconds.json'
     seconds = _read(path) if path.exists() else {}
     write_json(path, {**seconds, stage: seconds.get(stage, 0.0) + time.perf_counter() - self._since})
-
-
-def computing(c: Config, s: Start) -> Config:
-  """A base's config with the run's way of computing."""
-  return dataclasses.replace(
-    c,
-    rope_theta=c.rope_theta if s.rope_theta is None else s.rope_theta,
-    positions=c.positions if s.positions is None else s.positions,
-    dtype=s.dtype,
-    attention=s.attention,
-    remat=s.remat,
-    unroll=s.unroll,
-    logit_chunk=s.logit_chunk,
-  )
-
-
-def check_mesh(s: Settings, c: Config) -> None:
-  """Raises BadInput where the mesh does not divide what it is to spread: the model's axes, the rows, their length."""
-  m = s.mesh
-  for what, size, axes, n in (
-    ('the model width', c.D, 'fsdp', m.fsdp),
-    ('the number of kv heads', c.K, 'tensor', m.tensor),
-    ('the feed-forward width', c.F, 'tensor', m.tensor),
-    ('the vocabulary', c.V, 'tensor', m.tensor),
-    ('sft.rows', s.sft.rows, 'data x fsdp', m.data * m.fsdp),
-    ('rl.micro_rows / rl.share', s.rl.micro_rows // s.rl.share, 'data x fsdp', m.data * m.fsdp),
-    ('sft.length', s.sft.length, 'seq', m.seq),
-  ):
-    if size % n:
-      raise BadInput(f'config.mesh: {axes} is {n}, which does not divide {what}, {size}')
-
-
-def _check(s: Settings) -> None:
-  domains = (*s.data.domains, *s.data.others)
-  if s.start.path is None:
-    raise BadInput("config.start.path is not given, expected the base model's directory")
-  if s.experts not in ('one_run', 'per_domain'):
-    raise BadInput(f"config.experts is {s.experts!r}, expected 'one_run' or 'per_domain'")
-  if s.fusion.weights:
-    try:
-      check_weights(s.fusion.weights, len(s.data.domains))
-    except ValueError as error:
-      raise BadInput(f'config.fusion.weights: {error}') from None
-  for stage in s.rl.stages:
-    for domain in stage.domains:
-      if domain not in domains:
-        raise BadInput(f'config.rl stage {stage.name!r}: unknown domain {domain!r}, expected one of {domains}')
 
 
 def _mesh(shape: MeshShape, devices) -> Mesh:

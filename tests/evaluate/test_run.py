@@ -18,7 +18,7 @@ from vibethinker_jax.data.problem import Problem, row_of
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import benchmarks, run
 from vibethinker_jax.evaluate.benchmarks import BENCHMARKS, PUBLISHED, Protocol
-from vibethinker_jax.ssp import TINY_BASE
+from vibethinker_jax.recipe import TINY_BASE
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = pathlib.Path(os.environ.get('VIBETHINKER_DATA', ROOT.parent / 'shared' / 'data'))

@@ -14,18 +14,19 @@ import uvicorn
 from vibethinker_jax.data.text import load_text
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.model import hf
+from vibethinker_jax.recipe import TINY_BASE
 from vibethinker_jax.serve import api
 from vibethinker_jax.serve.server import Server, first_breath
+from vibethinker_jax.serve.service import Service
 from vibethinker_jax.serve.solve import Judges
 from vibethinker_jax.serve.worker import Worker
-from vibethinker_jax.ssp import TINY_BASE
 
 ROWS, WAITING, LONGEST = 8, 8, 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Live:
-  service: api.Service
+  service: Service
   url: str
   loop: asyncio.AbstractEventLoop
 
@@ -43,7 +44,7 @@ class Live:
 
 
 @contextlib.contextmanager
-def _served(service: api.Service):
+def _served(service: Service):
   """The service behind uvicorn, in a thread with a loop of its own."""
   sock = socket.create_server(('127.0.0.1', 0))
   ready, ended = threading.Event(), threading.Event()
@@ -89,7 +90,7 @@ def judges():
 @pytest.fixture(scope='session')
 def make_service(tiny, judges):
   engine, model, text = tiny
-  return lambda keys=(): api.Service('vibethinker', text, Worker(engine, model, WAITING), judges, keys)
+  return lambda keys=(): Service('vibethinker', text, Worker(engine, model, WAITING), judges, keys)
 
 
 @pytest.fixture(scope='session')

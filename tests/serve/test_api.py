@@ -8,8 +8,8 @@ import openai
 import pytest
 
 from vibethinker_jax.cli.__main__ import main
+from vibethinker_jax.recipe import TINY_BASE
 from vibethinker_jax.serve.server import memory
-from vibethinker_jax.ssp import TINY_BASE
 
 ASK = [{'role': 'user', 'content': 'Solve 7x + 12 = 61.'}]
 ROWS, LONGEST = 8, 256  # as conftest.py has them

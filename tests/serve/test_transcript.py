@@ -3,8 +3,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vibethinker_jax.data.text import load_text
+from vibethinker_jax.recipe import TINY_BASE
 from vibethinker_jax.serve.transcript import Transcript, special_ids, token_of
-from vibethinker_jax.ssp import TINY_BASE
 
 TEXT = load_text(TINY_BASE)
 IDS = st.lists(st.integers(0, len(TEXT.tokenizer) - 1), max_size=150)  # bytes of half characters, special tokens, all

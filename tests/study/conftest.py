@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
+from vibethinker_jax.recipe import TINY_BASE
 from vibethinker_jax.settings import load_config
-from vibethinker_jax.ssp import TINY_BASE
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = {

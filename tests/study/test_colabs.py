@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.qwen2 import Config, Qwen2
-from vibethinker_jax.ssp import TINY_BASE
+from vibethinker_jax.recipe import TINY_BASE
 
 COLABS = pathlib.Path(__file__).parents[2] / 'colabs'
 NAMES = ['quickstart', 'mgpo_lambda', 'fusion_weights', 'your_own_model']

@@ -6,7 +6,7 @@ import pytest
 from vibethinker_jax.data import synthetic
 from vibethinker_jax.data.text import load_text
 from vibethinker_jax.model.qwen2 import Config, Qwen2
-from vibethinker_jax.ssp import TINY_BASE
+from vibethinker_jax.recipe import TINY_BASE
 
 
 @pytest.fixture(scope='session')

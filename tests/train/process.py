@@ -33,7 +33,7 @@ def main(coordinator: str, processes: int, process: int, directory: str, workdir
   from vibethinker_jax.data.text import load_text
   from vibethinker_jax.model import hf
   from vibethinker_jax.model.mesh import MeshShape, make_mesh, spread_rows
-  from vibethinker_jax.ssp import TINY_BASE
+  from vibethinker_jax.recipe import TINY_BASE
   from vibethinker_jax.train import sft
   from vibethinker_jax.train.journal import Journal
   from vibethinker_jax.train.optim import Optim

@@ -12,7 +12,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   from vibethinker_jax.serve import terminal
-  from vibethinker_jax.serve.api import Service
+  from vibethinker_jax.serve.service import Service
   from vibethinker_jax.serve.solve import Judges
   from vibethinker_jax.serve.worker import Worker
 

@@ -38,16 +38,17 @@ def run(args: argparse.Namespace) -> int:
   os.environ |= NO_TPU  # before jax starts
 
   from vibethinker_jax import cluster
-  from vibethinker_jax import plan as planning
+  from vibethinker_jax.plan.machine import machine
+  from vibethinker_jax.plan.plan import plan, table
+  from vibethinker_jax.recipe import Settings
   from vibethinker_jax.settings import freeze, load_config
-  from vibethinker_jax.ssp import Settings
 
   settings = freeze(Settings, load_config(args.config, dict(map(_change, args.set))))
-  on = planning.machine(args.topology)
+  on = machine(args.topology)
   if on.chip.platform != 'tpu':
     cluster.cpu_devices(on.devices)
-  report = planning.plan(settings, on, None if args.estimate else args.cache)
-  print(planning.table(report))
+  report = plan(settings, on, None if args.estimate else args.cache)
+  print(table(report))
   if args.output is not None:
     with files.output(args.output) as out:
       json.dump(report, out, indent=2)

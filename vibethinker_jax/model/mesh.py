@@ -70,7 +70,7 @@ def _slices(devices: Sequence[jax.Device]) -> int:
     return 1
   try:
     return len({device.slice_index for device in devices})
-  except AttributeError:  # a single slice that is only described (plan.py)
+  except AttributeError:  # a single slice that is only described (plan/)
     return 1
 
 

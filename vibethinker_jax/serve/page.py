@@ -13,8 +13,9 @@ import gradio as gr
 from fastapi import FastAPI
 
 from vibethinker_jax.serve import solve
-from vibethinker_jax.serve.api import ApiError, Sample, Service, ask_of, grow
 from vibethinker_jax.serve.presets import PRESETS
+from vibethinker_jax.serve.refusals import ApiError
+from vibethinker_jax.serve.service import Sample, Service, ask_of, grow
 from vibethinker_jax.serve.worker import Closing, EngineFailure
 
 LATEX = [

@@ -24,7 +24,7 @@ from vibethinker_jax.engine.sampling import Sampling
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.serve import api
-from vibethinker_jax.serve.api import Service
+from vibethinker_jax.serve.service import Service
 from vibethinker_jax.serve.solve import Judges
 from vibethinker_jax.serve.worker import Worker
 

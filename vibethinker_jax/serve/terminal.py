@@ -6,8 +6,9 @@ import sys
 from collections.abc import AsyncIterator
 
 from vibethinker_jax.serve import solve
-from vibethinker_jax.serve.api import ApiError, Sample, Service, ask_of, grow
 from vibethinker_jax.serve.presets import PRESETS
+from vibethinker_jax.serve.refusals import ApiError
+from vibethinker_jax.serve.service import Sample, Service, ask_of, grow
 from vibethinker_jax.serve.worker import EngineFailure
 
 HELP = """/preset NAME   math, code, explore or evaluate

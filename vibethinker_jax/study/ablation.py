@@ -10,8 +10,8 @@ import jax
 
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.report import table
+from vibethinker_jax.recipe import Settings
 from vibethinker_jax.settings import freeze
-from vibethinker_jax.ssp import Settings
 from vibethinker_jax.study import sweep
 from vibethinker_jax.study.comparison import write_comparison
 from vibethinker_jax.train.rl import MGPO, RL

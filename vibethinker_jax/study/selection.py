@@ -15,9 +15,10 @@ import numpy as np
 
 from vibethinker_jax.evaluate.plots import percent
 from vibethinker_jax.evaluate.report import note, table
+from vibethinker_jax.recipe import Settings
 from vibethinker_jax.settings import freeze
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
-from vibethinker_jax.ssp import Pipeline, Settings
+from vibethinker_jax.ssp import Pipeline
 from vibethinker_jax.study import sweep
 from vibethinker_jax.study.comparison import write_comparison
 from vibethinker_jax.train.journal import write_json

@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.recipe import Settings
 from vibethinker_jax.settings import freeze
 from vibethinker_jax.spectrum.fusion import dare, ema_weights, fuse, simplex_grid, slerp, ties
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
-from vibethinker_jax.ssp import Pipeline, Settings, write_asked
+from vibethinker_jax.ssp import Pipeline, write_asked
 from vibethinker_jax.study import simplex_page, sweep
 from vibethinker_jax.study.simplex_page import SETS
 from vibethinker_jax.train.journal import write_json

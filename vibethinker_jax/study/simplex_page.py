@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from vibethinker_jax.evaluate.plots import STYLE, percent, plots_of
 from vibethinker_jax.evaluate.report import duration, missing, note, table, write_page
+from vibethinker_jax.recipe import Settings
 from vibethinker_jax.spectrum.passk import pass_at_k
-from vibethinker_jax.ssp import Settings
 from vibethinker_jax.study.paired import Difference, conclusion, difference, strict_level
 from vibethinker_jax.study.sweep import spent
 from vibethinker_jax.train.journal import write_json

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.report import duration
-from vibethinker_jax.ssp import Pipeline, Settings
+from vibethinker_jax.recipe import Settings
+from vibethinker_jax.ssp import Pipeline
 from vibethinker_jax.train.journal import write_json
 
 

@@ -1,0 +1,126 @@
+"""A stage's memory, traffic and work by formula, and its time at the roofline.
+
+`memory` is a model held to programs that the TPU's compiler made (docs/planning.md). Work is counted by formula because
+the compiler counts a scan's body once, and nothing inside a kernel. A stage's time is the longest of computing, moving
+memory and moving between devices, each alone at the chip's published rate.
+"""
+
+import jax.numpy as jnp
+
+from vibethinker_jax.model.attention import FUSED
+from vibethinker_jax.model.qwen2 import Config
+from vibethinker_jax.plan.machine import Machine
+from vibethinker_jax.plan.stage import Stage
+
+
+def sizes(c: Config) -> tuple[int, int]:
+  """Parameters of the layers, and of one table [V,D]."""
+  layer = 2 * c.D * c.K * (c.G + 1) * c.H + c.K * (c.G + 2) * c.H + 3 * c.D * c.F + 2 * c.D
+  return c.L * layer, c.V * c.D
+
+
+def resident(stage: Stage, kl: bool) -> float:
+  """Bytes a device holds that are no argument of the stage's program: the optimizer's, the trainer's while decoding."""
+  layers, table = sizes(stage.model)
+  share = (layers + table * (1 if stage.model.tied else 2)) / (stage.mesh.fsdp * stage.mesh.tensor)
+  if stage.kind in ('prefill', 'decode'):
+    return share * (16 if kl else 12)
+  return share * (12 if kl and stage.kind == 'rl' else 8)
+
+
+def memory(stage: Stage) -> dict[str, float]:
+  """What a device holds at the worst moment of the stage's program, in bytes by what it is.
+
+  Training has two such moments, the loss and the middle of the backward pass; the greater one counts.
+  """
+  c, m = stage.model, stage.mesh
+  layers, table = sizes(c)
+  wide, own = jnp.dtype(c.dtype).itemsize, m.fsdp * m.tensor
+  tables = table * (1 if c.tied else 2)
+  kv = 2 * c.L * c.K * c.H * wide
+  if stage.kind in ('prefill', 'decode'):
+    rows = stage.rows / m.size
+    cache = (stage.slots or stage.rows * stage.length) / m.size * kv
+    work = stage.tokens * (c.F + 5 * c.D) * wide + 4 * rows * c.V * 4
+    work += 4 * stage.tokens * c.K * c.G * stage.length  # scores
+    weights = {'weights': (layers + tables) * wide}
+    if stage.kind == 'decode':
+      weights['weights, layer by layer'] = layers * wide
+    return {**weights, 'cache': cache, 'work': work}
+  n = stage.tokens
+  rows = stage.rows / (m.data * m.fsdp)
+  heads = c.K * c.G * c.H / m.tensor
+  keys = rows * stage.length * 2 * c.K * c.H * wide / m.tensor
+  kept = {
+    'offload': c.D / c.L,  # those of the layer at hand; c.L x n x c.D numbers are on the host
+    'full': c.D,
+    'dots': 3 * c.D + 2 * c.K * c.H + 2 * heads + 2 * c.F / m.tensor,
+    'none': 10 * c.D + 8 * heads + 6 * c.F / m.tensor,
+  }[c.remat]
+  layer = layers / c.L
+  # the coefficients are those of the programs that docs/planning.md says they were fitted to
+  loss = table * (wide + 4) / m.tensor + 2 * 4 * rows * min(c.logit_chunk, stage.length / m.seq) * c.V / m.tensor
+  backward = 4 * (layers + tables) / own + 4 * keys + 2 * layer * wide / m.tensor
+  partial = stage.length / 1024 * heads if c.attention == 'splash' and stage.length <= FUSED else 0
+  backward += n * wide * (5 * heads + max(3 * c.F / m.tensor + 8 * c.D, 6 * c.D + partial))
+  return {
+    'weights': 4 * (layers + tables) / own,
+    'gradient': 4 * (layers + tables) / own,
+    'cast weights': wide * layers / own,
+    'layer inputs': c.L * n * kept * wide,
+    'work': max(loss, backward),
+  }
+
+
+def traffic(stage: Stage) -> float:
+  """Bytes that one device sends in one call. All-gather: its result's others; all-reduce: twice that."""
+  c, m = stage.model, stage.mesh
+  wide = jnp.dtype(c.dtype).itemsize
+  if stage.kind in ('prefill', 'decode'):
+    return 0.0
+  layers, table = (x * wide / m.tensor for x in sizes(c))
+  every, keys = m.data * m.fsdp * m.seq, 2 * stage.rows / (m.data * m.fsdp) * stage.length * c.K * c.H * wide / m.tensor
+  gather, reduce = (lambda n: (n - 1) / n), (lambda n: 2 * (n - 1) / n)
+  again = 1 if c.remat == 'none' else 2
+  sent = layers * (again * gather(m.fsdp) + reduce(every))
+  sent += c.L * keys * (again * gather(m.seq) + reduce(m.seq))
+  sent += table * (gather(m.fsdp) + reduce(every)) + table * (reduce(m.fsdp) + reduce(m.data * m.seq) / m.fsdp)
+  return sent + (2 + again) * c.L * stage.tokens * c.D * wide * reduce(m.tensor)
+
+
+def work(stage: Stage, context: float | None = None) -> tuple[float, float, float]:
+  """Of one call on one device: operations of the model, those with what is computed again, and bytes moved.
+
+  `context`: tokens that a decoded one sees on average (default: half the cache).
+  """
+  c, m = stage.model, stage.mesh
+  layers, table = sizes(c)
+  seen = stage.length / 2 if context is None else context
+  tensor = 1 if stage.kind in ('prefill', 'decode') else m.tensor
+  attention = 4 * c.L * c.K * c.G * c.H * seen / tensor
+  body, head = 2 * layers / tensor + attention, 2 * table / tensor
+  weights = 2 * (layers + table) / tensor
+  if stage.kind == 'decode':
+    flops = stage.tokens * (body + head)
+    return flops, flops, weights + stage.tokens * 2 * c.L * c.K * c.H * 2 * seen
+  if stage.kind == 'prefill':
+    flops = stage.tokens * body
+    return flops, flops, weights + stage.tokens * c.L * 20 * c.D
+  # with a causal mask the last device of a sequence has the most to see
+  body += attention * (m.seq - 1) / m.seq
+  again = {'none': 0.0, 'dots': attention, 'full': body, 'offload': body}[c.remat]
+  passes = 4 if c.remat in ('full', 'offload') else 3
+  moved = passes * (weights + stage.tokens * c.L * (10 * c.D + 4 * c.F / m.tensor) * 2)
+  flops = 3 * stage.tokens * (2 * layers / m.tensor + attention + head)
+  return flops, stage.tokens * (3 * (body + head) + again + head), moved
+
+
+def roofline(stage: Stage, on: Machine, sent: float | None = None, context: float | None = None) -> dict[str, float]:
+  """Seconds of one call by what would bound it: 'compute', 'memory', 'links' (`sent` bytes; default: by formula)."""
+  _, flops, moved = work(stage, context)
+  links = (traffic(stage) if sent is None else sent) / on.chip.link
+  if on.devices > on.chip.group and stage.kind in ('sft', 'rl'):  # gradients, scattered within a group, go across
+    m, (layers, table) = stage.mesh, sizes(stage.model)
+    across = 2 * (m.data - 1) / m.data * 2 * (layers + 2 * table) / (m.fsdp * m.seq * m.tensor)
+    links += across / on.chip.network
+  return {'compute': flops / on.chip.flops, 'memory': moved / on.chip.bandwidth, 'links': links}

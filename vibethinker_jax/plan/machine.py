@@ -1,0 +1,56 @@
+"""Machines by their data sheets: what a device has, and what `--topology` names."""
+
+import dataclasses
+import math
+import re
+
+from vibethinker_jax.errors import BadInput
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """A device by its data sheet: bytes, bf16 operations and bytes a second (`link`: all its links, one direction)."""
+
+  platform: str
+  memory: float
+  flops: float
+  bandwidth: float
+  link: float
+  group: int = 1 << 30  # devices that `link` joins; between groups there is `network`
+  network: float = 0.0
+
+
+CHIPS = {
+  'v5e': Chip('tpu', 16 * 2**30, 197e12, 819e9, 100e9),
+  'v5p': Chip('tpu', 95 * 2**30, 459e12, 2765e9, 300e9),
+  'v6e': Chip('tpu', 32 * 2**30, 918e12, 1640e9, 224e9),
+  'a100': Chip('cuda', 80 * 2**30, 312e12, 2039e9, 300e9, 8, 25e9),
+  'h100': Chip('cuda', 80 * 2**30, 989e12, 3350e9, 450e9, 8, 50e9),
+  'h200': Chip('cuda', 141 * 2**30, 989e12, 4800e9, 450e9, 8, 50e9),
+  'cpu': Chip('cpu', 16 * 2**30, 0.1e12, 20e9, 10e9),
+}
+KERNELS = {'tpu': 'splash', 'cuda': 'triton', 'cpu': 'xla'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+  """Some devices of one kind, as `topology` names them: v5e:4x4 (a TPU slice), a100:8, cpu:1."""
+
+  topology: str
+  chip: Chip
+  devices: int
+
+  @property
+  def name(self) -> str:
+    """The chip's, as config.cost.prices has it."""
+    return self.topology.split(':')[0]
+
+
+def machine(topology: str) -> Machine:
+  """Raises BadInput for what names no machine."""
+  name, _, grid = topology.partition(':')
+  if name not in CHIPS or not re.fullmatch(r'\d+(x\d+)*', grid) or 0 in map(int, grid.split('x')):
+    raise BadInput(
+      f'--topology {topology}: expected CHIP:GRID, for example v5e:4x4 or a100:8, with a CHIP of {[*CHIPS]}'
+    )
+  return Machine(topology, CHIPS[name], math.prod(map(int, grid.split('x'))))

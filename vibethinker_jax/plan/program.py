@@ -1,0 +1,141 @@
+"""A stage's program without its machine: traced with nothing but shapes, lowered, or compiled for a TPU slice."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vibethinker_jax.data.batches import Batch
+from vibethinker_jax.engine import decode
+from vibethinker_jax.engine.cache import Slots
+from vibethinker_jax.engine.pages import POOL, Pages, Paging
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.model.mesh import ACTIVATION, decode_mesh, make_mesh, no_mesh, shardings, spec
+from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.plan.collectives import sent_bytes
+from vibethinker_jax.plan.machine import Machine
+from vibethinker_jax.plan.stage import PROMPT, Stage
+from vibethinker_jax.recipe import Settings
+from vibethinker_jax.train import rl, sft
+from vibethinker_jax.train.journal import write_json
+from vibethinker_jax.train.state import gradient_adder
+
+
+def lower(stage: Stage, s: Settings, mesh: Mesh) -> jax.stages.Traced:
+  """The stage's program, traced for `mesh` with nothing but shapes."""
+  on = decode_mesh(mesh) if stage.kind in ('prefill', 'decode') else mesh
+  model = jax.eval_shape(lambda: Qwen2(stage.model, jax.random.key(0)))
+  if stage.kind in ('prefill', 'decode'):
+    with no_mesh():
+      return _trace_engine(stage, s, model, on)
+  with jax.set_mesh(on):
+    model = _laid_out(model, on)
+    row = lambda kind, *sizes: jax.ShapeDtypeStruct(
+      sizes, kind, sharding=NamedSharding(on, spec('BT'[: len(sizes)], ACTIVATION))
+    )
+    B, T = stage.rows, stage.length
+    if stage.kind == 'sft':
+      ids = row(jnp.int32, B, T)
+      loss, batch = sft.loss, Batch(ids, ids, ids, ids, row(jnp.float32, B, T))
+    else:
+      N, S = B // s.rl.share, min(PROMPT, T // 2)
+      ids, real = row(jnp.int32, B, T - S), row(jnp.float32, B, T - S)
+      loss, prompts = rl.make_loss(s.mgpo, s.rl.temperature), (row(jnp.int32, N, S), row(jnp.int32, N))
+      batch = rl.Responses(*prompts, ids, ids, real, real, real, row(jnp.float32, B))
+    count = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(on, PartitionSpec()))
+    add = gradient_adder(loss)
+    return jax.jit(lambda sums, *rest: add(sums, *rest), donate_argnums=0).trace((model, count), model, batch)
+
+
+def _trace_engine(stage: Stage, s: Settings, model: Qwen2, mesh: Mesh) -> jax.stages.Traced:
+  """The engine's own programs, weights in the dtype the layers compute in."""
+  c = stage.model
+  put = lambda tree, where: jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, where)), tree
+  )
+  model = put(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, c.dtype), model), PartitionSpec())
+  cache = jax.eval_shape(lambda: Slots.empty(c, stage.rows, stage.length, c.dtype))
+  at = PartitionSpec('data')
+  if stage.kind == 'prefill':
+    whole = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.int32)
+    asked = whole(stage.rows, stage.length), whole(stage.rows), whole(stage.rows)
+    return decode.prefill.trace(model, put(cache, at), *put(asked, PartitionSpec()))
+  rows, cache = put(jax.eval_shape(lambda: decode.free_rows(stage.rows)), at), put(cache, at)
+  if stage.slots:
+    paging = Paging(s.engine.pages, s.engine.page, 'tpu' if mesh.devices.flat[0].platform == 'tpu' else 'xla')
+    pool = jax.ShapeDtypeStruct(paging.shape(c, mesh.shape['data']), c.dtype, sharding=NamedSharding(mesh, POOL))
+    cache = tuple(Pages(pool, pool, None, paging.kernel, mesh) for _ in range(c.L))
+    table = jax.ShapeDtypeStruct((stage.rows, -(-stage.length // s.engine.page)), jnp.int32)
+    rows = dataclasses.replace(rows, pages=put(table, at))
+  return decode.decode_block.trace(model, rows, cache, np.int32(1), np.int32(0), (0,), s.engine.block, False)
+
+
+def _laid_out(tree, mesh: Mesh):
+  return jax.tree.map(
+    lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree, shardings(tree, mesh)
+  )
+
+
+def check_lowered(stage: Stage, s: Settings, on: Machine) -> None:
+  """Finds what does not go together, without a compiler for the machine. Raises BadInput."""
+  if len(jax.devices('cpu')) < on.devices:
+    raise BadInput(f'--topology {on.topology}: {on.devices} devices are more than this process has set up')
+  try:
+    lower(stage, s, make_mesh(stage.mesh, jax.devices('cpu')[: on.devices])).lower(
+      lowering_platforms=(on.chip.platform,)
+    )
+  except ValueError as error:
+    raise BadInput(f'{stage.name}: {str(error).splitlines()[0]}') from None
+
+
+def compiled(stage: Stage, s: Settings, on: Machine, cache: pathlib.Path) -> dict:
+  """What the TPU's compiler says of the stage: bytes by kind, and bytes sent. Minutes; kept in the folder `cache`.
+
+  Raises BadInput where libtpu is missing or knows no such slice.
+  """
+  source = b''.join(path.read_bytes() for path in sorted(pathlib.Path(__file__).parents[1].rglob('*.py')))
+  asked = [dataclasses.asdict(stage) | {'name': ''}, s.mgpo.kl, s.mgpo.aggregate, s.engine.block, on.topology]
+  asked += [jax.__version__, _libtpu(), hashlib.sha256(source).hexdigest()]
+  path = cache / f'{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]}.json'
+  if path.exists():
+    return json.loads(path.read_text())
+  try:
+    slice_ = topologies.get_topology_desc(platform='tpu', topology_name=on.topology)
+  except (RuntimeError, NotImplementedError) as error:
+    raise BadInput(f'--topology {on.topology}: no such TPU slice ({str(error).splitlines()[0]})') from None
+  try:
+    program = lower(stage, s, make_mesh(stage.mesh, slice_.devices)).lower().compile()
+  except jax.errors.JaxRuntimeError as error:  # the compiler gives up on what is far too large
+    needed = re.search(r'Used ([\d.]+)([MG]) of', str(error))
+    if 'RESOURCE_EXHAUSTED' not in str(error) or needed is None:
+      raise
+    found = {'bytes': float(needed[1]) * {'M': 2**20, 'G': 2**30}[needed[2]], 'sent': None}
+  else:
+    m = program.memory_analysis()
+    kept = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    found = {'bytes': kept + m.temp_size_in_bytes + m.generated_code_size_in_bytes, 'sent': _sent(program)}
+  write_json(path, found)
+  return found
+
+
+def _sent(program: jax.stages.Compiled) -> float | None:
+  """`sent_bytes`, or None where libtpu cannot write down what it has compiled (0.0.42: programs for v5p)."""
+  try:
+    return sent_bytes(program.as_text())
+  except jax.errors.JaxRuntimeError:
+    return None
+
+
+def _libtpu() -> str:
+  try:
+    return importlib.metadata.version('libtpu')
+  except importlib.metadata.PackageNotFoundError:
+    raise BadInput("planning for a TPU needs libtpu, which is not installed (pip install -e '.[plan]')") from None

@@ -1,0 +1,107 @@
+"""Answers that are errors: OpenAI's object, {"error": {"message", "type", "param", "code"}}.
+
+What a client gets wrong is 4xx, named; 5xx is left for what is ours.
+"""
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from vibethinker_jax.serve.worker import Closing, EngineFailure
+
+
+class ApiError(Exception):
+  """An answer that is an error object."""
+
+  def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None, retry_s: int = 0):
+    super().__init__(message)
+    self.status, self.param, self.code, self.retry_s = status, param, code, retry_s
+
+  @property
+  def body(self) -> dict:
+    """OpenAI's error object."""
+    kinds = {401: 'authentication_error', 429: 'rate_limit_error'}
+    kind = 'server_error' if self.status >= 500 else kinds.get(self.status, 'invalid_request_error')
+    return {'error': {'message': str(self), 'type': kind, 'param': self.param, 'code': self.code}}
+
+  def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """As it goes out."""
+    headers = {**(headers or {})} | ({'Retry-After': str(self.retry_s)} if self.retry_s else {})
+    if self.status == 401:
+      headers['WWW-Authenticate'] = 'Bearer'
+    return JSONResponse(self.body, self.status, headers)
+
+
+def engine_failed(error: EngineFailure) -> ApiError:
+  """500: ours, and the engine goes on with the next request."""
+  return ApiError(500, str(error), code='engine_failure')
+
+
+def shutting_down(error: Closing) -> ApiError:
+  """503, to be tried again."""
+  return ApiError(503, str(error), code='shutting_down', retry_s=5)
+
+
+class _ErrorObject(BaseModel):
+  message: str
+  type: str
+  param: str | None
+  code: str | None
+
+
+class _Error(BaseModel):
+  """OpenAI's error object."""
+
+  error: _ErrorObject
+
+
+REFUSALS: dict = {
+  '4XX': {'model': _Error, 'description': 'What was asked cannot be done, and why'},
+  '5XX': {'model': _Error, 'description': 'The server failed or is shutting down'},
+}
+
+
+def handle_errors(app: FastAPI) -> None:
+  """Whatever an endpoint raises goes out as an error object."""
+
+  @app.exception_handler(ApiError)
+  async def refused(http: Request, error: ApiError) -> Response:
+    return error.response()
+
+  @app.exception_handler(RequestValidationError)
+  async def invalid(http: Request, error: RequestValidationError) -> Response:
+    return _invalid(error).response()
+
+  @app.exception_handler(HTTPException)
+  async def other(http: Request, error: HTTPException) -> Response:
+    return ApiError(error.status_code, str(error.detail)).response(error.headers)
+
+  @app.exception_handler(EngineFailure)
+  async def failed(http: Request, error: EngineFailure) -> Response:
+    return engine_failed(error).response()
+
+  @app.exception_handler(Closing)
+  async def closed(http: Request, error: Closing) -> Response:
+    return shutting_down(error).response()
+
+  @app.exception_handler(Exception)
+  async def unforeseen(http: Request, error: Exception) -> Response:
+    return ApiError(500, f'the server failed ({type(error).__name__})').response()
+
+
+def _invalid(error: RequestValidationError) -> ApiError:
+  """One line out of pydantic's list: the field, and what was expected there."""
+  first = error.errors()[0]
+  if first['type'] == 'json_invalid':
+    return ApiError(400, f'the body is not JSON ({first["ctx"]["error"]})')
+  path = lambda fault: [str(p) for p in fault['loc'][1:] if isinstance(p, int) or p.isidentifier()]
+  param = '.'.join(path(first)) or None
+  if first['type'] == 'extra_forbidden':
+    return ApiError(400, f'Unrecognized request argument supplied: {param}', param)
+  # a field of several types has a complaint for each of them
+  messages = dict.fromkeys(f['msg'] for f in error.errors() if path(f)[:1] == path(first)[:1])
+  return ApiError(400, f'{param or "the body"}: {", or: ".join(list(messages)[:4])}', param)

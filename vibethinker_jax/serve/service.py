@@ -1,0 +1,155 @@
+"""A model being served: conversations in, samples that grow step by step out. The API and the chat pages share it."""
+
+import dataclasses
+import secrets
+from collections.abc import AsyncIterator, Sequence
+
+import jinja2
+
+from vibethinker_jax.data.text import Text
+from vibethinker_jax.engine import engine as engines
+from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.serve import solve
+from vibethinker_jax.serve.presets import Preset
+from vibethinker_jax.serve.refusals import ApiError, shutting_down
+from vibethinker_jax.serve.transcript import Token, Transcript
+from vibethinker_jax.serve.worker import Busy, Closing, Stream, Worker
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+  """A model being served, and what its answers need."""
+
+  name: str
+  text: Text
+  worker: Worker
+  judges: solve.Judges
+  keys: tuple[str, ...] = ()
+
+  def ids(self, messages: list[dict]) -> list[int]:
+    """A conversation as token ids. Raises ApiError where the chat template refuses it."""
+    try:
+      return self.text.chat(messages)
+    except jinja2.TemplateError as error:
+      raise ApiError(400, f'the chat template refuses the messages ({error})', 'messages') from None
+
+  def with_system(self, messages: list[dict], system: str) -> list[dict]:
+    """The messages behind a system prompt, unless they have one or the model's chat template knows of none."""
+    if not system or messages[0]['role'] == 'system' or 'system' not in (self.text.tokenizer.chat_template or ''):
+      return messages
+    return [{'role': 'system', 'content': system}, *messages]
+
+  def request(self, ids: Sequence[int], n: int, limit: int | None, most: int, sampling: Sampling, seed: int | None):
+    """A request to the engine. `limit` is what was asked for, `most` what is otherwise taken where there is room.
+
+    Raises ApiError, with the numbers, where it does not fit.
+    """
+    longest = self.worker.engine.max_length
+    room = longest - len(ids)
+    if room < 1 or (limit or 1) > room:
+      raise ApiError(
+        400,
+        f'This model takes {longest} tokens in all. The prompt has {len(ids)} and {limit or 1} are to be generated: '
+        'shorten the prompt or ask for less.',
+        code='context_length_exceeded',
+      )
+    if n > self.worker.capacity:
+      raise ApiError(400, f'n is {n}, this server takes at most {self.worker.capacity} samples at a time', 'n')
+    seed = secrets.randbits(32) if seed is None else seed
+    request = engines.Request(
+      tuple(ids), limit or min(most, room), n, sampling, seed=seed % 2**32, number=(seed >> 32) % 2**32
+    )
+    if (why := self.worker.engine.refusal(request)) is not None:
+      raise ApiError(400, why)
+    return request
+
+  def ask(self, requests: Sequence[engines.Request]) -> Stream:
+    """Worker.ask, whose refusals become 429 and 503."""
+    try:
+      stream = self.worker.ask(requests)
+    except Busy as error:
+      raise ApiError(429, str(error), code='rate_limit_exceeded', retry_s=error.retry_s) from None
+    except Closing as error:
+      raise shutting_down(error) from None
+    self.worker.meters.prompt_tokens.inc(sum(len(request.prompt) for request in requests))
+    return stream
+
+
+def ask_of(service: Service, problem: str, kind: Preset) -> list[dict]:
+  """The conversation that asks for a problem's solution."""
+  content = f'{problem} {kind.instruction}' if kind.instruction else problem
+  return service.with_system([{'role': 'user', 'content': content}], kind.system)
+
+
+@dataclasses.dataclass
+class Sample:
+  """One sample while it is being collected."""
+
+  transcript: Transcript
+  tokens: list[Token] = dataclasses.field(default_factory=list)
+  count: int = 0  # tokens drawn, the one that ends it included
+  finish: str = ''  # as OpenAI has it: 'stop' or 'length'
+
+  @property
+  def text(self) -> str:
+    """All that was sent."""
+    return self.transcript.text
+
+
+def empty_samples(
+  service: Service, requests: Sequence[engines.Request], stops: Sequence[str], logprobs: bool
+) -> list[Sample]:
+  """The samples before anything was drawn, in the order of the choices."""
+  return [Sample(Transcript(service.text, stops, logprobs)) for request in requests for _ in range(request.samples)]
+
+
+async def each_step(
+  stream: Stream, requests: Sequence[engines.Request], samples: list[Sample]
+) -> AsyncIterator[dict[int, tuple[str, list[Token]]]]:
+  """What each step adds to which choice. The samples are kept up to date."""
+  first = [sum(request.samples for request in requests[:i]) for i in range(len(requests))]
+  async for pieces in stream:
+    out: dict[int, tuple[str, list[Token]]] = {}
+    for number, piece in pieces:
+      i = first[number] + piece.sample
+      sample = samples[i]
+      if sample.finish:
+        continue  # met its stop string while this was being drawn
+      text, tokens = sample.transcript.feed(piece.tokens.tolist(), piece.logps.tolist())
+      if piece.finish:
+        rest, more = sample.transcript.end()
+        text, tokens = text + rest, tokens + more
+      sample.finish = 'stop' if sample.transcript.met else piece.finish
+      if sample.finish and not piece.finish:
+        stream.drop(number, piece.sample)
+      sample.count += len(piece.tokens)
+      sample.tokens += tokens
+      before, earlier = out.get(i, ('', []))
+      out[i] = before + text, earlier + tokens
+    yield out
+
+
+async def collect(stream: Stream, requests: Sequence[engines.Request], samples: list[Sample]) -> None:
+  """Wait for all samples."""
+  async for _ in each_step(stream, requests, samples):
+    pass
+
+
+async def grow(
+  service: Service, messages: list[dict], n: int, sampling: Sampling, most: int
+) -> AsyncIterator[list[Sample]]:
+  """n samples of a conversation after each step, for whoever sits in the same process.
+
+  `most` new tokens where there is room. Raises ApiError, EngineFailure and Closing.
+  """
+  request = service.request(service.ids(messages), n, None, most, sampling, None)
+  samples = empty_samples(service, [request], (), False)
+  with service.ask([request]) as stream:
+    async for _ in each_step(stream, [request], samples):
+      yield samples
+
+
+def usage_of(requests: Sequence[engines.Request], samples: Sequence[Sample]) -> dict:
+  """Tokens taken and drawn, as OpenAI counts them: a prompt once, however many samples it has."""
+  prompt, drawn = sum(len(request.prompt) for request in requests), sum(sample.count for sample in samples)
+  return {'prompt_tokens': prompt, 'completion_tokens': drawn, 'total_tokens': prompt + drawn}
