@@ -11,8 +11,8 @@ import pathlib
 import sys
 
 from absl import app, flags
-from tqdm import tqdm
 
+from vibethinker_jax import host
 from vibethinker_jax.data.probes import complete, solving, writing, written
 from vibethinker_jax.data.problem import problem_from, read_rows, row_of
 from vibethinker_jax.errors import BadInput
@@ -34,7 +34,7 @@ def make(out: pathlib.Path, domains: list[str], each: int, tries: int, ask) -> i
     for domain in domains:
       own = [p for p in held if p.domain == domain]
       first = max((int(p.id.rpartition('/')[2]) + 1 for p in own), default=0)
-      with tqdm(total=each, initial=len(own), desc=domain, unit='problem', dynamic_ncols=True) as bar:
+      with host.bar(each, domain, 'problem', len(own)) as bar:
         for number in range(first, first + tries * each):
           if bar.n >= each:
             break

@@ -5,6 +5,8 @@ import pathlib
 import platform
 import sys
 
+from tqdm import tqdm
+
 
 def huge_pages() -> None:
   """Have large allocations backed by huge pages (Linux with glibc; elsewhere nothing happens).
@@ -29,3 +31,19 @@ def crowded(share: float = 0.75) -> bool:
     return held > share * int(pathlib.Path('/proc/sys/vm/max_map_count').read_text())
   except OSError:
     return False
+
+
+def bar(total: int | None, name: str, unit: str, done: int = 0, leave: bool = True, shown: bool = True) -> tqdm:
+  """A progress bar on standard error; written anew ten times a second on a terminal, every ten seconds in a log."""
+  every = 0.1 if sys.stderr.isatty() else 10.0
+  return tqdm(
+    total=total,
+    initial=done,
+    desc=name,
+    unit=unit,
+    leave=leave,
+    disable=not shown,
+    mininterval=every,
+    maxinterval=every,
+    dynamic_ncols=True,
+  )

@@ -9,8 +9,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
+from vibethinker_jax import host
 from vibethinker_jax.cluster import Stopped, shared
 from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.text import Text
@@ -76,9 +76,7 @@ def sample(
 
   def draw(mine: list[Request]) -> list[list[Completion]]:
     out: list[list[Completion | None]] = [[None] * samples for _ in mine]
-    with tqdm(
-      total=len(mine) * samples, desc=what, unit='sample', leave=False, disable=not what, dynamic_ncols=True
-    ) as bar:
+    with host.bar(len(mine) * samples, what, 'sample', leave=False, shown=bool(what)) as bar:
       for done in engine.generate(model, mine, stop=stop):
         out[done.request][done.sample] = done
         bar.update(1)

@@ -30,8 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-  from tqdm import tqdm
-
+  from vibethinker_jax import host
   from vibethinker_jax.data.decontaminate import STOCK, Decontaminate, Index, find_leaks
 
   stock = STOCK if args.stock is None else tuple(line for line in files.lines(args.stock) if line.strip())
@@ -44,7 +43,11 @@ def run(args: argparse.Namespace) -> None:
   except ValueError as error:
     raise BadInput(f'decontaminate: {error}') from None
   kinds = {'ngram': 0, 'near_duplicate': 0}
-  with files.output(args.output) as out, files.output(args.report) as report:
+  with (
+    files.output(args.output) as out,
+    files.output(args.report) as report,
+    host.bar(None, 'decontaminate', 'row') as bar,
+  ):
     waiting: collections.deque[dict] = collections.deque()
 
     def read():
@@ -53,7 +56,8 @@ def run(args: argparse.Namespace) -> None:
         yield named
 
     total = 0
-    for leak in tqdm(find_leaks(read(), index), desc='decontaminate', unit='row', dynamic_ncols=True):
+    for leak in find_leaks(read(), index):
+      bar.update(1)
       row, total = waiting.popleft(), total + 1
       if leak is None:
         out.write(json.dumps(row, ensure_ascii=False, default=str) + '\n')

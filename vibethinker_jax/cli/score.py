@@ -42,8 +42,8 @@ def _score(model, sequences: list[list[int]], directory: pathlib.Path) -> list[l
   """ln p of every token but the first of each sequence, under a model read from `directory`."""
   import jax
   import numpy as np
-  from tqdm import tqdm
 
+  from vibethinker_jax import host
   from vibethinker_jax.engine.engine import bucket
 
   logps = jax.jit(lambda m, tokens, *at: m.token_logps(m(tokens[:, :-1], *at), tokens[:, 1:])[0])
@@ -52,7 +52,7 @@ def _score(model, sequences: list[list[int]], directory: pathlib.Path) -> list[l
     if len(ids) > 1:
       by_length.setdefault(bucket(len(ids) - 1), []).append(i)
   out: list[list[float]] = [[] for _ in sequences]
-  with tqdm(total=len(sequences), desc='score', unit='row', dynamic_ncols=True) as bar:
+  with host.bar(len(sequences), 'score', 'row') as bar:
     bar.update(sum(len(ids) == 1 for ids in sequences))
     for T, members in sorted(by_length.items()):
       B = min(max(1, _TOKENS // T), len(members))

@@ -25,8 +25,8 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
+from vibethinker_jax import host
 from vibethinker_jax.cluster import gather, shared
 from vibethinker_jax.data.problem import Problem, row_of
 from vibethinker_jax.data.text import Text
@@ -102,7 +102,7 @@ def draw(
   kept = sum((problems[i].id, sample) in have for i in mine for sample in range(protocol.n))
   with (
     _part(path, jax.process_index()).open('a', encoding='utf-8') as file,
-    tqdm(total=len(mine) * protocol.n, initial=kept, desc='sample', unit='sample', dynamic_ncols=True) as bar,
+    host.bar(len(mine) * protocol.n, 'sample', 'sample', kept) as bar,
   ):
 
     def keep(i: int, sample: int, tokens: list[int], finish: str) -> None:
@@ -190,7 +190,7 @@ def judge(rows: Sequence[dict], problems: Sequence[Problem], grader: Grader) -> 
   """ "score", "extracted" and "reason" of each row."""
   by_id = {problem.id: problem for problem in problems}
   out = []
-  with tqdm(total=len(rows), desc='grade', unit='sample', dynamic_ncols=True) as bar:
+  with host.bar(len(rows), 'grade', 'sample') as bar:
     for begin in range(0, len(rows), _BATCH):
       batch = rows[begin : begin + _BATCH]
       out += [dataclasses.asdict(verdict) for verdict in grader.grade(_asked_of(batch, by_id))]
@@ -206,7 +206,7 @@ def check_steps(rows: Sequence[dict], problems: Sequence[Problem], grader: Grade
   """Of each row "steps", how many equalities were settled, and "steps_share", the share of those that holds."""
   by_id = {problem.id: problem for problem in problems}
   out = []
-  with tqdm(total=len(rows), desc='steps', unit='sample', dynamic_ncols=True) as bar:
+  with host.bar(len(rows), 'steps', 'sample') as bar:
     for begin in range(0, len(rows), _BATCH):
       batch = rows[begin : begin + _BATCH]
       traces = grader.check_traces(_asked_of(batch, by_id))

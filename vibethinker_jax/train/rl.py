@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from vibethinker_jax import rollout
+from vibethinker_jax import host, rollout
 from vibethinker_jax.cluster import Stop, Stopped, shared
 from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.text import Text
@@ -229,7 +229,7 @@ class Trainer:
       order = grain.MapDataset.range(len(problems)).shuffle(seed=self.seed + number).repeat()
       alarm = _Alarm(name)
 
-      with tqdm(total=stage.steps, initial=done, desc=name, unit='step', dynamic_ncols=True) as bar:
+      with host.bar(stage.steps, name, 'step', done) as bar:
         for step in range(done + 1, stage.steps + 1):
           self.profile(name, step)
           try:
@@ -251,8 +251,9 @@ class Trainer:
             checkpoints.begin_save(state, {'cursor': cursor})
           if leaving and step < stage.steps:
             raise Stopped(f'{name}: saved after step {step} of {stage.steps}')
+          told = f'reward {row["reward"]:.3f}, {row["mean_length"]:.0f} tokens, H {row["entropy"]:.2f}'
+          bar.set_postfix_str(told, refresh=False)
           bar.update(1)
-          bar.set_postfix_str(f'reward {row["reward"]:.3f}, {row["mean_length"]:.0f} tokens, H {row["entropy"]:.2f}')
       self.profile.end()
     return state
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 from tqdm import tqdm
 
+from vibethinker_jax import host
 from vibethinker_jax.cluster import Stopped
 from vibethinker_jax.data.augment import easy_first
 from vibethinker_jax.data.batches import Batch, Packed
@@ -89,7 +90,7 @@ def run(
     done = int(state.step)
     journal.rewind(stage, done)
 
-    with tqdm(total=s.steps, initial=done, desc=stage, unit='step', dynamic_ncols=True) as bar:
+    with host.bar(s.steps, stage, 'step', done) as bar:
       late = None  # metrics are read one step late, so that the device never waits for the host
       clock = time.perf_counter()
       for step in range(done + 1, s.steps + 1):
@@ -126,5 +127,5 @@ def _record(journal: Journal, stage: str, bar: tqdm, step: int, values: dict, to
   }
   check_finite(stage, step, row)
   journal.write(stage, step, row)
+  bar.set_postfix_str(f'loss {row["loss"]:.3f}, {tokens_per_s / 1e3:.1f}k tokens/s', refresh=False)
   bar.update(1)
-  bar.set_postfix_str(f'loss {row["loss"]:.3f}, {tokens_per_s / 1e3:.1f}k tokens/s')
