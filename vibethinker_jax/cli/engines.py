@@ -39,7 +39,8 @@ def load(args: argparse.Namespace):
   from vibethinker_jax.engine.engine import Engine
   from vibethinker_jax.model.hf import read_config
   from vibethinker_jax.model.int8 import quantize
-  from vibethinker_jax.ssp import TINY_BASE
+  from vibethinker_jax.model.mesh import own_mesh
+  from vibethinker_jax.recipe import TINY_BASE
 
   flags.check_range('--rows', args.rows, 1, 2**20)
   flags.check_range('--block', args.block, 1, 2**20)
@@ -60,7 +61,8 @@ def load(args: argparse.Namespace):
   model = models.load(directory, args.dtype)
   cache = Int8Slots if args.int8_cache else Slots
   stop_ids = models.stop_ids(directory, text)
-  engine = Engine(config, stop_ids, args.rows, args.block, max_length=args.max_length, cache=cache)
+  mesh = own_mesh(jax.local_devices())  # the whole model on each, the rows spread over them
+  engine = Engine(config, stop_ids, args.rows, args.block, max_length=args.max_length, cache=cache, mesh=mesh)
   # few sizes, for each is compiled anew; below 16 rows a step is hardly cheaper
   engine.row_sizes = [size for size in engine.row_sizes if size >= min(16, args.rows)]
-  return engine, quantize(model) if args.int8_weights else model, text
+  return engine, engine.place(quantize(model) if args.int8_weights else model), text

@@ -1,6 +1,6 @@
 """The paper's protocol on a benchmark or a file of problems: OUT/summary.json, samples.jsonl, table.md; resumable.
 
-On one device; experiments/evaluate.py takes all there are.
+On all devices of one process; experiments/evaluate.py takes several.
 """
 
 import argparse
@@ -40,12 +40,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+  import jax
+
   from vibethinker_jax.data import sources
   from vibethinker_jax.engine.engine import Engine
   from vibethinker_jax.engine.sampling import Sampling
   from vibethinker_jax.evaluate import benchmarks
   from vibethinker_jax.evaluate.run import evaluate, table
   from vibethinker_jax.model.hf import read_config
+  from vibethinker_jax.model.mesh import own_mesh
   from vibethinker_jax.verify.grader import Grader
 
   if (args.benchmark is None) == (args.data is None):
@@ -72,13 +75,13 @@ def run(args: argparse.Namespace) -> None:
   text = models.text_of(args.model)
   if text is None or text.tokenizer.chat_template is None:
     raise BadInput(f'{args.model}: evaluation needs a tokenizer with a chat template')
-  engine = Engine(config, models.stop_ids(args.model, text), rows=args.rows)
+  engine = Engine(config, models.stop_ids(args.model, text), rows=args.rows, mesh=own_mesh(jax.local_devices()))
   with Grader(args.workers, args.deadline, args.strict) as grader:
     summary = evaluate(
       args.benchmark or args.data.name,
       str(args.model),
       engine,
-      models.load(args.model, args.dtype),
+      engine.place(models.load(args.model, args.dtype)),
       text,
       problems[: args.limit],
       protocol,

@@ -22,12 +22,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+  import jax
   import numpy as np
-  from tqdm import tqdm
 
+  from vibethinker_jax import host
   from vibethinker_jax.engine.engine import Engine, Request
   from vibethinker_jax.engine.sampling import Sampling
   from vibethinker_jax.model.hf import read_config
+  from vibethinker_jax.model.mesh import own_mesh
 
   flags.check_range('--n', args.n, 1, 2**31)
   flags.check_range('--max-tokens', args.max_tokens, 1, 2**31)
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
   with files.output(args.output) as out:
     config = dataclasses.replace(read_config(args.model), dtype=args.dtype)
     text = models.text_of(args.model)
-    engine = Engine(config, models.stop_ids(args.model, text), rows=args.rows)
+    engine = Engine(config, models.stop_ids(args.model, text), rows=args.rows, mesh=own_mesh(jax.local_devices()))
     requests = []
     for number, (where, row) in enumerate(rows):
       name = files.one_of(row, ('tokens', 'prompt', 'messages'), where)
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
         raise BadInput(f'{where}: {why}')
       requests.append(request)
     done = {}
-    with tqdm(total=len(rows) * args.n, desc='generate', unit='sample', dynamic_ncols=True) as bar:
+    with host.bar(len(rows) * args.n, 'generate', 'sample') as bar:
       for c in engine.generate(models.load(args.model, args.dtype), requests):
         done[c.request, c.sample] = c
         bar.update()
