@@ -34,8 +34,8 @@ def crowded(share: float = 0.75) -> bool:
 
 
 def bar(total: int | None, name: str, unit: str, done: int = 0, leave: bool = True, shown: bool = True) -> tqdm:
-  """A progress bar on standard error; written anew ten times a second on a terminal, every ten seconds in a log."""
-  every = 0.1 if sys.stderr.isatty() else 10.0
+  """A progress bar on standard error; written anew ten times a second on a terminal, elsewhere every other second."""
+  every = 0.1 if sys.stderr.isatty() else 2.0
   return tqdm(
     total=total,
     initial=done,

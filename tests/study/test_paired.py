@@ -50,7 +50,7 @@ def test_the_sentence_says_no_more_than_the_intervals():
     3,
     64,
   )
-  assert 'differs from GRPO beyond noise for z by +9.0 points, all 3 comparisons counted' in said
+  assert 'differs from GRPO beyond noise for z by +9.0 points, all 3 comparisons counted. Fresh seeds should' in said
   assert 'In Pass@1 the 95% interval of y by +2.0 points leaves out 0 by itself, but not' in said
   assert 'For x no difference from GRPO in Pass@1 can be concluded' in said and 'from -2.0 to +4.0 points' in said
   assert 'With 3 seeds and 64 problems a difference of less than about 3.0 points could not be seen' in said

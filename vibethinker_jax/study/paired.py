@@ -73,7 +73,9 @@ def conclusion(
   said = []
   if clear:
     counted = f'all {n} comparisons counted' if n > 1 else 'the only comparison'
-    said.append(f'{what} differs from {reference} beyond noise for {named(clear)}, {counted}.')
+    said.append(
+      f'{what} differs from {reference} beyond noise for {named(clear)}, {counted}. Fresh seeds should confirm it.'
+    )
   if hints:
     said.append(
       f'In {what} the 95% interval of {named(hints)} leaves out 0 by itself, but not once all {n} comparisons are '
