@@ -77,9 +77,9 @@ def run(
   here = Sweep(directory, s, x, devices)
   with here.pipeline.at_work() as base:
     here.load(base)
-    for w in planned:
-      if name_of(w) in numbered:
-        here.score(w)
+    todo = [w for w in planned if name_of(w) in numbered]
+    for number, w in enumerate(todo, 1):
+      here.score(w, f'mixture {number} of {len(todo)}')
     if x.search == 'coordinate' and which is None:
       here.climb(planned)
     if not which and all(here.path(name_of(w), 'a').exists() for w in planned):
@@ -123,26 +123,30 @@ class Sweep:
     """Where the verdicts of a point on a set ('a', 'b' or 'test') are."""
     return self.directory / 'points' / f'{name}-{half}.json'
 
-  def ask(self, name: str, half: str, make: Callable[[], Qwen2]) -> float:
-    """The point's score, pooled over the domains; it is evaluated where that has not been done."""
+  def ask(self, name: str, half: str, make: Callable[[], Qwen2], what: str) -> float:
+    """The point's score, pooled over the domains; it is evaluated where that has not been done, and told as `what`."""
     p, s, path = self.pipeline, self.s, self.path(name, half)
-    if not path.exists():
+    new = not path.exists()
+    if new:
       p.pause(f'{name} on {SETS[half]} is next')
       how = s.evaluate if half == 'test' else s.probe
       problems = {'a': p.sets.probe_a, 'b': p.sets.probe_b, 'test': p.sets.test}[half]
       with p.timed('points'):
         write_asked(path, p.ask(how, make(), {d: problems[d] for d in s.data.domains}, f'{name} {half}'))
     correct = json.loads(path.read_text())['correct']
-    return mean_pass_at_k(np.concatenate([correct[d] for d in s.data.domains]), self.k)
+    score = mean_pass_at_k(np.concatenate([correct[d] for d in s.data.domains]), self.k)
+    if new:
+      tqdm.write(f'{what}, {name} on {SETS[half]}: Pass@{self.k} {score:.1%}')
+    return score
 
   @property
   def k(self) -> int:
     """Of the score that the winner is chosen by."""
     return self.s.probe.k if self.x.score == 'pass@k' else 1
 
-  def score(self, weights: Sequence[float]) -> float:
+  def score(self, weights: Sequence[float], what: str = 'mixture') -> float:
     """A point of the simplex on half A."""
-    return self.ask(name_of(weights), 'a', lambda: self._mixture(weights))
+    return self.ask(name_of(weights), 'a', lambda: self._mixture(weights), what)
 
   def best(self, weights: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
     """Those with the best score on half A; of equals the ones nearest to the plain mean."""
@@ -196,9 +200,9 @@ class Sweep:
       # jitted: one compilation instead of one for each operation on each shape
       made['TIES'] = ('ties', lambda: jax.jit(lambda b, m: ties(b, m, even, x.density))(base, self.experts))
       made['DARE'] = ('dare', lambda: jax.jit(lambda b, m: dare(b, m, even, x.drop, key))(base, self.experts))
-    for _, (name, make) in tqdm(made.items(), desc='confirm', unit='model', dynamic_ncols=True):
+    for said, (name, make) in made.items():
       for half in ('a', 'b', 'test'):
-        self.ask(name, half, make)
+        self.ask(name, half, make, said)
     write_json(
       self.directory / 'controls.json',
       {'points': {said: name for said, (name, _) in made.items()}, 'winner': mixtures['winner']},
