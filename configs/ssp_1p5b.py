@@ -9,8 +9,13 @@ The plan says beforehand whether it fits and what it costs; docs/clusters.md, ho
 DATA names the folder of MATH, GSM8K, AIME, MBPP and HumanEval files; set VIBETHINKER_DATA where it is not
 ../shared/data. `:smoke` keeps data, stages and tokenizer, and takes a small Qwen2 of random weights and few steps.
 Published (arXiv 2511.06221): the base, four mathematical sub-domains and their fusion by 1/N, MGPO's formulas with
-p0 = 0.5, mathematics at 16K, then at 32K, then code. Everything marked `ours` was not published: a guess to start
-from, and a field to ablate. Nothing of this config has been run to its end by us.
+p0 = 0.5, the mean over a response's tokens, mathematics at 16K, then at 32K, then code. Everything else is ours, marked
+or not: a guess to start from, and a field to ablate. Nothing of this config has been run to its end by us.
+
+The files of SFT are what is free to use, and stand in for what the report does not name: 17 thousand short solutions
+by people, some 5M tokens, through which 6,000 steps go over a thousand times. For a model that is to reason at length
+put traces of a strong model there (docs/data.md), and set sft.steps to a few passes through yours; the run says how
+many they are.
 """
 
 import dataclasses
@@ -36,7 +41,8 @@ class Preset:
   engine_rows: int
 
 
-PRESETS = {  # a step of SFT is 1M tokens, on 64 GPUs 2M; data parallel across nodes, the model sharded within one
+# named by the chips; a step of SFT is 1M tokens, on 64 GPUs 2M; data parallel across nodes, the model sharded in one
+PRESETS = {
   'v5e-16': Preset('v5e:4x4', 'splash', 2, 8, 1, 16, 2, 16, 64),
   'v5e-256': Preset('v5e:16x16', 'splash', 4, 8, 8, 32, 1, 64, 1024),
   'v5p-64': Preset('v5p:4x4x4', 'splash', 4, 8, 2, 32, 1, 64, 1024),
@@ -45,8 +51,13 @@ PRESETS = {  # a step of SFT is 1M tokens, on 64 GPUs 2M; data parallel across n
   'a100-8': Preset('a100:8', 'triton', 1, 8, 1, 16, 2, 16, 256),
   'a100-64': Preset('a100:64', 'triton', 8, 8, 1, 64, 1, 64, 1024),
   'h100-1': Preset('h100:1', 'triton', 1, 1, 1, 4, 8, 4, 32),
+  'h100-8': Preset('h100:8', 'triton', 1, 8, 1, 16, 2, 16, 256),
   'h200-1': Preset('h200:1', 'triton', 1, 1, 1, 8, 4, 8, 64),
+  'h200-8': Preset('h200:8', 'triton', 1, 8, 1, 32, 1, 32, 512),
 }
+PRICES = dict(
+  v5e=1.2, v5p=4.2, v6e=2.7, a100=2.0, h100=3.0, h200=3.5
+)  # dollars a chip-hour on demand, roughly, in 2025
 
 
 def get_config(preset='v5p-64'):
@@ -60,7 +71,7 @@ def get_config(preset='v5p-64'):
   config.seed = 0
   config.start = dict(
     path=ml_collections.config_dict.placeholder(str),  # a Qwen2.5-Math-1.5B directory
-    rope_theta=1e6,  # ours: the base's 1e4 with 4,096 positions does not reach 32K
+    rope_theta=1e6,  # the base's 1e4 with 4,096 positions does not reach 32K; the evaluation's `base` keeps its own
     positions=40960,
     param_dtype='float32',
     dtype='bfloat16',
@@ -71,7 +82,8 @@ def get_config(preset='v5p-64'):
   config.mesh = dict(data=p.data, fsdp=p.fsdp, seq=p.seq, tensor=1)
   config.data = dict(
     source='files',
-    train_files=(  # ours; two rows of MATH have no answer
+    instruction="Let's think step by step and output the final answer within \\boxed{}.",  # as the evaluation asks
+    train_files=(  # GSM8K counts as algebra; two rows of MATH have no answer
       dict(path=f'{DATA}/math/math_train_7500.parquet', reader='verl', skip_bad=True),
       dict(path=f'{DATA}/gsm8k/train.jsonl', reader='gsm8k'),
       dict(path=f'{DATA}/competition/aime_1983_2023_with_solutions.json', reader='math'),
@@ -85,7 +97,7 @@ def get_config(preset='v5p-64'):
     labelled=(dict(path=f'{DATA}/math/math_train_7500.parquet', reader='verl', skip_bad=True),),  # AIME has no labels
     decontaminate=dict(n=10),  # published: 10-grams; near-duplicates ours
     domains=('algebra', 'geometry', 'calculus', 'statistics'),
-    others=('number_theory', 'code'),
+    others=('number_theory', 'code'),  # without an expert: trained on by SFT, and tested
     train=1_000_000,
     probe=128,  # ours
     test=512,
@@ -131,11 +143,13 @@ def get_config(preset='v5p-64'):
     ),
   )
   config.engine = dict(rows=p.engine_rows, block=128)
+  config.grader = dict(workers=16)  # of a host's cores
+  # of all models of the run; the published protocol, 64 samples under 40,960 tokens, is experiments/evaluate.py's
   config.evaluate = dict(samples=16, k=8, max_tokens=32768, temperature=1.0, top_p=0.95)
   config.cost = dict(
-    price_per_hour=2.0,
+    price_per_hour=PRICES[p.topology.split(':')[0]],
     devices=p.data * p.fsdp * p.seq,
-    prices=dict(v5e=1.2, v5p=4.2, v6e=2.7, a100=2.0, h100=3.0, h200=3.5),  # on demand, roughly, in 2025
+    prices=PRICES,
     response=8192,  # ours: what the plan takes a response to have on average
     sizes=dict(V=151936, D=1536, L=28, K=2, G=6, H=128, F=8960, positions=4096),  # what the plan takes the base to be
   )

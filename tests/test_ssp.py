@@ -181,6 +181,44 @@ def test_another_config_is_refused(whole, settings):
     Pipeline(dataclasses.replace(settings, mgpo=dataclasses.replace(settings.mgpo, lam=9.0)), whole[0], TWO)
 
 
+def test_a_run_is_taken_up_with_another_mesh_and_engine(whole, settings, tmp_path, capsys):
+  shutil.copytree(whole[0], tmp_path / 'w')
+  how = dict(
+    mesh=dataclasses.replace(settings.mesh, data=1),
+    engine=dataclasses.replace(settings.engine, rows=8),
+    rl=dataclasses.replace(settings.rl, micro_rows=4),
+    start=dataclasses.replace(settings.start, remat='full'),
+  )
+  summary = Pipeline(dataclasses.replace(settings, **how), tmp_path / 'w', TWO[:1]).run()
+  assert summary['models'] == whole[1]['models']
+  assert 'other values of engine.rows, mesh.data, rl.micro_rows, start.remat' in capsys.readouterr().out
+
+
+def test_another_lambda_from_the_same_experts(whole, settings, tmp_path):
+  """As docs/clusters.md says: with the experts' files in it, a new workdir trains no experts."""
+  for name in ('sft', 'probe', 'fused'):
+    shutil.copytree(whole[0] / name, tmp_path / name)
+  shutil.copy(whole[0] / 'experts.json', tmp_path)
+  other = dataclasses.replace(settings, mgpo=dataclasses.replace(settings.mgpo, lam=9.0))
+  Pipeline(other, tmp_path, TWO).run(('sft', 'probe', 'fuse'))
+  assert not (tmp_path / 'metrics.jsonl').exists() or not (tmp_path / 'metrics.jsonl').read_text()
+  assert json.loads((tmp_path / 'experts.json').read_text()) == whole[1]['experts']
+
+
+def test_the_base_is_measured_with_its_own_rope(settings, tmp_path):
+  start = dataclasses.replace(settings.start, random={**settings.start.random, 'rope_theta': 1e4}, rope_theta=1e6)
+  pipeline = Pipeline(dataclasses.replace(settings, start=start), tmp_path, TWO)
+  assert pipeline.base().config.rope_theta == 1e6 and pipeline.original().config.rope_theta == 1e4
+
+
+def test_spaced_checkpoints_where_they_are_few(settings, tmp_path):
+  """At quarters of the run, each the next checkpoint there is."""
+  for every, steps in ((3, [3, 3, 6, 6]), (2, [2, 4, 6, 6]), (1, [2, 3, 5, 6])):
+    sft = dataclasses.replace(settings.sft, save_every=every)
+    pipeline = Pipeline(dataclasses.replace(settings, sft=sft), tmp_path / str(every), TWO)
+    assert pipeline.spaced() == [('all', step) for step in steps]
+
+
 @pytest.mark.slow
 def test_per_domain_runs(settings, tmp_path):
   settings = dataclasses.replace(settings, experts='per_domain')

@@ -43,6 +43,14 @@ class Rows:
 
 
 @dataclasses.dataclass(frozen=True)
+class Judging:
+  """The graders of each process: how many of each kind at most, and the seconds that one response may take."""
+
+  workers: int = 2
+  deadline_s: float = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Fusion:
   """One weight for each of data.domains, in their order; () is 1/N."""
 
@@ -79,11 +87,16 @@ class Settings:
   engine: Rows
   evaluate: Evaluate
   cost: Cost
+  grader: Judging = dataclasses.field(default_factory=Judging)
   prune: bool = False  # once the experts are chosen, delete the SFT checkpoints that nothing is to read any more
 
 
 def check(s: Settings) -> None:
   """Raises BadInput for what can be told without a device or a file."""
+  if not 0 <= s.seed <= 4000:  # times a million it is still a seed (Pipeline.noise)
+    raise BadInput(f'config.seed is {s.seed}, expected 0 to 4000')
+  if s.grader.workers < 1 or not s.grader.deadline_s > 0:
+    raise BadInput('config.grader: expected 1 worker or more, and more than 0 seconds')
   domains = (*s.data.domains, *s.data.others)
   if s.start.path is None:
     raise BadInput("config.start.path is not given, expected the base model's directory")

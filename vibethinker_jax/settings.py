@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from vibethinker_jax import cluster
+from vibethinker_jax import cluster, host
 from vibethinker_jax.errors import BadInput
 
 
@@ -78,6 +78,7 @@ def run_app(main: Callable) -> None:
       print('\ninterrupted; the same command continues', file=sys.stderr)
       sys.exit(130)
 
+  host.most_of_the_gpu()
   app.run(guarded, flags_parser=_parse)
 
 

@@ -26,7 +26,7 @@ from vibethinker_jax import provenance
 from vibethinker_jax.cluster import Stop, Stopped, shared
 from vibethinker_jax.data.augment import material
 from vibethinker_jax.data.domains import Sets, load_sets
-from vibethinker_jax.data.text import load_text
+from vibethinker_jax.data.text import load_text, render
 from vibethinker_jax.engine.cache import Slots
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.pages import Paging
@@ -85,7 +85,7 @@ class Pipeline:
     """
     with self.at_work() as base:
       todo = {
-        'sft': lambda: self.sft(base),
+        'sft': self.sft,
         'probe': lambda: self.probe(base),
         'fuse': lambda: self.fuse(base),
         'rl': lambda: self.rl(self.workdir / 'fused'),
@@ -100,11 +100,15 @@ class Pipeline:
 
   @contextlib.contextmanager
   def at_work(self) -> Iterator[Qwen2]:
-    """Grader, engine and mesh, as long as stages are carried out. Yields the base."""
+    """Grader, engine and mesh, as long as stages are carried out.
+
+    Yields the base without its weights, as what checkpoints are laid out like: training wants their memory.
+    """
     mesh = jax.set_mesh(self.mesh) if self.mesh.size > 1 else contextlib.nullcontext()
     provenance.record(self.workdir)
-    with Grader() as self.grader, self.stop, contextlib.closing(self.journal), mesh:
-      base = self.base()
+    judges = self.s.grader
+    with Grader(judges.workers, judges.deadline_s) as self.grader, self.stop, contextlib.closing(self.journal), mesh:
+      base = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.base())
       # each process decodes its share of the samples with its own devices
       spread = own_mesh(self.mesh.local_devices)
       rows = self.s.engine
@@ -119,31 +123,55 @@ class Pipeline:
 
   def base(self) -> Qwen2:
     """The model the run starts from."""
-    start, sizes = self.s.start, self.s.start.random
-    if sizes is None:
-      return self.load(start.path or TINY_BASE)
-    model = jax.jit(lambda key: Qwen2(freeze(Config, sizes, 'config.start.random'), key))(jax.random.key(self.s.seed))
-    return self._ready(model)
+    if self.s.start.random is None:
+      return self.load(self.s.start.path or TINY_BASE)
+    return self._ready(jax.jit(lambda key: Qwen2(self._own(), key))(jax.random.key(self.s.seed)))
 
-  def sft(self, base: Qwen2) -> None:
+  def original(self) -> Qwen2:
+    """The base with the rope of its own training, whatever the run computes with: what the other models are held to."""
+    base = self.base()
+    base.config = dataclasses.replace(base.config, rope_theta=self._own().rope_theta)
+    return base
+
+  def _own(self) -> Config:
+    """The base's own config."""
+    start = self.s.start
+    if start.random is not None:
+      return freeze(Config, start.random, 'config.start.random')
+    return hf.read_config(start.path or TINY_BASE)
+
+  @property
+  def noise(self) -> int:
+    """The seed of orders and samples. Epochs and stages add to it, so those of neighbouring runs lie far apart."""
+    return 1_000_000 * self.s.seed
+
+  def sft(self) -> None:
     """Train the experts' runs, keeping a checkpoint every k steps."""
     for name, domains in self.runs().items():
       problems = [problem for domain in domains for problem in self.sets.train[domain]]
       rows, left_out = material(problems, self.s.data.spectrum, self._right, self._held, self.s.seed)
       if left_out:
         tqdm.write(f'sft/{name}: solutions left out: ' + ', '.join(f'{n} for {why}' for why, n in left_out.items()))
+      tqdm.write(f'sft/{name}: {self._passes(rows):.1f} passes through {len(rows)} solutions')
       sft.run(
         self.s.sft,
         f'sft/{name}',
-        base,
+        self.base(),
         rows,
         self.text,
         self.workdir / 'sft' / name,
         self.journal,
-        self.s.seed,
+        self.noise,
         self.stop,
         self.profile,
       )
+
+  def _passes(self, rows: Sequence) -> float:
+    """About how often SFT meets each of `rows`, by the length of some."""
+    s = self.s.sft
+    some = rows[:: -(-len(rows) // 200)]
+    mean = sum(len(render(self.text, *row)['tokens']) for row in some) / len(some)
+    return s.steps * s.accumulation * s.rows * s.length / (mean * len(rows))
 
   def probe(self, base: Qwen2) -> None:
     """Pass@K of every checkpoint on half A, the expert of each domain by argmax, and its Pass@K on half B."""
@@ -197,21 +225,21 @@ class Pipeline:
 
   def rl(self, begin: pathlib.Path) -> None:
     """MGPO through its stages, from the model of directory `begin` to final/."""
-    model = self.load(begin)
-    s = self.s
-    seed = s.seed + 10_000 * s.rl.seed
+    s, models = self.s, [self.load(begin)]
+    seed = self.noise + 10_000 * s.rl.seed
     trainer = rl.Trainer(s.rl, s.mgpo, self.text, self.engine, self.grader, self.journal, seed, self.stop, self.profile)
     for number, stage in enumerate(s.rl.stages):
       problems = [problem for domain in stage.domains for problem in self.sets.train[domain]]
-      model = trainer.run(number, model, problems, self.workdir / 'rl' / stage.name).model
+      # handed over, not held: two models and an optimizer's state are more than a device has to have
+      models.append(trainer.run(number, models.pop(), problems, self.workdir / 'rl' / stage.name).model)
     if not (self.workdir / 'final').exists():
-      self.save(model, self.workdir / 'final')
+      self.save(models.pop(), self.workdir / 'final')
 
   def evaluate(self, base: Qwen2) -> None:
     """Every model of the run on the test sets; summary.json and report.html."""
     experts = _read(self.workdir / 'experts.json')
     named = {
-      'base': lambda: base,
+      'base': self.original,
       'last': lambda: self.mean(base, self.last()),
       'uniform': lambda: self.mean(base, self.spaced()),
     }
@@ -289,7 +317,7 @@ class Pipeline:
     out = []
     for run in self.runs():
       steps = self.steps(run)
-      out += [(run, steps[round((i + 1) * len(steps) / n) - 1]) for i in range(n)]
+      out += [(run, steps[-(-(i + 1) * len(steps) // n) - 1]) for i in range(n)]
     return out
 
   def mean(self, base: Qwen2, chosen: list[tuple[str, int]]) -> Qwen2:
@@ -323,7 +351,7 @@ class Pipeline:
   def ask(self, e: Evaluate, model: Qwen2, sets: dict, what: str) -> dict[str, Rollout]:
     """The model on problems by domain: all domains in one go of the engine, taken apart again by domain."""
     problems = [problem for domain in sets for problem in sets[domain]]
-    seed, stop = self.s.seed + 1000, self.stop.asked
+    seed, stop = self.noise + 1000, self.stop.asked
     whole = evaluate(e, self.engine, model, self.text, problems, self.grader, seed, what, stop)
     out, first = {}, 0
     for domain, own in sets.items():
@@ -414,18 +442,34 @@ def _mesh(shape: MeshShape, devices) -> Mesh:
     raise BadInput(f'config.mesh: {error}') from None
 
 
+# fields that say how a run is carried out, not what it is: whoever takes it up may have others
+_HOW = (
+  *('prune', 'mesh', 'engine', 'grader', 'cost', 'rl.micro_rows', 'rl.share', 'rl.save_every'),
+  *('start.attention', 'start.remat', 'start.unroll', 'start.logit_chunk'),
+)
+
+
 def _claim(path: pathlib.Path, settings: Settings) -> None:
-  """The workdir is this config's from now on, whatever `prune` says. Raises BadInput where it is another's."""
+  """The workdir is this config's from now on, whatever its `_HOW`. Raises BadInput where it is another's."""
   mine = json.loads(json.dumps(dataclasses.asdict(settings)))
-  if path.exists():
-    theirs = _read(path)
-    differing = sorted(k for k in {*mine, *theirs} - {'prune'} if mine.get(k) != theirs.get(k))
-    if differing:
-      raise BadInput(
-        f'{path}: the workdir holds a run with another config ({", ".join(differing)} differ); use a new one'
-      )
-  else:
+  if not path.exists():
     write_json(path, mine)
+    return
+  was, now = _leaves(_read(path)), _leaves(mine)
+  differing = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
+  how = [name for name in differing if name in _HOW or name.split('.')[0] in _HOW]
+  if what := sorted({*differing} - {*how}):
+    raise BadInput(f'{path}: the workdir holds a run with another config ({", ".join(what)} differ); use a new one')
+  if how:
+    tqdm.write(f'taken up with other values of {", ".join(how)}: the same run, but for the rounding of sums')
+
+
+def _leaves(values: dict, above: str = '') -> dict:
+  """The fields of a config by their dotted names."""
+  out = {}
+  for name, value in values.items():
+    out |= _leaves(value, f'{above}{name}.') if isinstance(value, dict) and value else {f'{above}{name}': value}
+  return out
 
 
 def _read(path: pathlib.Path) -> dict:

@@ -14,13 +14,16 @@
 #
 #   sbatch --export=ALL,MODEL=/data/Qwen2.5-Math-1.5B,RUN=/data/runs/ssp experiments/launch/slurm.sh
 #
-# The data is where VIBETHINKER_DATA says, ../shared/data by default. One node: sbatch --nodes=1 with
-# CONFIG=configs/ssp_1p5b.py:a100-8. Five minutes before the time is over, or when the job is preempted, SIGTERM reaches
-# the processes: all save and exit 0. Submit the same line again and the run continues.
+# What follows the script's name goes on to experiments/ssp.py: --config.mgpo.lam=4. The data is where
+# VIBETHINKER_DATA says, ../shared/data by default. One node: sbatch --nodes=1 with
+# CONFIG=configs/ssp_1p5b.py:h100-8. Five minutes before the time is over, or when the job is preempted, SIGTERM
+# reaches the processes: all save and exit 0. Submit the same line again and the run continues.
 set -euo pipefail
 : "${MODEL:?the folder of the base model}" "${RUN:?the workdir, which all nodes see}"
 CONFIG=${CONFIG:-configs/ssp_1p5b.py:a100-64}
 
-export XLA_PYTHON_CLIENT_MEM_FRACTION=0.95
-srun --kill-on-bad-exit=1 python experiments/ssp.py --distributed --config="$CONFIG" \
-  --config.start.path="$MODEL" --workdir="$RUN"
+# inside SLURM jax would take one GPU a process, and srun one core
+export JAX_LOCAL_DEVICE_IDS
+JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((SLURM_GPUS_ON_NODE - 1)))
+srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" python experiments/ssp.py --distributed \
+  --config="$CONFIG" --config.start.path="$MODEL" --workdir="$RUN" "$@"

@@ -66,6 +66,12 @@ def test_no_set_leaks_into_another(data):
   assert {d: len(g) for d, g in plain.train.items()} == dict.fromkeys(WORDS, 20 - 1 - 6)
 
 
+def test_an_instruction_follows_what_has_an_answer(data):
+  plain, asked = (load_sets(d, seed=0) for d in (data, dataclasses.replace(data, instruction='Think.')))
+  for name in vars(plain):
+    assert all_texts(asked, name) == [f'{text} Think.' for text in all_texts(plain, name)]
+
+
 def test_training_does_not_give_away_probes(data, tmp_path):
   """Every problem stands in train a second time, with more words around it."""
   path = tmp_path / 'twice.jsonl'

@@ -1,6 +1,7 @@
 """The RL loop on a small random model: exact ratios, everything moves, resumed = uninterrupted, dynamic sampling."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -133,6 +134,15 @@ def test_dynamic_sampling_keeps_groups_with_a_signal(text, small, algebra, tmp_p
   assert ((rate > 0) & (rate < 1)).all() and len(rate) <= LOOP.prompts
   assert cursor == row['groups'] and cursor % LOOP.prompts == 0
   assert advantages.shape == kept.correct.shape and np.abs(advantages.sum(1)).max() < 1e-4
+
+
+def test_every_update_has_a_group():
+  rolled = types.SimpleNamespace(correct=np.array([[0, 0], [0, 1], [1, 1], [1, 0], [0, 1]], bool))
+  assert rl._informative(rolled, 2, 1).tolist() == [1, 3] and rl._informative(rolled, 8, 5).tolist() == [1, 3, 4, 0, 2]
+  silent = types.SimpleNamespace(correct=np.ones((3, 2), bool))
+  assert rl._informative(silent, 2, 1).tolist() == [0, 1]
+  with pytest.raises(BadInput, match='updates is 9, expected at most rl.prompts'):
+    rl.Trainer(LOOP, rl.MGPO(lam=1.0, updates=9), None, None, None, None, 0)
 
 
 def test_kl_and_several_updates_are_reported(text, small, algebra, tmp_path):

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from vibethinker_jax import host
 from vibethinker_jax.cli import (
   chat,
   decontaminate,
@@ -37,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
   try:
     args = _parser().parse_args(argv)
+    host.most_of_the_gpu()
     return args.run(args) or 0
   except BadInput as error:
     print('vibethinker:', ' '.join(str(error).split()), file=sys.stderr)

@@ -29,6 +29,7 @@ class Data:
   train: int
   probe: int  # in each of the two halves
   test: int
+  instruction: str = ''  # what follows every statement that has an answer, in training as in evaluation
   paths: tuple[str, ...] = ()  # synthetic: solution paths SFT sees; () is all
   train_files: tuple[Source, ...] = ()
   test_files: tuple[Source, ...] = ()
@@ -50,11 +51,14 @@ class Sets:
 
 def load_sets(data: Data, seed: int) -> Sets:
   """The sets that `data` describes. Raises BadInput or ValueError."""
-  if data.source == 'synthetic':
-    return _synthetic(data, seed)
-  if data.source == 'files':
-    return _files(data, seed)
-  raise BadInput(f"config.data.source is {data.source!r}, expected 'synthetic' or 'files'")
+  if data.source not in ('synthetic', 'files'):
+    raise BadInput(f"config.data.source is {data.source!r}, expected 'synthetic' or 'files'")
+  sets = _synthetic(data, seed) if data.source == 'synthetic' else _files(data, seed)
+  if not data.instruction:
+    return sets
+  ask = lambda p: dataclasses.replace(p, prompt=f'{p.prompt} {data.instruction}') if p.tests is None else p
+  asked = lambda group: {domain: [ask(p) for p in own] for domain, own in group.items()}
+  return Sets(asked(sets.train), asked(sets.probe_a), asked(sets.probe_b), asked(sets.test))
 
 
 def _synthetic(data: Data, seed: int) -> Sets:

@@ -386,7 +386,7 @@ class Run:
   def _decode(self) -> tuple:
     """Start a block; returns what it will have drawn."""
     engine, R = self._engine, len(self._seats)
-    used = max(seat.used for seat in self._seats if seat is not None)
+    used = max(seat.used for seat in self._seats if seat is not None)  # with the last token, not yet in the cache
     self._resize(used + engine.block)
     # stop early once enough rows are free to be worth a refill; a lone waiting sample wants one row
     enough = R - min(len(self._waiting), max(1, R // 4)) if self._waiting else 0

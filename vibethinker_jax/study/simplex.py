@@ -198,8 +198,8 @@ class Sweep:
       key, even = jax.random.key(self.s.seed), [1 / n] * n
       made['SLERP'] = ('slerp', self._slerp)
       # jitted: one compilation instead of one for each operation on each shape
-      made['TIES'] = ('ties', lambda: jax.jit(lambda b, m: ties(b, m, even, x.density))(base, self.experts))
-      made['DARE'] = ('dare', lambda: jax.jit(lambda b, m: dare(b, m, even, x.drop, key))(base, self.experts))
+      made['TIES'] = ('ties', lambda: jax.jit(lambda b, m: ties(b, m, even, x.density))(p.base(), self.experts))
+      made['DARE'] = ('dare', lambda: jax.jit(lambda b, m: dare(b, m, even, x.drop, key))(p.base(), self.experts))
     for said, (name, make) in made.items():
       for half in ('a', 'b', 'test'):
         self.ask(name, half, make, said)

@@ -34,8 +34,9 @@ def band_weight(pass_rate: jax.Array, low: float, high: float) -> jax.Array:
 def rescaled(weights: jax.Array, advantages: jax.Array) -> jax.Array:
   """The weights [P] over their mean, in which a group of `advantages` [P,G] counts by the sum of their sizes.
 
-  Every weight is at most 1, so weighing also shortens the step. Rescaled, the sum of |advantage| is what it was, and
-  only the balance between questions differs.
+  Every weight is at most 1, so weighing also shrinks the gradient, more in one step than in another. Rescaled, the sum
+  of |advantage| is what it was, and only the balance between questions differs. (Under Adam a constant factor cancels:
+  what is taken away is how the mean weight varies from step to step.)
   """
   size = jnp.abs(advantages).sum(axis=1)
   total = (weights * size).sum()

@@ -38,10 +38,12 @@ from vibethinker_jax.train.state import (
 )
 from vibethinker_jax.verify.grader import Grader
 
+_APART = 1000  # between the seeds of two stages: an epoch's is the one before it plus 1
+
 
 @dataclasses.dataclass(frozen=True)
 class MGPO:
-  """The algorithm. Every value but the form of the weight is ours: the report prints none."""
+  """The algorithm. The weight's form, p0 and the sequence mean are the report's; every other value is ours."""
 
   lam: float  # strength of the max-entropy weight; 0 is GRPO
   p0: float = 0.5
@@ -203,6 +205,8 @@ class Trainer:
 
     `profile` is called before every step.
     """
+    if m.updates > r.prompts:
+      raise BadInput(f'config.mgpo.updates is {m.updates}, expected at most rl.prompts, {r.prompts}')
     self.r, self.m, self.stop, self.profile = r, m, stop or Stop(), profile
     self.text, self.engine, self.grader, self.journal, self.seed = text, engine, grader, journal, seed
     # the weight acts on the advantages alone: for the loss all its shapes are one
@@ -221,12 +225,13 @@ class Trainer:
     with contextlib.closing(Checkpoints(workdir, keep=2)) as checkpoints:
       state, cursor = start(model, transform), 0
       reference = model if m.kl else None
+      del model  # its memory is wanted, where the caller does not hold it
       if (saved := checkpoints.restore(state)) is not None:
         state, position = saved
         cursor = position['cursor']
       done = int(state.step) // m.updates
       self.journal.rewind(name, done)
-      order = grain.MapDataset.range(len(problems)).shuffle(seed=self.seed + number).repeat()
+      order = grain.MapDataset.range(len(problems)).shuffle(seed=self.seed + _APART * number).repeat()
       alarm = _Alarm(name)
 
       with host.bar(stage.steps, name, 'step', done) as bar:
@@ -276,7 +281,7 @@ class Trainer:
         r.group,
         Sampling(r.temperature),
         stage.max_tokens,
-        self.seed + 1 + number,
+        self.seed + 1 + _APART * number,
         numbers,
         stop=self.stop.asked,
       )
@@ -297,7 +302,7 @@ class Trainer:
     row = self._health(whole, rewards) | seconds
     if steps is not None and not np.isnan(steps).all():
       row['steps_share'] = float(np.nanmean(steps))
-    chosen = _informative(whole, r.prompts) if m.refills else np.arange(len(whole.prompts))
+    chosen = _informative(whole, r.prompts, m.updates) if m.refills else np.arange(len(whole.prompts))
     kept = Rollout(*([getattr(whole, f.name)[i] for i in chosen] for f in dataclasses.fields(Rollout)))
     advantages = mgpo.advantages(rewards[chosen], m.std_normalize)
     w = weights(m, kept.correct.mean(1), advantages)
@@ -332,7 +337,11 @@ class Trainer:
     }
 
   def _learn(self, update, state: State, reference: Qwen2 | None, rolled: Rollout, advantages: np.ndarray):
-    """`updates` updates, each on its share of the groups; the ratio is 1 at the first."""
+    """`updates` updates, each on its share of the groups.
+
+    At the first the ratio is 1 up to rounding: to 1e-5 in float32, coarser where the engine and the trainer compute in
+    bfloat16 by other kernels (ratio_min and ratio_max tell).
+    """
     sums, rows = [], []
     for share in np.array_split(np.arange(len(rolled.prompts)), self.m.updates):
       flat = [
@@ -415,18 +424,25 @@ def responses(shares: list[list[tuple]], N: int, n: int, S: int, unit: int) -> R
 
 
 def rounded_up(n: int, unit: int) -> int:
-  """The next multiple of `unit`, or of about an eighth of n where that is more: few lengths are compiled."""
+  """The next multiple of `unit`, or of a power of two between n / 16 and n / 8 where that is more: few lengths are
+  compiled.
+  """
   step = -(-max(1 << n.bit_length() >> 4, 1) // unit) * unit
   return max(step, -(-n // step) * step)
 
 
-def _informative(rolled: Rollout, most: int) -> np.ndarray:
-  """Which are the first `most` groups that are neither all right nor all wrong; the first of all where none is."""
+def _informative(rolled: Rollout, most: int, least: int) -> np.ndarray:
+  """Which are the first `most` groups that are neither all right nor all wrong.
+
+  Where they are fewer than `least` (every update needs a group) the first of the others go with them, and where there
+  are none, `most` of all.
+  """
   rate = rolled.correct.mean(1)
-  chosen = np.flatnonzero((rate > 0) & (rate < 1))[:most]
+  mixed = (rate > 0) & (rate < 1)
+  chosen, others = np.flatnonzero(mixed)[:most], np.flatnonzero(~mixed)
   if len(chosen) == 0:
-    chosen = np.arange(min(most, len(rate)))
-  return chosen
+    return others[:most]
+  return np.concatenate([chosen, others[: max(0, least - len(chosen))]])
 
 
 class _Alarm:

@@ -84,6 +84,7 @@ def run(
   add, update = _compiled(s.optim, s.steps)
   with contextlib.closing(Checkpoints(workdir, every=s.save_every)) as checkpoints:
     state = start(model, transform)
+    del model  # its memory is wanted, where the caller does not hold it
     if (saved := checkpoints.restore(state)) is not None:
       state, position = saved
       data.restore(position)

@@ -83,8 +83,8 @@ def check_finite(stage: str, step: int, values: dict) -> None:
   for name in ('loss', 'grad_norm', 'update_norm'):
     if name in values and not math.isfinite(values[name]):
       raise Diverged(
-        f'{stage}, step {step}: {name} is {values[name]}; stopped. The last checkpoint is sound: go on from it with a '
-        'lower learning rate or a tighter clip'
+        f'{stage}, step {step}: {name} is {values[name]}; stopped. The last checkpoint is sound: copy the workdir '
+        'without its config.json, and go on there with a lower learning rate or a tighter clip'
       )
 
 
