@@ -5,7 +5,7 @@
 Run again it goes on, and runs no finished point twice. On a cluster, each point a job of its own:
 
   python experiments/ablate_lambda.py --config=... --workdir=... --points=       # what all points share; the page
-  sbatch --array=0-11 ... --points=$SLURM_ARRAY_TASK_ID                          # then each, in any order
+  sbatch --array=0-11 --wrap '... --points=$SLURM_ARRAY_TASK_ID'                 # then each, in any order
 """
 
 import os

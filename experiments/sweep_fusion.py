@@ -4,7 +4,8 @@
 
 The weights are compared on the first probing half; the winner and the controls are confirmed on the other half and on
 the test problems. Run again it goes on, and evaluates no finished point twice. --points= and --points=N as in
-experiments/ablate_lambda.py; a coordinate search goes from point to point and runs in one process.
+experiments/ablate_lambda.py, and --points= once more when all are done: it confirms the winner. A coordinate search
+goes from point to point and runs in one process.
 """
 
 import os

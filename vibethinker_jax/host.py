@@ -1,4 +1,4 @@
-"""What a process asks of the machine it runs on, without anything of JAX."""
+"""What a process asks of the machine and the terminal it runs on, without anything of JAX."""
 
 import os
 import pathlib

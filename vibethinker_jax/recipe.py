@@ -95,6 +95,8 @@ def check(s: Settings) -> None:
   """Raises BadInput for what can be told without a device or a file."""
   if not 0 <= s.seed <= 4000:  # times a million it is still a seed (Pipeline.noise)
     raise BadInput(f'config.seed is {s.seed}, expected 0 to 4000')
+  if not 0 <= s.rl.seed < 100:
+    raise BadInput(f'config.rl.seed is {s.rl.seed}, expected 0 to 99')
   if s.grader.workers < 1 or not s.grader.deadline_s > 0:
     raise BadInput('config.grader: expected 1 worker or more, and more than 0 seconds')
   domains = (*s.data.domains, *s.data.others)

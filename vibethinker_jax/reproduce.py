@@ -15,7 +15,6 @@ from vibethinker_jax.recipe import Settings
 from vibethinker_jax.settings import freeze
 from vibethinker_jax.ssp import STAGES, Pipeline
 
-WEIGHTS = ('fused/model.safetensors', 'final/model.safetensors')
 TIMES = ('seconds_rollout', 'seconds_grade', 'seconds_update', 'tokens_per_s')
 SURROUNDINGS = ('commit', 'changed', 'versions', 'device', 'processes', 'cpu', 'xla_flags', 'matmul_precision')
 
@@ -54,10 +53,9 @@ def compare(directory: pathlib.Path, again: pathlib.Path) -> Comparison:
   def judge(what: str, a, b, where: str = '') -> None:
     (same if a == b else differences).append(what if a == b or not where else f'{what}: {where}')
 
-  for name in WEIGHTS:
-    if (directory / name).exists():
-      a, b = (_sha256(d / name) for d in (directory, again))
-      judge(f'{name} {a[:16]}', a, b, f'sha256 {b[:16]} when run again')
+  for name in sorted({str(p.relative_to(d)) for d in (directory, again) for p in d.glob('f*/*.safetensors')}):
+    a, b = (_sha256(d / name) if (d / name).exists() else 'missing' for d in (directory, again))
+    judge(f'{name} {a[:16]}', a, b, f'sha256 {b[:16]} when run again')
   whole = (directory / 'summary.json').exists()
   folders = ('probe', 'evaluate') if whole else ('probe',)
   for path in sorted(p for folder in folders for p in (directory / folder).rglob('*.json')):
@@ -82,6 +80,8 @@ def _run_of(directory: pathlib.Path) -> tuple[Settings, tuple[str, ...]]:
   seconds = _json(directory / 'seconds.json')
   whole = (directory / 'summary.json').exists()  # else only single models were evaluated, as a sweep's start is
   stages = tuple(stage for stage in STAGES if stage in seconds and (stage != 'evaluate' or whole))
+  if 'rl' in stages and not (directory / 'final').exists():
+    raise BadInput(f'{directory / "final"}: not found, expected a run that has come to its end')
   if 'sft' not in stages:
     raise BadInput(f'{directory}: begins with a model of another workdir (a point of a sweep); run the sweep again')
   return freeze(Settings, _json(directory / 'config.json'), str(directory / 'config.json')), stages
@@ -96,7 +96,8 @@ def _unlike(directory: pathlib.Path, again: pathlib.Path) -> list[str]:
   for key in SURROUNDINGS:
     values = [session.get(key) for session in (first[0], first[-1], second[-1])]
     if values[0] != values[2] or values[1] != values[2]:
-      lines.append(f'{key}: {_short(values[0])}, run again with {_short(values[2])}')
+      was = values[0] if values[0] != values[2] else values[1]
+      lines.append(f'{key}: {_short(was)}, run again with {_short(values[2])}')
   return lines
 
 

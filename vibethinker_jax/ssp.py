@@ -152,6 +152,8 @@ class Pipeline:
       rows, left_out = material(problems, self.s.data.spectrum, self._right, self._held, self.s.seed)
       if left_out:
         tqdm.write(f'sft/{name}: solutions left out: ' + ', '.join(f'{n} for {why}' for why, n in left_out.items()))
+      if not rows:
+        raise BadInput(f'config.data: no solution is left that sft/{name} could learn from')
       tqdm.write(f'sft/{name}: {self._passes(rows):.1f} passes through {len(rows)} solutions')
       sft.run(
         self.s.sft,
@@ -442,6 +444,13 @@ def _mesh(shape: MeshShape, devices) -> Mesh:
     raise BadInput(f'config.mesh: {error}') from None
 
 
+def ready(s: Settings, devices: Sequence[jax.Device] | None = None) -> None:
+  """Raises BadInput for what a Pipeline of these settings would refuse, and leaves nothing behind."""
+  check(s)
+  _mesh(s.mesh, devices)
+  load_sets(s.data, s.seed)
+
+
 # fields that say how a run is carried out, not what it is: whoever takes it up may have others
 _HOW = (
   *('prune', 'mesh', 'engine', 'grader', 'cost', 'rl.micro_rows', 'rl.share', 'rl.save_every'),
@@ -449,19 +458,24 @@ _HOW = (
 )
 
 
-def _claim(path: pathlib.Path, settings: Settings) -> None:
-  """The workdir is this config's from now on, whatever its `_HOW`. Raises BadInput where it is another's."""
-  mine = json.loads(json.dumps(dataclasses.asdict(settings)))
-  if not path.exists():
-    write_json(path, mine)
-    return
-  was, now = _leaves(_read(path)), _leaves(mine)
+def take_up(path: pathlib.Path, was: dict, now: dict) -> None:
+  """A run of config `was` (the file at `path`) goes on with config `now`. Raises BadInput where it is another run."""
+  was, now = _leaves(was), _leaves(now)
   differing = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
   how = [name for name in differing if name in _HOW or name.split('.')[0] in _HOW]
   if what := sorted({*differing} - {*how}):
-    raise BadInput(f'{path}: the workdir holds a run with another config ({", ".join(what)} differ); use a new one')
+    raise BadInput(f'{path}: holds a run with another config ({", ".join(what)} differ); use a new directory')
   if how:
     tqdm.write(f'taken up with other values of {", ".join(how)}: the same run, but for the rounding of sums')
+
+
+def _claim(path: pathlib.Path, settings: Settings) -> None:
+  """The workdir is this config's from now on."""
+  mine = json.loads(json.dumps(dataclasses.asdict(settings)))
+  if path.exists():
+    take_up(path, _read(path), mine)
+  else:
+    write_json(path, mine)
 
 
 def _leaves(values: dict, above: str = '') -> dict:

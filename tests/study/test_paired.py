@@ -47,14 +47,17 @@ def test_the_sentence_says_no_more_than_the_intervals():
     'Pass@1',
     'GRPO',
     {'x': (wide, wide), 'y': (away, Difference(2, -0.5, 4.5)), 'z': (far, Difference(9, 3, 15))},
+    6,
     3,
     64,
   )
-  assert 'differs from GRPO beyond noise for z by +9.0 points, all 3 comparisons counted. Fresh seeds should' in said
+  assert 'differs from GRPO beyond noise for z by +9.0 points, all 6 comparisons counted. Fresh seeds should' in said
   assert 'In Pass@1 the 95% interval of y by +2.0 points leaves out 0 by itself, but not' in said
   assert 'For x no difference from GRPO in Pass@1 can be concluded' in said and 'from -2.0 to +4.0 points' in said
-  assert 'With 3 seeds and 64 problems a difference of less than about 3.0 points could not be seen' in said
-  assert 'beyond noise' not in conclusion('Pass@1', 'GRPO', {'x': (wide, wide)}, 3, 64)
+  assert 'With 3 seeds and 64 problems the 95% intervals reach 1.5 to 4.0 points to either side' in said
+  assert 'beyond noise' not in conclusion('Pass@1', 'GRPO', {'x': (wide, wide)}, 2, 3, 64)
+  one = conclusion('Pass@1', 'GRPO', {'z': (far, far)}, 1, 1, 64)
+  assert 'beyond the noise of the problems for z' in one and 'other seeds would give was not tried' in one
 
 
 def test_the_strict_level_counts_the_comparisons():

@@ -12,6 +12,7 @@ from vibethinker_jax.evaluate import report
 from vibethinker_jax.study import ablation, selection, simplex, sweep
 from vibethinker_jax.train import rl
 from vibethinker_jax.train.journal import Journal
+from vibethinker_jax.train.state import Diverged
 from vibethinker_jax.verify.answer import Verdict
 
 ONE = jax.devices()[:1]  # the session has eight
@@ -23,6 +24,9 @@ NAMES = [f'{v}-seed{s}' for s in (0, 1) for v in ('GRPO', 'lambda_2', '4p(1-p)')
 
 class CoinGrader:
   """Right or wrong by the letters of the response: a signal that does not need a model that can do anything."""
+
+  def __init__(self, workers, deadline_s):
+    pass
 
   def __enter__(self):
     return self
@@ -121,7 +125,7 @@ def test_finished_points_never_run_again(whole, values, monkeypatch):
 
 
 def test_refusals(whole, values, small, tmp_path):
-  with pytest.raises(BadInput, match='another sweep .ablation differ'):
+  with pytest.raises(BadInput, match='another config .ablation.controls, ablation.lambdas'):
     ablation.run(small('ablate_lambda', **{'ablation.lambdas': (0.0, 9.0)}), whole, devices=ONE)
   with pytest.raises(BadInput, match='--points 6: there are 6 points'):
     ablation.run(values, tmp_path / 'x', [6], ONE)
@@ -134,8 +138,39 @@ def test_refusals(whole, values, small, tmp_path):
   with pytest.raises(BadInput, match='--points 1,x: expected whole numbers'):
     sweep.numbers('1,x')
   assert sweep.numbers('') == [] and sweep.numbers('0,3') == [0, 3] and sweep.numbers(None) is None
-  with pytest.raises(BadInput, match='config.simplex.search'):
-    simplex.read(small('sweep_fusion', **{'simplex.search': 'guess'}))
+  for change, match in (
+    ({'simplex.search': 'guess'}, 'config.simplex.search'),
+    ({'simplex.drop': 1.0}, 'config.simplex.drop is 1.0, expected at least 0 and less than 1'),
+    ({'evaluate.samples': 1}, 'Pass@. of 1 samples'),
+  ):
+    with pytest.raises(BadInput, match=match):
+      simplex.read(small('sweep_fusion', **change))
+  with pytest.raises(BadInput, match='config.ablation.seeds'):
+    ablation.read({**values, 'ablation': {**values['ablation'], 'seeds': (1, 1)}})
+
+
+def test_a_refused_config_takes_no_directory(values, tmp_path):
+  wrong = {**values, 'mesh': {**values['mesh'], 'data': 3}}
+  with pytest.raises(BadInput, match='config.mesh'):
+    ablation.run(wrong, tmp_path / 'a', devices=ONE)
+  assert not (tmp_path / 'a').exists()
+
+
+def test_a_point_that_diverges_is_a_result(whole, values, tmp_path, monkeypatch):
+  """The others go on, it is not tried again, and the page names it."""
+  shutil.copytree(whole, tmp_path / 'w')
+  shutil.rmtree(tmp_path / 'w' / 'points' / 'lambda_2-seed1')
+  begun = []
+
+  def away(self, *_):
+    begun.append(1)
+    raise Diverged('rl/math, step 1: loss is nan; stopped')
+
+  monkeypatch.setattr(rl.Trainer, 'run', away)
+  for _ in range(2):
+    text = ablation.run(values, tmp_path / 'w', devices=ONE).read_text()
+    assert 'Diverged, and in none of the means: lambda_2-seed1' in text
+  assert len(begun) == 1
 
 
 @pytest.fixture(scope='module')

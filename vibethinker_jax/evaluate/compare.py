@@ -83,7 +83,7 @@ def _last(summary: dict) -> str | None:
 def _scores(summaries: Mapping[str, dict]) -> str:
   have = {name: s for name, s in summaries.items() if _last(s)}
   if not have:
-    return missing('None of these runs has been evaluated.')
+    return missing('None of these runs has a summary.json, which its evaluation ends with.')
   domains = list(dict.fromkeys(d for s in have.values() for d in headline_domains(s)))
   ks = sorted({k for s in have.values() for k in ks_of(s)})
   figures, rows = [], []

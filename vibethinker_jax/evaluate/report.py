@@ -406,7 +406,7 @@ def write_page(path: pathlib.Path, name: str, subtitle: str, sections: Mapping[s
     f'<body><main><h1>{name}</h1><p class="note">{html.escape(subtitle)}</p><nav>{links}</nav>\n{body}\n'
     '</main></body></html>\n'
   )
-  half = path.with_name(f'{path.name}.tmp')
+  half = path.with_name(f'.{path.name}.{os.getpid()}')
   half.write_text(page, encoding='utf-8')
   # Whoever opens the page while a run renews it finds the old one or the new one, never half of one.
   os.replace(half, path)

@@ -25,14 +25,17 @@ class Chat:
   prefix: str = 'chatcmpl'
 
   def whole(self, sample: Sample, logprobs: bool) -> dict:
+    """A choice's own fields, all at once."""
     message = {'role': 'assistant', 'content': sample.text, 'refusal': None}
     return {'message': message, 'logprobs': self.logprobs(sample.tokens) if logprobs else None}
 
   def part(self, text: str, tokens: list[Token], first: bool, at: int, logprobs: bool) -> dict:
+    """The same of one event: what is new, from character `at` on."""
     delta = ({'role': 'assistant'} if first else {}) | ({'content': text} if text or first else {})
     return {'delta': delta, 'logprobs': self.logprobs(tokens) if logprobs else None}
 
   def logprobs(self, tokens: list[Token]) -> dict:
+    """Token by token."""
     content = [{'token': t.text, 'logprob': t.logprob, 'bytes': t.bytes, 'top_logprobs': []} for t in tokens]
     return {'content': content, 'refusal': None}
 
@@ -46,12 +49,15 @@ class Completion:
   prefix: str = 'cmpl'
 
   def whole(self, sample: Sample, logprobs: bool) -> dict:
+    """See Chat."""
     return {'text': sample.text, 'logprobs': self.logprobs(sample.tokens, 0) if logprobs else None}
 
   def part(self, text: str, tokens: list[Token], first: bool, at: int, logprobs: bool) -> dict:
+    """See Chat."""
     return {'text': text, 'logprobs': self.logprobs(tokens, at) if logprobs else None}
 
   def logprobs(self, tokens: list[Token], at: int) -> dict:
+    """Lists side by side, with each token's place in the text."""
     offsets = []
     for token in tokens:
       offsets.append(at)
@@ -162,4 +168,5 @@ def _event(value: dict) -> str:
 
 
 def new_id(prefix: str) -> str:
+  """An answer's own name, of this kind."""
   return f'{prefix}-{secrets.token_hex(12)}'

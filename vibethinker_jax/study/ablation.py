@@ -36,6 +36,9 @@ class Ablation:
   seeds: tuple[int, ...]
   controls: tuple[Variant, ...] = ()
 
+  def __post_init__(self):
+    sweep.check_seeds(self.seeds, 'config.ablation')
+
 
 def read(values: Mapping) -> tuple[Settings, Ablation]:
   """A config's parts: those of experiments/ssp.py, and `ablation`. Raises BadInput."""
@@ -51,7 +54,7 @@ def variants(s: Settings, a: Ablation) -> dict[str, Settings]:
   ours += [Variant(f'lambda {lam:g}', {'lam': lam}) for lam in a.lambdas if lam != 0]
   out = {}
   for v in (*ours, *a.controls):
-    if v.name in out:
+    if _name(v.name, 0) in (_name(other, 0) for other in out):
       raise BadInput(f'config.ablation: two variants are called {v.name!r}')
     where = f'config.ablation, {v.name}'
     mgpo = freeze(MGPO, {**dataclasses.asdict(s.mgpo), **v.mgpo}, f'{where}: mgpo')
@@ -78,12 +81,12 @@ def run(
 ) -> pathlib.Path:
   """What is missing of the points numbered `which` (None: all; none: only what they share); the page's path.
 
-  Raises BadInput, Stopped, Diverged.
+  Raises BadInput, Stopped; Diverged only from the start.
   """
   s, a = read(values)
   every = points(directory, s, a)
   names = sweep.chosen([p.name for p in every], which)
-  sweep.claim(directory, 'ablation', values)
+  sweep.claim(directory, 'ablation', values, s, devices)
   if not which:
     sweep.make_start(directory, s, devices)
   sweep.run_points(directory, [p for p in every if p.name in names], devices)

@@ -15,11 +15,11 @@ from vibethinker_jax.evaluate.report import duration, missing, note, table, writ
 from vibethinker_jax.recipe import Settings
 from vibethinker_jax.spectrum.passk import pass_at_k
 from vibethinker_jax.study.paired import Difference, conclusion, difference, strict_level
-from vibethinker_jax.study.sweep import result, spent
+from vibethinker_jax.study.sweep import diverged, result, spent
 from vibethinker_jax.train.journal import write_json
 
 _PANELS = (  # title, y label, key of the metrics
-  ('Pass@1 of fresh training problems', 'share of samples right (%)', 'pass_rate'),
+  ('Pass@1 of training problems', 'share of samples right (%)', 'pass_rate'),
   ('Solved in one of the group', 'share of questions (%)', 'solved'),
   ('Entropy', 'nats per token', 'entropy'),
   ('Response length', 'mean length (tokens)', 'mean_length'),
@@ -82,21 +82,26 @@ def write_comparison(
   }
   done = {v: {seed: o for seed, o in by_seed.items() if o is not None} for v, by_seed in found.items()}
   lacking = [variants[v][seed] for v, by_seed in found.items() for seed, o in by_seed.items() if o is None]
+  gone = [point for point in lacking if diverged(directory / 'points' / point).exists()]
+  lacking = [point for point in lacking if point not in gone]
   reference = next(iter(variants))
-  compared = compare(done, reference, k)
+  alike = {v: same for v, same in _alike(variants).items() if v in done}
+  compared = compare({v: by_seed for v, by_seed in done.items() if v not in alike}, reference, k)
   begin = result(directory / 'start', 'fused')
   begin = _scores(json.loads(begin.read_text()), domains, k) if begin.exists() else None
   problems = max((len(o.passed) for by_seed in done.values() for o in by_seed.values()), default=0)
-  seeds = max(map(len, done.values()))
+  n = len(_scored(k)) * len(compared)
+  seeds = min((len(done[v].keys() & done[reference].keys()) for v in compared), default=0)
   said = [
-    conclusion(what, reference, {v: row[what] for v, row in compared.items()}, seeds, problems)
-    for what in ('Pass@1', f'Pass@{k}')
+    conclusion(what, reference, {v: row[what] for v, row in compared.items()}, n, seeds, problems)
+    for what in _scored(k)
     if compared
   ]
+  said += [f'{v} is the same as {same}, point by point: nothing is to be compared.' for v, same in alike.items()]
   done = {v: by_seed for v, by_seed in done.items() if by_seed}
   with matplotlib.rc_context(STYLE):
     sections = {
-      'Conclusion': _conclusion(said, lacking),
+      'Conclusion': _conclusion(said, lacking, gone),
       f'Differences to {html.escape(reference)}': _differences(compared, done, reference, k),
       'Against tokens spent': _against_tokens(done),
       'Scores': _scores_table(done, begin, k),
@@ -106,9 +111,21 @@ def write_comparison(
   values = {
     v: {what: [dataclasses.asdict(d) for d in pair] for what, pair in row.items()} for v, row in compared.items()
   }
-  results = {'reference': reference, 'conclusion': said, 'differences': values, 'lacking': lacking}
+  results = {'reference': reference, 'conclusion': said, 'differences': values, 'lacking': lacking, 'diverged': gone}
   write_json(directory / 'results.json', results)
   return write_page(directory / 'report.html', name, subtitle, sections)
+
+
+def _scored(k: int) -> list[str]:
+  """What models are compared by."""
+  return ['Pass@1'] + [f'Pass@{k}'] * (k > 1)
+
+
+def _alike(variants: Mapping[str, Mapping[int, str]]) -> dict[str, str]:
+  """Variants whose points are another's, under the name of the first that has them."""
+  first: dict[tuple, str] = {}
+  names = {v: tuple(points.values()) for v, points in variants.items()}
+  return {v: first[points] for v, points in names.items() if first.setdefault(points, v) != v}
 
 
 def compare(
@@ -120,7 +137,7 @@ def compare(
   """
   shared = {v: sorted(by_seed.keys() & done[reference].keys()) for v, by_seed in done.items() if v != reference}
   shared = {v: seeds for v, seeds in shared.items() if seeds}
-  levels = (0.95, strict_level(max(len(shared), 1)))
+  levels = (0.95, strict_level(max(len(_scored(k)) * len(shared), 1)))
   out = {}
   for v, seeds in shared.items():
     tables = lambda read: [
@@ -140,19 +157,21 @@ def compare(
   return out
 
 
-def _conclusion(said: Sequence[str], lacking: Sequence[str]) -> str:
+def _conclusion(said: Sequence[str], lacking: Sequence[str], gone: Sequence[str]) -> str:
   text = ''.join(f'<p class="lead">{html.escape(sentence)}</p>' for sentence in said)
   if not said:
     text = missing('No variant and the reference share a finished seed yet.')
   if lacking:
     text += missing(f'Not finished yet: {html.escape(", ".join(lacking))}.')
+  if gone:
+    text += missing(f'Diverged, and in none of the means: {html.escape(", ".join(gone))}.')
   return text
 
 
 def _differences(compared: Mapping, done: Mapping, reference: str, k: int) -> str:
   if not compared:
     return missing('Nothing to compare yet.')
-  whats = ('Pass@1', f'Pass@{k}')
+  whats = _scored(k)
   figures = [(what, difference_figure({v: row[what] for v, row in compared.items()}, what)) for what in whats]
   rows = []
   for v, row in compared.items():
@@ -172,8 +191,8 @@ def _differences(compared: Mapping, done: Mapping, reference: str, k: int) -> st
     plots_of(figures, 'difference')
     + table(head, rows)
     + note(
-      'Thick: the 95% interval of each difference by itself. Thin: wide enough that all of them hold together with 95% '
-      f'(Bonferroni). {of_seeds if several else of_one}'
+      'Thick: the 95% interval of each difference by itself. Thin: wide enough that those of both plots hold together '
+      f'with 95% (Bonferroni). {of_seeds if several else of_one}'
     )
   )
 
@@ -206,9 +225,9 @@ def _against_tokens(done: Mapping[str, Mapping[int, Outcome]]) -> str:
     return missing('No point is finished yet.')
   figures = [(title, curve_figure(done, label, key)) for title, label, key in _PANELS]
   return plots_of(figures, 'tokens') + note(
-    'Running means over nine steps; strong the mean of the seeds, pale each seed. Within a pass through the training '
-    'set no problem is met twice: the first two are scores on problems not trained on before, while the policy moves. '
-    'Entropy is that of the responses that have an advantage.'
+    'Running means over nine steps; strong the mean of the seeds, pale each seed. The first two are scores of the '
+    'moving policy on training problems, which RL meets once in a pass, and whose solutions SFT has seen. Entropy is '
+    'that of the responses that have an advantage.'
   )
 
 

@@ -59,27 +59,34 @@ def difference(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Difference
 
 
 def conclusion(
-  what: str, reference: str, differences: Mapping[str, tuple[Difference, Difference]], seeds: int, problems: int
+  what: str,
+  reference: str,
+  differences: Mapping[str, tuple[Difference, Difference]],
+  comparisons: int,
+  seeds: int,
+  problems: int,
 ) -> str:
   """What the intervals allow to be said, and what they do not, in sentences.
 
-  `differences` by name: at LEVEL, and at the level that counts the comparisons made (`strict_level`). Values in points.
+  `differences` by name, in points: at LEVEL, and at `strict_level(comparisons)`. `seeds`: that each of them has.
   """
-  n = len(differences)
   named = lambda names: ', '.join(f'{name} by {differences[name][0].mean:+.1f} points' for name in names)
   clear = [name for name, (_, strict) in differences.items() if strict.is_clear]
   hints = [name for name, (one, _) in differences.items() if one.is_clear and name not in clear]
   rest = [name for name in differences if name not in (*clear, *hints)]
   said = []
   if clear:
-    counted = f'all {n} comparisons counted' if n > 1 else 'the only comparison'
-    said.append(
-      f'{what} differs from {reference} beyond noise for {named(clear)}, {counted}. Fresh seeds should confirm it.'
+    counted = f'all {comparisons} comparisons counted' if comparisons > 1 else 'the only comparison'
+    noise, then = (
+      ('noise', 'Fresh seeds should confirm it.')
+      if seeds > 1
+      else ('the noise of the problems', 'What other seeds would give was not tried.')
     )
+    said.append(f'{what} differs from {reference} beyond {noise} for {named(clear)}, {counted}. {then}')
   if hints:
     said.append(
-      f'In {what} the 95% interval of {named(hints)} leaves out 0 by itself, but not once all {n} comparisons are '
-      'counted: a hint to repeat, not a result.'
+      f'In {what} the 95% interval of {named(hints)} leaves out 0 by itself, but not once all {comparisons} '
+      'comparisons are counted: a hint to repeat, not a result.'
     )
   if rest:
     low, high = (f([differences[name][0] for name in rest]) for f in (_least, _most))
@@ -87,10 +94,11 @@ def conclusion(
       f'For {", ".join(rest)} no difference from {reference} in {what} can be concluded, and none of them is shown to '
       f'be equal: the intervals allow anything from {low:+.1f} to {high:+.1f} points.'
     )
-  half = np.median([(one.high - one.low) / 2 for one, _ in differences.values()])
+  halves = [(one.high - one.low) / 2 for one, _ in differences.values()]
+  reach = f'{min(halves):.1f}' + (f' to {max(halves):.1f}' if len(halves) > 1 else '')
   said.append(
-    f'With {seeds} seed{"s" if seeds > 1 else ""} and {problems} problems a difference of less than about {half:.1f} '
-    'points could not be seen. Nothing is said about other models, budgets or data.'
+    f'With {seeds} seed{"s" if seeds > 1 else ""} and {problems} problems the 95% intervals reach {reach} points to '
+    'either side. Nothing is said about other models, budgets or data.'
   )
   return ' '.join(said)
 

@@ -32,6 +32,9 @@ class Selection:
 
   seeds: tuple[int, ...]
 
+  def __post_init__(self):
+    sweep.check_seeds(self.seeds, 'config.selection')
+
 
 def read(values: Mapping) -> tuple[Settings, Selection]:
   """A config's parts: those of experiments/ssp.py, and `selection`. Raises BadInput."""
@@ -49,7 +52,7 @@ def run(
   s, selection = read(values)
   every = {(rule, seed): _name(rule, seed) for seed in selection.seeds for rule in RULES}
   names = sweep.chosen([*every.values()], which)
-  sweep.claim(directory, 'selection', values)
+  sweep.claim(directory, 'selection', values, s, devices)
   if not which:
     sweep.make_start(directory, s, devices)
     _choose(directory, s, devices)

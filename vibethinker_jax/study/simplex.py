@@ -50,12 +50,27 @@ class Simplex:
       raise BadInput(f'config.simplex.search is {self.search!r}, expected one of {", ".join(SEARCHES)}')
     if self.score not in ('pass@k', 'pass@1'):
       raise BadInput(f"config.simplex.score is {self.score!r}, expected 'pass@k' or 'pass@1'")
+    for name, right, expected in (
+      ('parts', self.parts >= 1, '1 or more'),
+      ('draws', self.draws >= 0, '0 or more'),
+      ('concentration', self.concentration > 0, 'more than 0'),
+      ('steps', all(0 < step <= 1 for step in self.steps), 'shares of the way, more than 0 and at most 1'),
+      ('random', self.random >= 0, '0 or more'),
+      ('ema', 0 <= self.ema < 1, 'at least 0 and less than 1'),
+      ('density', 0 < self.density <= 1, 'more than 0 and at most 1'),
+      ('drop', 0 <= self.drop < 1, 'at least 0 and less than 1'),
+    ):
+      if not right:
+        raise BadInput(f'config.simplex.{name} is {getattr(self, name)}, expected {expected}')
 
 
 def read(values: Mapping) -> tuple[Settings, Simplex]:
   """A config's parts: those of experiments/ssp.py, and `simplex`. Raises BadInput."""
   rest = {name: value for name, value in values.items() if name != 'simplex'}
-  return freeze(Settings, rest), freeze(Simplex, values.get('simplex', {}), 'config.simplex')
+  s = freeze(Settings, rest)
+  if s.evaluate.k != s.probe.k:
+    raise BadInput(f'config.evaluate.k is {s.evaluate.k}, expected that of config.probe, {s.probe.k}')
+  return s, freeze(Simplex, values.get('simplex', {}), 'config.simplex')
 
 
 def run(
@@ -70,7 +85,7 @@ def run(
   numbered = sweep.chosen([name_of(w) for w in planned], which)
   if which and x.search == 'coordinate':
     raise BadInput('--points: a coordinate search goes from point to point, in one process')
-  sweep.claim(directory, 'simplex', values)
+  sweep.claim(directory, 'simplex', values, s, devices)
   if not which:
     sweep.make_start(directory, s, devices)
   sweep.check_made(directory / 'start' / 'experts.json')
@@ -82,7 +97,8 @@ def run(
       here.score(w, f'mixture {number} of {len(todo)}')
     if x.search == 'coordinate' and which is None:
       here.climb(planned)
-    if not which and all(here.path(name_of(w), 'a').exists() for w in planned):
+    searched = x.search != 'coordinate' or which is None  # else the search may have been cut short
+    if not which and searched and all(here.path(name_of(w), 'a').exists() for w in planned):
       here.confirm(base)
   return write_report(directory)
 

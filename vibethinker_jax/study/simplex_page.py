@@ -67,7 +67,10 @@ def pooled(verdicts: Mapping[str, np.ndarray], k: int) -> np.ndarray:
 def _confirmed(points: Mapping, known: dict, k: int) -> dict[str, dict[str, tuple[Difference, Difference]]]:
   """Differences to the plain mean on the test problems, over problems, at both levels."""
   plain = points[known['points']['plain mean']]['test']
-  others = {said: name for said, name in known['points'].items() if name != known['points']['plain mean']}
+  # the winner may be the soup as well, or a single expert
+  first = {name: said for said, name in reversed(known['points'].items())}
+  others = {said: name for name, said in first.items() if name != known['points']['plain mean']}
+  others = {said: others[said] for said in known['points'] if said in others}
   levels = (0.95, strict_level(max(len(others), 1)))
   return {
     said: {
@@ -100,7 +103,7 @@ def _said(points: Mapping, known: dict, confirmed: Mapping, score: str, k: int) 
   rows = {name: row[what] for name, row in confirmed.items() if what in row}
   if rows:
     problems = len(pooled(points[known['points']['winner']]['test'], 1))
-    said.append(conclusion(f'{what} on test', 'the plain mean', rows, 1, problems))
+    said.append(conclusion(f'{what} on test', 'the plain mean', rows, len(rows), 1, problems))
     said.append('All of this is one set of experts: another training run of them would give another map.')
   return said
 
@@ -119,7 +122,8 @@ def _map(points: Mapping, tried: Mapping, domains: Sequence[str], k: int) -> str
   return plots_of(figures, 'map') + note(
     'A star marks the best point, a ring the plain mean. A corner is one expert alone.'
     + (
-      ' The triangles are the faces of the tetrahedron, on each of which one expert has weight 0.' * (len(domains) == 4)
+      ' The triangles are the faces of the tetrahedron, on each of which one expert has weight 0: the ring is seen '
+      'through every one of them, and of points inside nothing else is drawn.' * (len(domains) == 4)
     )
   )
 
@@ -198,8 +202,9 @@ def _controls(points: Mapping, known: dict, confirmed: Mapping, k: int) -> str:
   rows = []
   for said, name in known['points'].items():
     cells = [percent(float(pooled(points[name][half], j).mean())) for half in SETS for j in (1, k)]
+    same = next((other for other in confirmed if known['points'][other] == name), None)
     for what in (key for key in next(iter(confirmed.values()), {})):
-      d = confirmed[said][what][0] if said in confirmed else None
+      d = confirmed[same][what][0] if same is not None else None
       text = '–' if d is None else f'{d.mean:+.1f} <small>[{d.low:+.1f}, {d.high:+.1f}]</small>'
       cells.append(f'<b>{text}</b>' if d is not None and d.is_clear else text)
     rows.append([html.escape(said), *cells])

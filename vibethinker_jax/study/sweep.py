@@ -22,8 +22,9 @@ from tqdm import tqdm
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.report import duration
 from vibethinker_jax.recipe import Settings
-from vibethinker_jax.ssp import Pipeline
-from vibethinker_jax.train.journal import write_json
+from vibethinker_jax.ssp import Pipeline, ready, take_up
+from vibethinker_jax.train.journal import write_json, write_text
+from vibethinker_jax.train.state import Diverged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,23 +36,35 @@ class Point:
   begin: pathlib.Path
 
 
-def claim(directory: pathlib.Path, study: str, config: Mapping) -> None:
-  """The directory is this sweep's from now on. Raises BadInput where it is another's."""
+def claim(
+  directory: pathlib.Path,
+  study: str,
+  config: Mapping,
+  settings: Settings,
+  devices: Sequence[jax.Device] | None = None,
+) -> None:
+  """The directory is this sweep's from now on. Raises BadInput where it is another's, or could not begin."""
   path, mine = directory / 'sweep.json', {'study': study, 'config': json.loads(json.dumps(config))}
-  if not path.exists():
-    if directory.exists() and any(directory.iterdir()):
-      raise BadInput(f'{directory}: expected a new directory or one of a sweep')
-    write_json(path, mine)
-  elif (theirs := json.loads(path.read_text())) != mine:
-    names = {*mine['config'], *theirs['config']}
-    differing = sorted(k for k in names if mine['config'].get(k) != theirs['config'].get(k)) or ['study']
-    raise BadInput(f'{path}: the directory holds another sweep ({", ".join(differing)} differ); use a new one')
+  if settings.prune:
+    raise BadInput('config.prune is true, expected false: a study keeps the checkpoints of its start')
+  if path.exists():
+    theirs = json.loads(path.read_text())
+    take_up(path, {'study': theirs['study'], **theirs['config']}, {'study': study, **mine['config']})
+    return
+  if directory.exists() and any(not one.name.startswith('.') for one in directory.iterdir()):
+    raise BadInput(f'{directory}: expected a new directory or one of a sweep')
+  ready(settings, devices)
+  write_json(path, mine)
+
+
+def check_seeds(seeds: Sequence[int], where: str) -> None:
+  """Raises BadInput for what are no seeds of RL, each once."""
+  if not seeds or len({*seeds}) < len(seeds) or not all(0 <= seed < 100 for seed in seeds):
+    raise BadInput(f'{where}.seeds is {list(seeds)}, expected different numbers of 0 to 99')
 
 
 def make_start(directory: pathlib.Path, settings: Settings, devices: Sequence[jax.Device] | None = None) -> None:
   """What all points share: start/fused, its experts and its evaluation. Raises BadInput."""
-  if settings.prune:
-    raise BadInput('config.prune is true, expected false: a study keeps the checkpoints of its start')
   workdir = directory / 'start'
   if result(workdir, 'fused').exists():
     return
@@ -86,18 +99,26 @@ def chosen(names: Sequence[str], which: Sequence[int] | None) -> list[str]:
 
 
 def run_points(directory: pathlib.Path, points: Sequence[Point], devices: Sequence[jax.Device] | None = None) -> None:
-  """Each point that is not done. After the first one that had to run it is said what the others will take."""
-  todo = [p for p in points if not result(directory / 'points' / p.name, 'rl').exists()]
+  """Each point that is not done. After the first one that had to run it is said what the others will take.
+
+  One that diverges is done too, and says so in its diverged.txt: that is a result.
+  """
+  ended = lambda workdir: result(workdir, 'rl').exists() or diverged(workdir).exists()
+  todo = [p for p in points if not ended(directory / 'points' / p.name)]
   began = time.perf_counter()
   for done, point in enumerate(todo):
     workdir = directory / 'points' / point.name
     check_made(point.begin)
     pipeline = Pipeline(point.settings, workdir, devices)
     with pipeline.at_work():
-      with pipeline.timed('rl'):
-        pipeline.rl(point.begin)
-      with pipeline.timed('evaluate'):
-        pipeline.measure('rl', lambda: pipeline.load(workdir / 'final'))  # noqa: B023
+      try:
+        with pipeline.timed('rl'):
+          pipeline.rl(point.begin)
+        with pipeline.timed('evaluate'):
+          pipeline.measure('rl', lambda: pipeline.load(workdir / 'final'))  # noqa: B023
+      except Diverged as error:
+        tqdm.write(f'{point.name}: {error}')
+        write_text(diverged(workdir), f'{error}\n')
       pipeline.pause(f'{point.name} is done')
     each = (time.perf_counter() - began) / (done + 1)
     cost = point.settings.cost
@@ -111,6 +132,11 @@ def run_points(directory: pathlib.Path, points: Sequence[Point], devices: Sequen
 def result(workdir: pathlib.Path, model: str) -> pathlib.Path:
   """The file that is there once `model` of the workdir has been evaluated."""
   return workdir / 'evaluate' / f'{model}.json'
+
+
+def diverged(workdir: pathlib.Path) -> pathlib.Path:
+  """The file that is there once a point has diverged."""
+  return workdir / 'diverged.txt'
 
 
 def spent(directory: pathlib.Path) -> dict[str, float]:
