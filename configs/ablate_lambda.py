@@ -1,6 +1,6 @@
 """What MGPO's lambda does, on the shipped tiny base: lambda x seeds from one fused start.
 
-python experiments/ablate_lambda.py --config=configs/ablate_lambda.py --workdir=runs/lambda             # 11 minutes
+python experiments/ablate_lambda.py --config=configs/ablate_lambda.py --workdir=runs/lambda             # 10 minutes
 python experiments/ablate_lambda.py --config=configs/ablate_lambda.py:controls --workdir=runs/controls   # 24 points
 
 docs/findings.md has what came out. Every value here is ours.
