@@ -141,7 +141,7 @@ def test_refusals(whole, values, small, tmp_path):
   for change, match in (
     ({'simplex.search': 'guess'}, 'config.simplex.search'),
     ({'simplex.drop': 1.0}, 'config.simplex.drop is 1.0, expected at least 0 and less than 1'),
-    ({'evaluate.samples': 1}, 'Pass@. of 1 samples'),
+    ({'evaluate': dict(samples=1, k=2, max_tokens=8)}, 'Pass@2 of 1 samples'),
   ):
     with pytest.raises(BadInput, match=match):
       simplex.read(small('sweep_fusion', **change))
