@@ -97,6 +97,9 @@ def check(s: Settings) -> None:
     raise BadInput(f'config.seed is {s.seed}, expected 0 to 4000')
   if not 0 <= s.rl.seed < 100:
     raise BadInput(f'config.rl.seed is {s.rl.seed}, expected 0 to 99')
+  for name, e in (('probe', s.probe), ('evaluate', s.evaluate)):
+    if not 1 <= e.k <= e.samples:
+      raise BadInput(f'config.{name}: Pass@{e.k} of {e.samples} samples, expected k of 1 or more, and as many samples')
   if s.grader.workers < 1 or not s.grader.deadline_s > 0:
     raise BadInput('config.grader: expected 1 worker or more, and more than 0 seconds')
   domains = (*s.data.domains, *s.data.others)

@@ -141,7 +141,6 @@ def test_refusals(whole, values, small, tmp_path):
   for change, match in (
     ({'simplex.search': 'guess'}, 'config.simplex.search'),
     ({'simplex.drop': 1.0}, 'config.simplex.drop is 1.0, expected at least 0 and less than 1'),
-    ({'evaluate': dict(samples=1, k=2, max_tokens=8)}, 'Pass@2 of 1 samples'),
   ):
     with pytest.raises(BadInput, match=match):
       simplex.read(small('sweep_fusion', **change))
@@ -150,10 +149,13 @@ def test_refusals(whole, values, small, tmp_path):
 
 
 def test_a_refused_config_takes_no_directory(values, tmp_path):
-  wrong = {**values, 'mesh': {**values['mesh'], 'data': 3}}
-  with pytest.raises(BadInput, match='config.mesh'):
-    ablation.run(wrong, tmp_path / 'a', devices=ONE)
-  assert not (tmp_path / 'a').exists()
+  for part, change, match in (
+    ('mesh', {'data': 3}, 'config.mesh'),
+    ('evaluate', {'samples': 1}, 'config.evaluate: Pass@2 of 1 samples'),
+  ):
+    with pytest.raises(BadInput, match=match):
+      ablation.run({**values, part: {**values[part], **change}}, tmp_path / 'a', devices=ONE)
+    assert not (tmp_path / 'a').exists()
 
 
 def test_a_point_that_diverges_is_a_result(whole, values, tmp_path, monkeypatch):

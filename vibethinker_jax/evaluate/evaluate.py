@@ -10,7 +10,6 @@ from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.text import Text
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.sampling import Sampling
-from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.rollout import Rollout
 from vibethinker_jax.spectrum.passk import bootstrap_ci, pass_at_k
@@ -27,10 +26,6 @@ class Evaluate:
   temperature: float = 1.0
   top_p: float = 1.0
   top_k: int = -1
-
-  def __post_init__(self):
-    if not 1 <= self.k <= self.samples:
-      raise BadInput(f'Pass@{self.k} of {self.samples} samples a problem: expected k of 1 or more, and as many samples')
 
 
 def evaluate(

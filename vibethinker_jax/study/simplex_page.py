@@ -67,10 +67,10 @@ def pooled(verdicts: Mapping[str, np.ndarray], k: int) -> np.ndarray:
 def _confirmed(points: Mapping, known: dict, k: int) -> dict[str, dict[str, tuple[Difference, Difference]]]:
   """Differences to the plain mean on the test problems, over problems, at both levels."""
   plain = points[known['points']['plain mean']]['test']
-  # the winner may be the soup as well, or a single expert
-  first = {name: said for said, name in reversed(known['points'].items())}
-  others = {said: name for name, said in first.items() if name != known['points']['plain mean']}
-  others = {said: others[said] for said in known['points'] if said in others}
+  others: dict[str, str] = {}
+  for said, name in known['points'].items():  # the winner may be the soup as well, or a single expert
+    if name not in (known['points']['plain mean'], *others.values()):
+      others[said] = name
   levels = (0.95, strict_level(max(len(others), 1)))
   return {
     said: {
