@@ -8,6 +8,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'vibethinker_jax'
 # rank of each room, or of a file where it differs from its room's
 RANKS = {
   'errors': 0,
+  'boxes': 0,
   'cluster': 0,
   'host': 0,
   'settings': 1,

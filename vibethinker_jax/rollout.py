@@ -89,10 +89,14 @@ def sample(
 
 
 def judge(
-  text: Text, problems: Sequence[Problem], completions: list[list[Completion]], grader: Grader
+  text: Text,
+  problems: Sequence[Problem],
+  prompts: Sequence[Sequence[int]],
+  completions: list[list[Completion]],
+  grader: Grader,
 ) -> tuple[list[list[str]], list[list[Verdict]]]:
-  """Texts and verdicts [P][G] of the completions."""
-  responses = [[text.decode(c.tokens) for c in row] for row in completions]
+  """Texts and verdicts [P][G] of the completions of prompts [P]."""
+  responses = [[text.response(p, c.tokens) for c in row] for p, row in zip(prompts, completions)]
   rows = [(r, p.answer, p.tests) for p, row in zip(problems, responses) for r in row]
   flat = iter(shared(rows, grader.grade))
   return responses, [[next(flat) for _ in row] for row in responses]

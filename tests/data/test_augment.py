@@ -10,6 +10,7 @@ import re
 import numpy as np
 import pytest
 
+from vibethinker_jax.boxes import last_box
 from vibethinker_jax.data import augment
 from vibethinker_jax.data.augment import (
   Spectrum,
@@ -22,7 +23,6 @@ from vibethinker_jax.data.augment import (
 )
 from vibethinker_jax.data.batches import Packed
 from vibethinker_jax.data.problem import Problem, Solution
-from vibethinker_jax.data.readers import boxed_span
 from vibethinker_jax.data.sources import load
 from vibethinker_jax.verify.answer import judge_exactly
 
@@ -150,7 +150,7 @@ def test_spans_of_real_solutions_lie_in_the_text():
     spans = key_spans(text, 1.5, 2.0, 3.0)
     assert all(0 <= a < b <= len(text) for a, b, _ in spans)
     a, b, _ = spans[-1]
-    assert text[slice(*boxed_span(text))] in text[a:b] and text[a] == '\\'
+    assert text[slice(*last_box(text))] in text[a:b] and text[a] == '\\'
 
 
 def test_curriculum():

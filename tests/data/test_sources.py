@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 
+from vibethinker_jax.boxes import last_box
 from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.data import records
 from vibethinker_jax.data.problem import Problem, Solution, merge, problem_from, row_of
-from vibethinker_jax.data.readers import boxed_span, mapped
+from vibethinker_jax.data.readers import mapped
 from vibethinker_jax.data.sources import Source, load, load_all
 from vibethinker_jax.errors import BadInput
 
@@ -186,11 +187,12 @@ def test_a_broken_file_is_named(tmp_path):
 
 
 def test_box():
-  content = lambda text: None if (span := boxed_span(text)) is None else text[slice(*span)]
+  content = lambda text: None if (span := last_box(text)) is None else text[slice(*span)]
   assert content(r'a \boxed{1} and \boxed{\frac{1}{2}} end') == r'\frac{1}{2}'
   assert content(r'\fbox{\{1\}}') == r'\{1\}'
   assert content(r'it is $\boxed 7$.') == '7'
-  assert content(r'\boxed{3} then \boxed{4') == '3'
+  assert content(r'\boxed{3} then \boxed{4') is None  # what was meant to be boxed is not known
+  assert content(r'\boxed 3.5') == '3.5' and content(r'\boxed x') == 'x'
   assert content('none') is None
 
 

@@ -44,7 +44,7 @@ def test_key_steps_stand_where_they_say_and_hold_or_not(judges):
     ('\\boxed{7}', 'stop', '7', True),
     ('\\boxed{7}', 'length', '7', False),
     ('<think>\\boxed{6}</think> so \\boxed{7}', 'stop', '7', True),
-    ('<think> it goes on, \\boxed{6}', 'stop', '6', False),
+    ('<think> it goes on, \\boxed{6}', 'stop', None, False),
     ('no box', 'stop', None, False),
     ('\\boxed{}', 'stop', None, False),
     ('```python\nprint(1)\n```', 'stop', 'print(1)', True),

@@ -2,10 +2,13 @@ from fractions import Fraction
 
 import pytest
 
+from vibethinker_jax.boxes import extract_boxed
 from vibethinker_jax.verify import symbolic
-from vibethinker_jax.verify.answer import Verdict, extract_boxed, judge_answer, judge_exactly, number
+from vibethinker_jax.verify.answer import Verdict, judge_answer, judge_exactly
 from vibethinker_jax.verify.grader import Grader
+from vibethinker_jax.verify.latex import tidy
 from vibethinker_jax.verify.pool import Pool
+from vibethinker_jax.verify.quantity import number, quantity
 
 
 @pytest.mark.parametrize(
@@ -24,7 +27,7 @@ from vibethinker_jax.verify.pool import Pool
     (r'<think>\boxed{1}</think> it is \boxed{2}', '2'),
     (r'<think>\boxed{1}</think> it is 2', None),
     (r'<think>a</think>\boxed{1}</think>\boxed{2}', '2'),
-    (r'<think>\boxed{1}', '1'),
+    (r'<think>\boxed{1}', None),
     (r'\boxed{1} or \boxed{2', None),
     (r'\boxed{\frac{1}{2}', None),
     (r'\boxed{1} and \boxedly{2}', '1'),
@@ -32,6 +35,13 @@ from vibethinker_jax.verify.pool import Pool
     (r'so $\boxed 7$.', '7'),
     (r'\boxed{1}, no: \boxed -2.5.', '-2.5'),
     (r'\boxed{5} is what \boxed means', '5'),
+    (r'\boxed{17\boxed{23}}', r'17\boxed{23}'),  # not the inner one alone
+    (r'\boxed{\boxed{17}23}', r'\boxed{17}23'),
+    (r'\boxed 3.5', '3.5'),
+    (r'\boxed x', 'x'),
+    (r'\boxed\frac{1}{2}.', r'\frac{1}{2}'),
+    (r'\\boxed{5}', '5'),  # a text that was escaped twice
+    (r'</think>\boxed{4} <think>no, \boxed{5}', None),
     ('the answer is 5', None),
     ('', None),
   ],
@@ -43,6 +53,8 @@ def test_extract_boxed(text, inside):
 def test_extraction_of_a_hostile_text_is_linear():
   assert extract_boxed('\\boxed' * 50_000) is None
   assert extract_boxed('\\boxed{' * 50_000) is None
+  assert extract_boxed('\\boxed\\frac{' * 10_000) is None
+  assert extract_boxed('\\boxed{' * 50_000 + '}' * 50_000).startswith('\\boxed')
 
 
 @pytest.mark.parametrize(
@@ -89,8 +101,7 @@ def test_extraction_of_a_hostile_text_is_linear():
     ('1 2', None),
     ('1/0', None),
     ('2x', None),
-    (r'20\%', None),
-    ('1e5', None),
+    ('1e5', 100000),
     ('1.2.3', None),
     (r'\sqrt{2}', None),
     ('', None),
@@ -98,7 +109,7 @@ def test_extraction_of_a_hostile_text_is_linear():
   ],
 )
 def test_number(text, value):
-  assert number(text) == value
+  assert number(quantity(tidy(text)).value) == value
 
 
 @pytest.mark.parametrize(
@@ -131,7 +142,7 @@ def test_exact_verdicts_need_no_library(pred, answer, score):
 
 @pytest.mark.parametrize(
   'pred, answer',
-  [('(2,1)', '(1,2)'), (r'10\%', '0.1'), ('{x}y', '{x}z'), (r'\sqrt2', '2'), ('2', r'\sqrt{4}'), ('x', ('1', 'y'))],
+  [('x^2', 'y^2'), (r'\sqrt2', '2'), ('2', r'\sqrt{4}'), ('x', ('1', 'y'))],
 )
 def test_the_rest_is_left_to_algebra(pred, answer):
   assert judge_exactly(f'\\boxed{{{pred}}}', answer) is None
@@ -170,7 +181,7 @@ def test_algebra(grader):
   ]
   verdicts = grader.grade([(f'\\boxed{{{pred}}}', gold, None) for pred, gold, _ in rows])
   assert [v.score for v in verdicts] == [score for *_, score in rows]
-  assert {v.reason for v in verdicts} == {'math_verify', 'wrong'}
+  assert {v.reason for v in verdicts} == {'exact', 'math_verify', 'wrong'}
 
 
 def test_judge_answer_alone():
@@ -249,7 +260,7 @@ def test_the_published_graders_rules():
 def test_golden_cases_of_math_verify(read_data):
   rows = read_data('golden/math_verify_cases.jsonl')
   jobs = [
-    symbolic.same_job(
+    symbolic.engine_job(
       [row['gold']],
       row['pred'],
       tuple(row.get('match_types', ('latex', 'expr'))),

@@ -15,8 +15,8 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from vibethinker_jax.boxes import last_box
 from vibethinker_jax.data.problem import Problem, Solution, field, read_rows
-from vibethinker_jax.data.readers import boxed_span
 
 Row = tuple[Problem, Solution]
 Judge = Callable[[list[tuple]], list[bool]]  # (response, answer, tests) -> right?
@@ -83,7 +83,7 @@ def material(
 
 def fault_of(problem: Problem, solution: Solution, s: Spectrum) -> str | None:
   """What a rule finds wrong with a solution: 'no answer' (no box, no program) or 'repetition'; None for nothing."""
-  answered = '```' in solution.text if problem.answer is None else boxed_span(solution.text) is not None
+  answered = '```' in solution.text if problem.answer is None else last_box(solution.text) is not None
   if s.judged and not answered:
     return 'no answer'
   return 'repetition' if s.repetition < 1 and repeated_share(solution.text) > s.repetition else None
@@ -117,7 +117,7 @@ def key_spans(text: str, equation: float, result: float, answer: float) -> tuple
     after = sign + 1 + len(text[sign + 1 : end]) - len(text[sign + 1 : end].lstrip())
     if after < end:
       results.append((after, end, result))
-  if (span := boxed_span(text)) is not None:
+  if (span := last_box(text)) is not None:
     final.append((text.rindex('\\', 0, span[0]), min(span[1] + 1, len(text)), answer))
   return tuple(span for span in (*equations, *results, *final) if span[2] != 1.0)
 

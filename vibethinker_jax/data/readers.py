@@ -20,6 +20,7 @@ import re
 import zlib
 from collections.abc import Callable
 
+from vibethinker_jax.boxes import last_box
 from vibethinker_jax.data.problem import Problem, Solution, answer_text, field, problem_from, words
 from vibethinker_jax.errors import BadInput
 
@@ -68,7 +69,7 @@ def math(row: dict, where: str) -> Problem:
     answer = answer_text(field(row, 'answer', (str, int, float), where), where)
   elif text is None:
     raise BadInput(f'{where}: no answer (expected "answer", or "solution" with a \\boxed{{}})')
-  elif (span := boxed_span(text)) is None:
+  elif (span := last_box(text)) is None:
     raise BadInput(f'{where}: no answer ("solution" has no \\boxed{{}})')
   else:
     answer = answer_text(text[slice(*span)], where)
@@ -94,7 +95,7 @@ def verl(row: dict, where: str) -> Problem:
   if isinstance(truth, dict):
     text = truth.get('solution')
     truth = field(truth, 'target', (str, int, float), f'{where}, ground_truth')
-    if truth == '' and text and (span := boxed_span(text)) is not None:
+    if truth == '' and text and (span := last_box(text)) is not None:
       truth = text[slice(*span)]
   answer, extra = answer_text(truth, where), row.get('extra_info') or {}
   subject = row.get('type') or next(iter(extra.get('problem_type') or ()), '')
@@ -263,7 +264,7 @@ def mapped(fields: dict) -> Callable[[dict, str], Problem]:
       found['solutions'] = [{'text': found.pop('solution'), 'path': 'reference'}]
     if 'answer' not in found and 'tests' not in found:
       text = found['solutions'][0]['text'] if 'solutions' in found else ''
-      if not isinstance(text, str) or (span := boxed_span(text)) is None:
+      if not isinstance(text, str) or (span := last_box(text)) is None:
         wanted = [fields[n] for n in ('answer', 'tests', 'solution') if n in fields]
         raise BadInput(f'{where}: no answer (expected one in "{", ".join(wanted)}")')
       found['answer'] = text[slice(*span)]
@@ -302,21 +303,6 @@ def statement(prompt: str) -> str:
   return prompt
 
 
-def boxed_span(text: str) -> tuple[int, int] | None:
-  r"""Where the content of the last closed `\boxed{...}` (or `\fbox{...}`, or `\boxed 7`) of a text begins and ends."""
-  for box in reversed(list(_BOX.finditer(text))):
-    if box.group(1):
-      return box.span(1)
-    depth = 1
-    for brace in _BRACE.finditer(text, box.end()):
-      depth += {'{': 1, '}': -1}.get(brace.group(), 0)
-      if depth == 0:
-        return box.end(), brace.start()
-  return None
-
-
-_BOX = re.compile(r'\\(?:boxed|fbox)(?:\s*\{|\s+([^\s{}$.,]+))')
-_BRACE = re.compile(r'\\.|[{}]', re.DOTALL)  # an escaped brace is a character, not a bracket
 _CALCULATOR = re.compile(r'<<[^>]*>>')
 
 

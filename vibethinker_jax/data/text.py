@@ -14,6 +14,7 @@ from vibethinker_jax.data.problem import Problem, Solution
 from vibethinker_jax.errors import BadInput
 
 TURN_END = '<|im_end|>'
+THOUGHT = ('<think>', '</think>')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +42,17 @@ class Text:
     return self.chat([{'role': 'user', 'content': problem.prompt}])
 
   def decode(self, ids) -> str:
-    """Text of response ids, without special tokens."""
-    return self.tokenizer.decode(ids, skip_special_tokens=True)
+    """Text of response ids, without special tokens; the marks of a thought stay."""
+    special = set(self.tokenizer.all_special_ids)
+    marks = {i for i in self.tokenizer.convert_tokens_to_ids(list(THOUGHT)) if i in special}
+    if not marks:
+      return self.tokenizer.decode(ids, skip_special_tokens=True)
+    return self.tokenizer.decode([i for i in map(int, ids) if i not in special or i in marks])
+
+  def response(self, prompt, ids) -> str:
+    """Text of response ids as a judge has to see it: `<think>` stands in front where the prompt opened the thought."""
+    opened = self.tokenizer.decode(prompt[-8:]).rstrip().endswith(THOUGHT[0])
+    return f'{THOUGHT[0] if opened else ""}{self.decode(ids)}'
 
 
 def load_text(directory: pathlib.Path, system: str | None = None) -> Text:

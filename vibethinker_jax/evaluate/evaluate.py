@@ -47,7 +47,7 @@ def evaluate(
   prompts, completions = rollout.sample(
     engine, model, text, problems, e.samples, sampling, e.max_tokens, seed, range(len(problems)), what, stop
   )
-  return Rollout(problems, prompts, completions, *rollout.judge(text, problems, completions, grader))
+  return Rollout(problems, prompts, completions, *rollout.judge(text, problems, prompts, completions, grader))
 
 
 def scores(correct: np.ndarray, k: int) -> dict:

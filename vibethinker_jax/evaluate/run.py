@@ -16,6 +16,7 @@ share of the responses. Each appends to a file of its own (samples.1.jsonl, ...)
 when all are drawn, or when the evaluation is started again, by however many.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -37,7 +38,6 @@ from vibethinker_jax.evaluate.benchmarks import PUBLISHED, Protocol
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.spectrum.passk import bootstrap_ci, maj_at_k, pass_at_k
 from vibethinker_jax.train.journal import write_json, write_text
-from vibethinker_jax.verify.answer import same_vote
 from vibethinker_jax.verify.grader import Grader
 
 _BATCH = 256  # responses graded between two steps of the progress bar
@@ -97,6 +97,7 @@ def draw(
   have = gather(_settled(path) if jax.process_index() == 0 else {})[0]
   sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p)
   requests, places, begun = [], [], []
+  prompts: dict[int, tuple[int, ...]] = {}
   drawn: dict[tuple[str, int], dict] = {}
   mine = range(jax.process_index(), len(problems), jax.process_count())
   kept = sum((problems[i].id, sample) in have for i in mine for sample in range(protocol.n))
@@ -107,7 +108,8 @@ def draw(
 
     def keep(i: int, sample: int, tokens: list[int], finish: str) -> None:
       problem = problems[i]
-      row = {'id': f'{problem.id}#{sample}', 'problem': problem.id, 'sample': sample, 'response': text.decode(tokens)}
+      response = text.response(prompts[i], tokens)
+      row = {'id': f'{problem.id}#{sample}', 'problem': problem.id, 'sample': sample, 'response': response}
       row |= {'answer': problem.answer} if problem.tests is None else {}
       drawn[problem.id, sample] = row | {'tokens': len(tokens), 'finish_reason': finish}
       file.write(json.dumps(drawn[problem.id, sample]) + '\n')
@@ -116,7 +118,7 @@ def draw(
 
     for i in mine:
       problem = problems[i]
-      prompt = tuple(text.prompt(problem))
+      prompt = prompts[i] = tuple(text.prompt(problem))
       budget = min(protocol.max_tokens, engine.max_length - len(prompt))
       there = [sample for sample in range(protocol.n) if (problem.id, sample) in have]
       if budget < 1:
@@ -187,13 +189,17 @@ def read_samples(path: pathlib.Path) -> dict[tuple[str, int], dict]:
 
 
 def judge(rows: Sequence[dict], problems: Sequence[Problem], grader: Grader) -> list[dict]:
-  """ "score", "extracted" and "reason" of each row."""
+  """ "score", "extracted" and "reason" of each row; of an answer to a problem of mathematics also its "vote"."""
   by_id = {problem.id: problem for problem in problems}
   out = []
   with host.bar(len(rows), 'grade', 'sample') as bar:
     for begin in range(0, len(rows), _BATCH):
       batch = rows[begin : begin + _BATCH]
-      out += [dataclasses.asdict(verdict) for verdict in grader.grade(_asked_of(batch, by_id))]
+      verdicts = [dataclasses.asdict(verdict) for verdict in grader.grade(_asked_of(batch, by_id))]
+      voting = [v for row, v in zip(batch, verdicts) if v['extracted'] and by_id[row['problem']].tests is None]
+      for verdict, key in zip(voting, grader.vote_keys([v['extracted'] for v in voting])):
+        verdict['vote'] = key
+      out += verdicts
       bar.update(len(batch))
   return out
 
@@ -264,12 +270,9 @@ def _scores(groups: Sequence[Sequence[dict]], n: int, votes: bool) -> dict:
 def _votes(group: Sequence[dict]) -> tuple[int, list[int], int]:
   """Of a problem's samples: how many are right, how many gave each wrong answer, how many gave none."""
   right = sum(row['score'] for row in group)
-  wrong = [row['extracted'] for row in group if not row['score']]
-  counts: dict[str, int] = {}
-  for answer in wrong:
-    if answer:
-      counts[same_vote(answer)] = counts.get(same_vote(answer), 0) + 1
-  return right, list(counts.values()), len(wrong) - sum(counts.values())
+  wrong = [row.get('vote') for row in group if not row['score']]
+  counts = collections.Counter(vote for vote in wrong if vote)
+  return right, list(counts.values()), len(wrong) - counts.total()
 
 
 def table(summaries: Sequence[dict]) -> str:

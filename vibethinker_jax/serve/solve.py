@@ -9,7 +9,8 @@ import dataclasses
 import re
 from collections.abc import AsyncIterator, Sequence
 
-from vibethinker_jax.verify.answer import Verdict, after_thinking, extract_boxed, same_vote
+from vibethinker_jax.boxes import answer_part, extract_boxed
+from vibethinker_jax.verify.answer import Verdict, vote_key
 from vibethinker_jax.verify.code import extract_code
 from vibethinker_jax.verify.grader import Grader
 
@@ -153,7 +154,7 @@ def cluster(grader: Grader, answers: Sequence[str | None]) -> Spectrum:
   exact: dict[str, list[int]] = {}
   for i, answer in enumerate(answers):
     if answer:
-      exact.setdefault(same_vote(answer), []).append(i)
+      exact.setdefault(vote_key(answer), []).append(i)
   groups = sorted(exact.values(), key=len, reverse=True)
   first = [answers[members[0]] for members in groups]
   asked = [i for i, answer in enumerate(first) if '\n' not in answer][:_COMPARED]
@@ -207,7 +208,7 @@ def parts(text: str) -> tuple[str, str]:
   """The thinking of a response ('' where there is none) and the rest. Thinking that is not closed is all thinking."""
   if '</think>' in text:
     thinking = text[: text.rindex('</think>')]
-    return thinking.replace('<think>', '', 1).replace('</think>', '').strip(), after_thinking(text).lstrip()
+    return thinking.replace('<think>', '', 1).replace('</think>', '').strip(), (answer_part(text) or '').lstrip()
   if '<think>' in text:
     before, _, thinking = text.partition('<think>')
     return thinking.strip(), before

@@ -287,7 +287,7 @@ class Trainer:
       )
       seconds['seconds_rollout'] += time.perf_counter() - clock
       clock = time.perf_counter()
-      responses, verdicts = rollout.judge(self.text, chosen, completions, self.grader)
+      responses, verdicts = rollout.judge(self.text, chosen, prompts, completions, self.grader)
       seconds['seconds_grade'] += time.perf_counter() - clock
       parts.append(Rollout(chosen, prompts, completions, responses, verdicts))
       rate = parts[-1].correct.mean(1)

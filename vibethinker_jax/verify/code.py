@@ -8,8 +8,9 @@ their own (examiner.py), setup and each assert; the first that fails ends the ru
 
 from collections.abc import Sequence
 
+from vibethinker_jax.boxes import answer_part
 from vibethinker_jax.verify import sandbox
-from vibethinker_jax.verify.answer import Verdict, after_thinking
+from vibethinker_jax.verify.answer import Verdict
 from vibethinker_jax.verify.pool import Failure, Pool
 
 _TAGS = ('', 'python', 'python3', 'py')
@@ -19,7 +20,7 @@ _GRACE_S = 5.0  # the warden keeps the deadline; the pool only steps in when the
 def extract_code(text: str) -> str | None:
   """The last closed fenced block after the thinking that is tagged Python or not at all, None without one."""
   found, lines, tag = None, [], None
-  for line in after_thinking(text).split('\n'):
+  for line in (answer_part(text) or '').split('\n'):
     mark = line.strip()
     if tag is None and mark.startswith('```'):
       tag, lines = mark.strip('`').strip().lower(), []

@@ -1,4 +1,4 @@
-"""The slow half of comparing answers: computer algebra, run as a worker of `pool.Pool` and nowhere else.
+"""The worker of `pool.Pool` that does computer algebra (algebra.py), and the jobs that it takes.
 
 Computer algebra on text a model wrote may take forever or eat all memory (`10^{10^{10}}` is a dozen
 characters), so this file is a program of its own: it is started by path and shares nothing with the trainer.
@@ -7,7 +7,6 @@ too large is replaced by a fresh fork in milliseconds, so the next answer finds 
 caches. math-verify's own timeouts are signals that cannot interrupt a long C call; they are switched off.
 """
 
-import cmath
 import contextlib
 import gc
 import json
@@ -21,7 +20,6 @@ import sys
 import time
 from collections.abc import Sequence
 
-from vibethinker_jax.verify import official
 from vibethinker_jax.verify.pool import Failure, Pool, frame
 
 MEMORY = 2 << 30  # address space of a child
@@ -38,7 +36,7 @@ def command() -> list[str]:
   return [sys.executable, '-I', '-c', start, root]
 
 
-def same_job(
+def engine_job(
   golds: list[str],
   pred: str,
   targets: tuple[str, ...] = ('latex', 'expr'),
@@ -46,7 +44,7 @@ def same_job(
   strict: bool = True,
   set_relations: bool = False,
 ) -> dict:
-  """A job for `ask`: is `pred` the same as one of `golds`? Its answer is a bool.
+  """A job for `ask`: does math-verify alone hold `pred` equal to one of `golds`? A bool; no verdict of ours.
 
   Args:
     golds, pred: texts that hold an expression the way a response does (`\\boxed{..}`, `$..$`, a bare number).
@@ -55,17 +53,30 @@ def same_job(
     strict: variables matter and sets differ from tuples.
     set_relations: an inequality may equal the set of its solutions.
   """
-  return {'deed': 'same', 'args': [golds, pred, list(targets), precision, strict, set_relations]}
+  return {'op': 'engine', 'args': [golds, pred, list(targets), precision, strict, set_relations]}
+
+
+def right_job(golds: list[str], pred: str) -> dict:
+  """A job for `ask`: is `pred` the same as one of `golds`, by the default judge's rules? Its answer is a bool.
+
+  golds, pred: LaTeX as it stood in a box.
+  """
+  return {'op': 'right', 'args': [golds, pred]}
+
+
+def key_job(answer: str) -> dict:
+  """A job for `ask`: a text that equal answers share (algebra.key), or None."""
+  return {'op': 'key', 'args': [answer]}
 
 
 def official_job(golds: list[str], pred: str) -> dict:
   """A job for `ask`: does the published grader take `pred` for one of `golds` (official.py)? Its answer is a bool."""
-  return {'deed': 'official', 'args': [golds, pred]}
+  return {'op': 'official', 'args': [golds, pred]}
 
 
 def holds_job(left: str, right: str, slack: float = 0.0) -> dict:
   """A job for `ask`: are two sides of an equality in LaTeX equal up to `slack`? A bool, or None for unknown."""
-  return {'deed': 'holds', 'args': [left, right, slack]}
+  return {'op': 'holds', 'args': [left, right, slack]}
 
 
 def ask(pool: Pool, jobs: Sequence[dict], deadline_s: float) -> list[object]:
@@ -78,66 +89,6 @@ def ask(pool: Pool, jobs: Sequence[dict], deadline_s: float) -> list[object]:
     answer if isinstance(answer, Failure) else Failure(answer['failed']) if 'failed' in answer else answer['value']
     for answer in answers
   ]
-
-
-# ---- the work, in a child
-
-
-def same(golds, pred, targets, precision, strict, set_relations) -> bool:
-  """Whether math-verify holds `pred` equal to one of `golds`; arguments as in `same_job`."""
-  import math_verify
-
-  kinds = {
-    'latex': math_verify.LatexExtractionConfig(boxed_match_priority=0),
-    'expr': math_verify.ExprExtractionConfig(),
-  }
-  config = [kinds[target] for target in targets]
-  parsed = math_verify.parse(pred, config, parsing_timeout=None)
-  return any(
-    math_verify.verify(
-      math_verify.parse(gold, config, parsing_timeout=None),
-      parsed,
-      float_rounding=precision,
-      strict=strict,
-      allow_set_relation_comp=set_relations,
-      timeout_seconds=None,
-    )
-    for gold in golds
-  )
-
-
-def holds(left: str, right: str, slack: float) -> bool | None:
-  """Whether two LaTeX expressions are equal: numbers to 12 digits, formulas of the same variables at six points.
-
-  None where a side does not parse or the two do not speak of the same variables.
-  """
-  import sympy
-  from latex2sympy2_extended import latex2sympy
-
-  try:
-    a, b = latex2sympy(left), latex2sympy(right)
-    if not isinstance(a, sympy.Expr) or not isinstance(b, sympy.Expr) or a.free_symbols != b.free_symbols:
-      return None
-    points = [{}]
-    if a.free_symbols:
-      names = sorted(a.free_symbols, key=str)
-      points = [{x: sympy.Rational(7 * n + 3 * i + 5, 11 + 2 * i) for i, x in enumerate(names)} for n in range(6)]
-    for point in points:
-      x, y = (complex(side.subs(point).evalf(20)) for side in (a, b))
-      if not (cmath.isfinite(x) and cmath.isfinite(y)):
-        return None
-      if abs(x - y) > max(slack * (1 + 1e-9), 1e-12 * max(abs(x), abs(y))):
-        return False
-  except Exception:  # whatever a parser and an algebra system may raise for text that is no formula
-    return None
-  return True
-
-
-def _official(golds: list[str], pred: str) -> bool:
-  return any(official.right(gold, pred) for gold in golds)
-
-
-_DEEDS = {'same': same, 'official': _official, 'holds': holds}
 
 
 # ---- the worker
@@ -199,12 +150,28 @@ class _Child:
     os.close(self.out)
 
 
+def _ops() -> dict:
+  from vibethinker_jax.verify import algebra  # here, for whoever only asks shall not load an algebra system
+
+  return {
+    'engine': algebra.engine,
+    'right': algebra.right,
+    'key': algebra.key,
+    'official': algebra.published,
+    'holds': algebra.holds,
+  }
+
+
 def _work(jobs: int, answers: int) -> None:
   resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+  ops = _ops()
   while True:
     job = json.loads(_read(jobs, float('inf'))[4:])
     signal.alarm(math.ceil(job['limit_s']) + 5)  # should nobody be left to kill it
-    value = _DEEDS[job['deed']](*job['args'])
+    try:
+      value = ops[job['op']](*job['args'])
+    except Exception:  # whatever a parser and an algebra system may raise for text that a model wrote
+      value = None
     signal.alarm(0)
     os.write(answers, frame({'value': value}))
 
@@ -215,9 +182,10 @@ def main() -> None:
   answers = os.dup(1)
   os.dup2(2, 1)  # what a library prints must not land among the answers
   logging.disable(logging.CRITICAL)
-  same(['$x^2$'], '$x$', ['latex', 'expr'], 6, True, False)  # imports and regexes, before the clock runs
-  holds('x+1', 'x+1', 0.0)
-  _official(['\\frac{1}{3}'], '\\sqrt{3}')
+  ops = _ops()  # imports and regexes, before the clock runs
+  ops['right'](['x^2'], 'x^3')
+  ops['holds']('x+1', 'x+1', 0.0)
+  ops['official'](['\\frac{1}{3}'], '\\sqrt{3}')
   gc.freeze()
   os.write(answers, frame('algebra'))
   child = None
