@@ -130,7 +130,7 @@ def test_steps_of_a_finished_evaluation_can_still_be_checked(whole, test_set, tm
 
 def test_a_directory_belongs_to_one_evaluation(whole, test_set, capsys):
   assert main(arguments(test_set, whole, '--seed', 1)) == 2
-  assert 'seed differ' in capsys.readouterr().err
+  assert 'seed is 1, was 0' in capsys.readouterr().err
 
 
 def test_samples_can_be_graded_again(whole, tmp_path):
