@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
       workers=4,
       deadline_s=10.0,
       strict=False,
+      regrade=False,  # judge the samples that are there again, by another grader too
       steps=False,  # check the equalities of the responses too: the share that holds, in summary and table
     )
   )

@@ -21,7 +21,7 @@ from absl import flags
 from vibethinker_jax.data.text import load_text
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.evaluate import benchmarks, run
+from vibethinker_jax.evaluate import benchmarks, claims, run
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.mesh import own_mesh
 from vibethinker_jax.settings import config_flag, freeze, process_flags, run_app
@@ -50,12 +50,15 @@ class Settings:
   deadline_s: float
   strict: bool
   steps: bool
+  regrade: bool
 
 
 def evaluate(s: Settings, workdir: pathlib.Path) -> str:
   """Every benchmark of the settings; the table. Raises BadInput."""
   if not s.model:
     raise BadInput('config.model: expected a Hugging Face directory')
+  if not 0 < s.deadline_s < float('inf'):
+    raise BadInput(f'config.deadline_s {s.deadline_s}: expected more than 0 seconds, but not for ever')
   sets = {}
   for name in s.benchmarks:
     files = (pathlib.Path(s.files[name]),) if name in s.files else ()
@@ -65,16 +68,21 @@ def evaluate(s: Settings, workdir: pathlib.Path) -> str:
   model.config = dataclasses.replace(model.config, dtype=s.dtype)
   own = -(-s.rows // jax.process_count())
   engine = Engine(model.config, text.stop_ids, rows=own, mesh=own_mesh(jax.local_devices()))
-  model = engine.place(model)
-  summaries = []
+  subject = claims.Subject(s.model, hf.fingerprint(pathlib.Path(s.model)), engine, engine.place(model), text)
+  protocols, summaries = {}, []
+  for name in sets:
+    protocol = benchmarks.named(name).protocol
+    protocols[name] = dataclasses.replace(protocol, n=s.n or protocol.n, max_tokens=s.max_tokens or protocol.max_tokens)
   with Grader(s.workers, s.deadline_s, s.strict) as grader:
+    for name, problems in sets.items():  # all of them before any is drawn
+      asked = claims.asked(problems, protocols[name])
+      claim = claims.claim(name, subject, asked, protocols[name], grader, s.seed)
+      claims.check(workdir / name, claim, s.regrade)
     for name, problems in sets.items():
-      protocol = benchmarks.named(name).protocol
-      protocol = dataclasses.replace(protocol, n=s.n or protocol.n, max_tokens=s.max_tokens or protocol.max_tokens)
-      print(f'{name}: {len(problems)} problems, {protocol.n} samples of each', file=sys.stderr)
-      summaries.append(
-        run.evaluate(name, s.model, engine, model, text, problems, protocol, grader, s.seed, workdir / name, s.steps)
-      )
+      print(f'{name}: {len(problems)} problems, {protocols[name].n} samples of each', file=sys.stderr)
+      where, protocol = workdir / name, protocols[name]
+      summary = run.evaluate(name, subject, problems, protocol, grader, s.seed, where, s.steps, s.regrade)
+      summaries.append(summary)
   table = run.table(summaries)
   write_text(workdir / 'table.md', table)
   return table

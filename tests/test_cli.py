@@ -15,6 +15,7 @@ from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.model import hf
 
 TEMPLATE = "{% for m in messages %}<|im_start|>{{ m['content'] }}<|im_end|>{% endfor %}<|im_start|>"
+BOX = '\\boxed'
 WORDS = ['?', '<|endoftext|>', '<|im_start|>', '<|im_end|>', *'abcdefghijklmnopqrstuvwxyz']
 
 
@@ -162,6 +163,27 @@ def test_grade(cli):
   assert all(set(r) == {'id', 'score', 'extracted', 'reason'} for r in out)
 
 
+def test_numbers_are_graded_digit_by_digit(cli, tmp_path):
+  pairs = [('0.00001', '0.00001'), ('1e16', '10000000000000000'), ('12345678901234567.5', '12345678901234567.5')]
+  pairs.append(('12345678901234567.5', '12345678901234568'))
+  row = lambda i, answer, said: f'{{"id": {i}, "response": {json.dumps(f"{BOX}{{{said}}}")}, "answer": {answer}}}\n'
+  (tmp_path / 'numbers.jsonl').write_text(''.join(row(i, *pair) for i, pair in enumerate(pairs)))
+  found = [(r['score'], r['reason']) for r in cli('grade', tmp_path / 'numbers.jsonl')]
+  assert found == [(1, 'exact')] * 3 + [(0, 'wrong')]
+
+
+def test_a_part_of_a_file_gives_what_the_whole_gave(cli, talking):
+  rows = [{'id': i, 'prompt': 'abc'} for i in ('x', 'y', 7, '7', 'z')]
+  flags = ('--model', talking, '--max-tokens', 12, '--n', 2)
+  whole = {(json.dumps(r['id']), r['sample']): r for r in cli('generate', rows, *flags)}
+  assert len({str(r['tokens']) for r in whole.values()}) > 5  # one prompt, other numbers for each id
+  for part in (rows[1:3], rows[:0:-2]):
+    for r in cli('generate', part, *flags):
+      want = whole[json.dumps(r['id']), r['sample']]
+      np.testing.assert_allclose(r.pop('logprobs'), want['logprobs'], atol=1e-5)
+      assert r == {k: v for k, v in want.items() if k != 'logprobs'}
+
+
 def test_report(tmp_path, capsys):
   assert main(['report', str(tmp_path)]) == 0
   path = pathlib.Path(capsys.readouterr().out.strip())
@@ -216,6 +238,13 @@ PROMPT = {'id': 'a', 'prompt': 'ab'}
     ('grade', [{'id': 1, 'response': 'x'}], 'line 1: expected exactly one of "answer", "tests", found 0'),
     ('grade', [{'id': 1, 'response': 1, 'answer': 'x'}], 'line 1: field "response" must be str, found int'),
     ('grade', [{'id': 1, 'response': 'x', 'answer': []}], 'line 1: field "answer" must be a text, a number'),
+    ('grade', '{"id": 1, "response": "x", "answer": NaN}', 'line 1: the answer is NaN'),
+    ('grade', '{"id": 1, "response": "x", "answer": [1e999]}', 'line 1: the answer is 1e999'),
+    ('grade', [{'id': 1, 'response': 'x', 'answer': ' '}], 'line 1: no answer'),
+    ('grade', [{'id': 1, 'response': 'x', 'answer': [['4']]}], 'line 1: field "answer" must be a text, a number'),
+    ('grade', [{'id': 1, 'response': 'x', 'answer': None}], 'line 1: field "answer" must be'),
+    ('grade', [{'id': 1, 'response': 'x', 'tests': None}], 'line 1: tests must be'),
+    ('grade', [{'id': 1, 'response': 'x', 'tests': {'setup': '', 'asserts': ['a']}}], 'line 1: tests must be'),
     ('grade', [{'id': 1, 'response': 'x', 'answer': True}], 'line 1: field "answer" must be str or int or float'),
     ('grade', [{'id': 1, 'response': 'x', 'tests': []}], 'line 1: tests must not be empty'),
     ('grade', [{'id': 1, 'response': 'x', 'tests': [{'input': 1}]}], 'line 1: tests must be'),

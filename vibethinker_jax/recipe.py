@@ -100,8 +100,8 @@ def check(s: Settings) -> None:
   for name, e in (('probe', s.probe), ('evaluate', s.evaluate)):
     if not 1 <= e.k <= e.samples:
       raise BadInput(f'config.{name}: Pass@{e.k} of {e.samples} samples, expected k of 1 or more, and as many samples')
-  if s.grader.workers < 1 or not s.grader.deadline_s > 0:
-    raise BadInput('config.grader: expected 1 worker or more, and more than 0 seconds')
+  if s.grader.workers < 1 or not 0 < s.grader.deadline_s < float('inf'):
+    raise BadInput('config.grader: expected 1 worker or more, and more than 0 seconds, but not for ever')
   domains = (*s.data.domains, *s.data.others)
   if s.start.path is None:
     raise BadInput("config.start.path is not given, expected the base model's directory")

@@ -11,8 +11,11 @@ import pytest
 
 from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.data import decontaminate
-from vibethinker_jax.data.decontaminate import Decontaminate, Index, _Block, _normal, find_leaks, words
+from vibethinker_jax.data.decontaminate import Decontaminate, Index, find_leaks
+from vibethinker_jax.data.hashed import Block
+from vibethinker_jax.data.problem import read_rows
 from vibethinker_jax.data.readers import INSTRUCTIONS
+from vibethinker_jax.data.words import normal, words
 
 DATA = pathlib.Path(os.environ.get('VIBETHINKER_DATA', pathlib.Path(__file__).parents[2].parent / 'shared' / 'data'))
 
@@ -45,6 +48,12 @@ LEAKS = {
   ),
   'full-width letters': ('baker', 'ngram', TRAIN.replace('A baker sells', 'Ａ ｂａｋｅｒ ｓｅｌｌｓ')),
   'other numbers': ('baker', 'near_duplicate', re.sub('[0-9]+', lambda m: str(int(m[0]) + 3), TRAIN)),
+  'Cyrillic letters': ('baker', 'ngram', TRAIN.replace('e', 'е').replace('A', 'А').replace('o', 'о').replace('p', 'р')),
+  'Greek letters in a command': ('root', 'ngram', ROOT.replace('o', 'ο').replace('left', 'lеft')),
+  'accents and no width': ('baker', 'ngram', TRAIN.replace('e', 'é').replace('ll', 'l\u200bl').replace('r', 'r\u00ad')),
+  'short, with something before': ('short', 'ngram', f'Here is a task for you. {SHORT}'),
+  'short, right after a word': ('short', 'ngram', f'Question 7 {SHORT} Explain each step.'),
+  'short, in other signs': ('short', 'ngram', 'Please: compute \\(\\sin{75}^{\\circ}\\), and say how.'),
   'a chat with an instruction': ('short', 'ngram', f'{SHORT} {INSTRUCTIONS[0]}'),
 }
 
@@ -79,10 +88,86 @@ def test_planted_leaks_are_found(tmp_path, name):
     'Compute $\\sin 15^\\circ$.',
     'Compute it.',
     '',
+    'Compute $\\sin 75^\\circ \\cos 15^\\circ$.',  # goes on
+    'Find $x$ when $x$ compute $\\sin 75^\\circ + 1$.',
   ],
 )
 def test_stock_phrases_and_short_texts_are_no_leaks(text):
   assert find(text) == [None]
+
+
+CONIC = 'an ellipse $\\frac{x^2}{a^2}+\\frac{y^2}{b^2}=1$ with $a>b>0$'
+COSINES = 'Since $c^2=a^2+b^2-2ab\\cos C$ and $\\sin^2 C+\\cos^2 C=1$,'
+OWN = 'the polynomial $x^4-3x^3+7x^2-11x+13$'
+
+
+@pytest.mark.parametrize(
+  'problem, row, kept',
+  [
+    (
+      f'Let {CONIC} touch the line $4x+5y=41$ in the point with $x=4$. How far are its two foci from each other?',
+      f'Show that the tangents to {CONIC} from a point of its director circle meet at a right angle.',
+      True,
+    ),
+    (
+      f'In triangle $ABC$ two sides are 7 and 9 and the area is 20. {COSINES} how long can the third side be at most?',
+      f'{COSINES} prove that the area of every triangle is half of the product of two sides and a sine.',
+      True,
+    ),
+    (f'Find the sum of all the squares of the complex roots of {OWN}.', f'How many real zeros has {OWN}?', False),
+    (
+      f'Prove {COSINES[6:-1]}.',
+      f'Is it so that {COSINES[6:-1]}, whatever triangle we take and wherever it may lie?',
+      False,
+    ),
+  ],
+)
+def test_a_formula_that_anybody_may_write_is_no_leak(problem, row, kept):
+  assert len(set(words(problem)) & set(words(row))) > 5
+  assert (find(row, against=[('p', problem)]) == [None]) is kept
+
+
+@pytest.mark.parametrize(
+  'short, row, found',
+  [
+    ('Compute $2+3$.', 'First compute $2+3$. Then rest.', True),
+    ('Compute $2+3$.', 'First compute $2-3$. Then rest.', False),
+    ('Compute $2+3$.', 'First compute $2+3x$. Then rest.', False),
+    ('Compute $2+3$.', 'First compute $2+3.5$. Then rest.', False),
+    ('Compute $2+3$.', 'Compute $2+3$ and rest.', True),
+    ('Compute 2 + 3.', 'Will you compute $2 + 3$?', True),
+    ('$17+4=x$. Solve for $x$.', 'A riddle: $17+4=x$. Solve for $x$!', True),
+    ('$17+4=x$. Solve for $x$.', 'A riddle: $3\\cdot17+4=x$. Solve for $x$!', False),
+    ('How many whole-number divisors has 196?', 'Q: how many whole number divisors has 196? Answer:', True),
+    ('Write a function to sort a list.', 'Write a function to sort a list. It must be quick.', True),
+    ('Write a function to sort a list.', 'Write a function to sort a list of tuples. It must be quick.', False),
+    ('Why is the sky blue', 'Tell me why is the sky blue or red', True),
+    ('Find $x$.', 'A square has a side of $x$ and an area of 9. Find $x$.', False),  # too little to say
+  ],
+)
+def test_short_problems_are_found_whole_in_longer_texts(short, row, found):
+  assert (find(row, against=[('s', short)]) != [None]) is found
+
+
+def test_a_short_problem_that_others_contain_is_a_phrase():
+  short = 'What is the area of the shaded region?'
+  longer = [(f'p{i}', f'A square of side {i} lies in a circle of radius {i + 7}. {short}') for i in range(4)]
+  row = f'Nobody saw the red kite rise above our quiet harbour. {short}'
+  assert find(row, against=[('s', short), *longer[:3]])[0].match_id == 's'
+  assert find(row, against=[('s', short), *longer]) == [None]
+
+
+@pytest.mark.parametrize('name, count', [('math/math500.jsonl', 28), ('code/mbpp.jsonl', 51)])
+def test_every_short_problem_of_real_sets_is_found_behind_something(name, count):
+  if not (DATA / name).exists():
+    pytest.skip(f'{DATA / name} is absent; set VIBETHINKER_DATA to the folder of data files')
+  problems = [decontaminate.named_text(row, where) for where, row in read_rows(DATA / name)]
+  short = [(i, text) for i, text in problems if len(words(text)) < 10]
+  index = Index(problems, Decontaminate())
+  for form in ('Here is a task for you. {}', 'Q: {}', 'A: 4. Then {} Explain each step.'):
+    leaks = index.find([(i, form.format(text)) for i, text in short])
+    assert [leak and leak.match_id for leak in leaks] == [i for i, _ in short]
+  assert len(short) == count
 
 
 def test_phrases_of_many_problems_are_stock():
@@ -105,7 +190,7 @@ def test_agrees_with_brute_force():
   rng = random.Random(0)
   vocabulary = [f'w{i}' for i in range(7)] + ['3', '14', 'Über', 'ß']
   text = lambda n: ' '.join(rng.choices(vocabulary, k=n))
-  against = [(str(i), text(rng.randint(1, 40))) for i in range(30)]
+  against = [(str(i), text(rng.choice([1, 2, *range(10, 40)]))) for i in range(30)]  # none to be looked for inside
   rows = [(str(i), text(rng.randint(0, 60))) for i in range(300)]
   for i in range(0, 300, 10):
     source = against[i // 10][1].split()
@@ -120,7 +205,7 @@ def test_agrees_with_brute_force():
 
 def test_words_and_their_hashes_are_the_same_words():
   texts = [TRAIN, CIRCLE, ROOT, '', 'naïve “quoted” 3x x3 a_b ÀÉ ß １２ \u0130 ①', '10cm 3.14 w12 12w']
-  block = _Block([_normal(t) for t in texts])
+  block = Block([normal(t) for t in texts])
   assert np.diff(block.first).tolist() == [len(words(t)) for t in texts]
   known = {}
   for word, value in zip([w for t in texts for w in words(t)], block.hashes.tolist()):
@@ -130,9 +215,9 @@ def test_words_and_their_hashes_are_the_same_words():
 
 
 def test_windows_stay_in_their_text_and_numbers_are_one_number():
-  block = _Block(['a b c', 'd', 'e f'])
+  block = Block(['a b c', 'd', 'e f'])
   assert block.grams(2)[1].tolist() == [0, 1, 4]
-  one, other = (_Block([' '.join(f'{n} w1' for n in range(start, start + 9))]).bands(1)[0] for start in (0, 100))
+  one, other = (Block([' '.join(f'{n} w1' for n in range(start, start + 9))]).bands(1)[0] for start in (0, 100))
   assert (one == other).all()
 
 

@@ -122,6 +122,7 @@ def test_prepare_writes_what_a_config_reads(tmp_path, capsys):
 
 # ---- malformed rows --------------------------------------------------------------------------------------------------
 
+TESTS = {'entry_point': 'f', 'setup': '', 'asserts': ['assert f() == 1']}
 GOOD = {'id': 'x', 'prompt': 'What is 2 + 2?', 'answer': 4}
 
 
@@ -140,6 +141,38 @@ GOOD = {'id': 'x', 'prompt': 'What is 2 + 2?', 'answer': 4}
     ({'id': 'y', 'prompt': 'What?', 'tests': []}, 'line 2: "tests" must be'),
     ({'id': 'y', 'prompt': 'What?', 'tests': [{'input': 1, 'output': '1'}]}, 'line 2: "tests" must be'),
     ({'id': 'y', 'prompt': 'What?', 'tests': {'asserts': ['assert f() == 1']}}, 'line 2: "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': {'setup': '', 'asserts': ['assert f()']}}, 'line 2: "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': {**TESTS, 'entry_point': 5}}, 'line 2: "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': {**TESTS, 'entry_point': ''}}, 'line 2: "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': {**TESTS, 'entry_point': 'f()'}}, 'line 2: "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': {**TESTS, 'setup': None}}, 'line 2: "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': {**TESTS, 'asserts': [' ']}}, 'line 2: "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': {**TESTS, 'asserts': [['assert f()']]}}, 'line 2: "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': {**TESTS, 'asserts': 'assert f()'}}, 'line 2: "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': {**TESTS, 'timeout': 3}}, 'line 2: "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': [None]}, 'line 2: "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': [[]]}, 'line 2: "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': {}}, 'line 2: "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': True}, 'line 2: field "tests" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'tests': None}, 'line 2: exactly one of'),
+    ('{"id": "y", "prompt": "What?", "answer": NaN}', 'line 2: the answer is NaN'),
+    ('{"id": "y", "prompt": "What?", "answer": -Infinity}', 'line 2: the answer is -Infinity'),
+    ('{"id": "y", "prompt": "What?", "answer": 1e400}', 'line 2: the answer is 1e400'),
+    ('{"id": "y", "prompt": "What?", "answer": 1e-400}', 'line 2: the answer is 1e-400'),
+    ('{"id": "y", "prompt": "What?", "answer": ["4", NaN]}', 'line 2: the answer is NaN'),
+    ({'id': 'y', 'prompt': 'What?', 'answer': True}, 'line 2: field "answer" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'answer': {'4': 4}}, 'line 2: field "answer" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'answer': [['4']]}, 'line 2: "answer" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'answer': ['4', None]}, 'line 2: "answer" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'answer': ['4', False]}, 'line 2: "answer" must be'),
+    ({'id': 'y', 'prompt': 'What?', 'answer': ['4', '\u200b ']}, 'line 2: no answer'),
+    ({'id': 'y', 'prompt': 'What \ud800?', 'answer': 4}, 'line 2: field "prompt" is no text'),
+    ({'id': True, 'prompt': 'What?', 'answer': 4}, 'line 2: field "id" must be'),
+    ('{"id": "y", "prompt": "What?", "answer": 4, "difficulty": NaN}', 'line 2: "difficulty" must be'),
+    (
+      '{"id": "y", "prompt": "What?", "answer": 4, "solutions": [{"text": "4", "key_spans": [[0, Infinity, 1]]}]}',
+      'line 2, solution 1: "key_spans" must be',
+    ),
     ({**GOOD, 'difficulty': 9}, 'line 2: "difficulty" must be a whole number from 1 to 5, found 9'),
     ({**GOOD, 'solutions': ['4']}, 'line 2, solution 1: expected'),
     ({**GOOD, 'solutions': [{'text': '4', 'key_spans': [[0, 5, 1]]}]}, 'line 2, solution 1: key span'),
@@ -153,6 +186,30 @@ def test_a_malformed_row_is_named_or_skipped(tmp_path, capfd, line, wanted):
   assert str(error.value).startswith(f'{path}, ') and wanted in str(error.value) and '\n' not in str(error.value)
   assert [p.id for p in load(path, skip_bad=True)] == ['x', 'z']
   assert '1 of 3 rows left out' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'number, text',
+  [
+    ('0.00001', '0.00001'),
+    ('1e-05', '0.00001'),
+    ('1e16', '10000000000000000'),
+    ('1E+23', '100000000000000000000000'),
+    ('12345678901234567890.0', '12345678901234567890'),
+    ('0.1000', '0.1000'),
+    ('27.0', '27'),
+    ('-0.0', '0'),
+    ('3.141592653589793238', '3.141592653589793238'),
+    ('12345678901234567890', '12345678901234567890'),
+  ],
+)
+def test_a_number_is_taken_digit_by_digit(tmp_path, number, text):
+  row = f'{{"id": "x", "prompt": "What?", "problem": "What?", "answer": {number}}}'
+  (tmp_path / 'm.jsonl').write_text(row)
+  (tmp_path / 'm.json').write_text(f'[{row}]')
+  assert [load(tmp_path / name, 'math')[0].answer for name in ('m.jsonl', 'm.json')] == [text, text]
+  (tmp_path / 'p.jsonl').write_text(f'{{"id": "x", "prompt": "What?", "answer": [{number}, "y"]}}')
+  assert load(tmp_path / 'p.jsonl')[0].answer == (text, 'y')
 
 
 def test_a_broken_file_is_named(tmp_path):

@@ -1,5 +1,7 @@
 """Evaluation by protocol: resumed = uninterrupted, what the summary says = what the samples say, samples re-graded."""
 
+import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -11,6 +13,8 @@ import time
 
 import numpy as np
 import pytest
+from absl.flags import FLAGS
+from safetensors.numpy import load_file, save_file
 
 from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.data import synthetic
@@ -128,9 +132,154 @@ def test_steps_of_a_finished_evaluation_can_still_be_checked(whole, test_set, tm
   assert main(list(map(str, again))) == 0
 
 
-def test_a_directory_belongs_to_one_evaluation(whole, test_set, capsys):
-  assert main(arguments(test_set, whole, '--seed', 1)) == 2
-  assert 'seed differ' in capsys.readouterr().err
+@pytest.mark.parametrize(
+  ('flags', 'named'),
+  [
+    (['--seed', 1], 'seed is 1, was 0'),
+    (['--n', 5], 'protocol.n is 5, was 4'),
+    (['--max-tokens', 47], 'protocol.max_tokens is 47, was 48'),
+    (['--temperature', 0.5], 'protocol.temperature is 0.5, was 1.0'),
+    (['--instruction', 'Think.'], 'problems is "'),
+    (['--limit', 2], 'problems is "'),
+    (['--dtype', 'bfloat16'], 'dtype is "bfloat16", was "float32"'),
+    (['--strict'], 'grader.strict is true, was false'),
+    (['--deadline', 9], 'grader.deadline_s is 9.0, was 10.0'),
+    (['--strict', '--seed', 1, '--regrade'], 'grader.strict is true, was false; seed is 1, was 0'),
+  ],
+)
+def test_a_directory_belongs_to_one_evaluation(whole, test_set, capsys, flags, named):
+  before = {path: path.read_bytes() for path in whole.iterdir()}
+  assert main(arguments(test_set, whole, *flags)) == 2
+  said = capsys.readouterr().err
+  assert named in said and said.count('\n') == 1
+  assert {path: path.read_bytes() for path in whole.iterdir()} == before
+
+
+def change_weights(model: pathlib.Path) -> None:
+  tensors = load_file(model / 'model.safetensors')
+  save_file({k: v * 1.001 if k.endswith('norm.weight') else v for k, v in tensors.items()}, model / 'model.safetensors')
+
+
+def change_json(name: str, **fields):
+  def change(model: pathlib.Path) -> None:
+    path = model / name
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | fields))
+
+  return change
+
+
+def change_template(model: pathlib.Path) -> None:
+  for path in (model / 'tokenizer_config.json', model / 'chat_template.jinja'):
+    if path.exists() and 'im_start' in path.read_text():
+      path.write_text(path.read_text().replace('<|im_start|>', '<|im_start|> ', 1))
+
+
+@pytest.mark.parametrize(
+  ('change', 'named'),
+  [
+    (change_weights, '(weights is "'),
+    (change_json('config.json', rope_theta=5e4, rope_parameters=None), '(model.rope_theta is 50000.0'),
+    (change_json('generation_config.json', eos_token_id=[7]), '(stop_ids is ['),
+    (change_template, '(tokenizer is "'),
+  ],
+)
+def test_another_model_at_the_same_path_is_another(test_set, tmp_path, capsys, change, named):
+  model, out = tmp_path / 'model', tmp_path / 'out'
+  shutil.copytree(TINY_BASE, model)
+  flags = [*arguments(test_set, out, '--n', 1, '--max-tokens', 2, '--limit', 1), '--model', str(model)]
+  assert main(flags) == 0
+  moved = tmp_path / 'moved'  # the path makes no difference
+  model.rename(moved)
+  flags[-1] = str(moved)
+  assert main(flags) == 0
+  change(moved)
+  capsys.readouterr()
+  assert main(flags) == 2
+  said = capsys.readouterr().err
+  assert named in said and said.count('\n') == 1
+
+
+def test_samples_are_judged_again_by_another_grader(whole, test_set, tmp_path, capsys):
+  out = tmp_path / 'out'
+  shutil.copytree(whole, out)
+  rows = read(out / 'samples.jsonl')
+  rows[0] |= {'response': f'</think> \\boxed{{{rows[0]["answer"]}}}'}
+  write(out / 'samples.jsonl', rows)
+  strict = arguments(test_set, out, '--strict')
+  assert main([*strict, '--regrade']) == 0
+  again = read(out / 'samples.jsonl')
+  drawn = ('id', 'problem', 'sample', 'response', 'tokens', 'finish_reason')
+  assert [[row[k] for k in drawn] for row in again] == [[row[k] for k in drawn] for row in rows]
+  assert [row['score'] for row in again[:8]] == [1] + [0] * 7  # of answers, none but this one closes its thinking
+  assert [row['score'] for row in again[8:]] == [row['score'] for row in rows[8:]]  # programs are judged as ever
+  summary = json.loads((out / 'summary.json').read_text())
+  assert summary['strict'] is True and summary['domains']['algebra']['pass@1'] == pytest.approx(1 / 8)
+  assert main(strict) == 0 and main(arguments(test_set, out)) == 2
+  assert 'grader.strict is false, was true' in capsys.readouterr().err
+  assert main(arguments(test_set, out, '--regrade')) == 0
+  assert [row['score'] for row in read(out / 'samples.jsonl')[1:]] == [row['score'] for row in rows[1:]]
+
+
+def test_verdicts_of_other_judges_are_not_kept(whole, test_set, tmp_path, capsys):
+  """A judge that has been mended since is another judge; what it costs is a flag."""
+  out = tmp_path / 'out'
+  shutil.copytree(whole, out)
+  config = json.loads((out / 'config.json').read_text())
+  config['grader']['code'] = '0' * 64
+  (out / 'config.json').write_text(json.dumps(config))
+  assert main(arguments(test_set, out)) == 2
+  assert 'grader.code is "' in capsys.readouterr().err
+  assert main(arguments(test_set, out, '--regrade')) == 0
+  assert read(out / 'samples.jsonl') == read(whole / 'samples.jsonl')
+
+
+def test_a_config_of_another_kind_is_refused(test_set, tmp_path, capsys):
+  for content in ('{"V": 1}', '[]', '{'):
+    (tmp_path / 'config.json').write_text(content)
+    assert main(arguments(test_set, tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert 'config.json' in said and said.count('\n') == 1
+
+
+def test_a_part_of_the_problems_gives_what_all_gave(whole, test_set, tmp_path):
+  lines = test_set.read_text().split('\n')[:-1]
+  (tmp_path / 'test.jsonl').write_text(f'{lines[2]}\n{lines[1]}\n')
+  assert main(arguments(tmp_path / 'test.jsonl', tmp_path / 'out')) == 0
+  want = {row['id']: row for row in read(whole / 'samples.jsonl')}
+  got = read(tmp_path / 'out' / 'samples.jsonl')
+  assert len(got) == 8 and all(want[row['id']] == row for row in got)
+
+
+def test_ids_name_one_problem(tmp_path, capsys):
+  rows = [{'id': 'a', 'prompt': '1 + 1', 'answer': '2'}, {'id': 'a', 'prompt': '1 + 2', 'answer': '3'}]
+  assert main(arguments(write(tmp_path / 'd.jsonl', rows), tmp_path / 'out')) == 2
+  assert 'problem a: two problems that differ have this id' in capsys.readouterr().err
+  problems = [Problem('a', '', '?', '1'), Problem('b', '', '?', '1'), Problem('a', '', '?', '1')]
+  assert [p.id for p in benchmarks.distinct(problems)] == ['a', 'b', 'a~2']
+  with pytest.raises(BadInput, match='ids that differ'):
+    benchmarks.distinct([*problems, Problem('a~2', '', '!', '1')])
+
+
+def test_the_experiment_refuses_what_the_command_refuses(test_set, tmp_path, monkeypatch):
+  spec = importlib.util.spec_from_file_location('evaluate_experiment', ROOT / 'experiments' / 'evaluate.py')
+  module, known = importlib.util.module_from_spec(spec), set(FLAGS)
+  spec.loader.exec_module(module)
+  for name in set(FLAGS) - known:  # every experiment has a --config
+    delattr(FLAGS, name)
+  monkeypatch.setitem(BENCHMARKS, 'mine', benchmarks.Benchmark(test_set.name, 'problems', 3, Protocol(1)))
+  monkeypatch.setitem(BENCHMARKS, 'also', benchmarks.Benchmark(test_set.name, 'problems', 3, Protocol(1)))
+  s = module.Settings(
+    str(TINY_BASE), 'float32', ('mine',), str(test_set.parent), {}, 0, 8, 0, 0, 8, 1, 10.0, False, False, False
+  )
+  module.evaluate(s, tmp_path)
+  for change, named in (({'strict': True}, 'grader.strict'), ({'dtype': 'bfloat16'}, 'dtype'), ({'seed': 1}, 'seed')):
+    with pytest.raises(BadInput, match=named):  # before anything of a benchmark that comes first is drawn
+      module.evaluate(dataclasses.replace(s, benchmarks=('also', 'mine'), **change), tmp_path)
+    assert not (tmp_path / 'also').exists()
+  module.evaluate(dataclasses.replace(s, strict=True, regrade=True), tmp_path)
+  for seconds in (float('inf'), float('nan'), 0.0):
+    with pytest.raises(BadInput, match='deadline_s'):
+      module.evaluate(dataclasses.replace(s, deadline_s=seconds), tmp_path)
 
 
 def test_samples_can_be_graded_again(whole, tmp_path):

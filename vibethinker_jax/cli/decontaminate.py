@@ -3,7 +3,6 @@
 import argparse
 import collections
 import dataclasses
-import json
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -33,9 +32,9 @@ def run(args: argparse.Namespace) -> None:
   from vibethinker_jax import host
   from vibethinker_jax.data.decontaminate import STOCK, Decontaminate, Index, find_leaks
 
+  read = [('--train', args.train), *(('--eval', path) for path in args.eval), ('--stock', args.stock)]
+  files.apart(read, [('--out', args.output), ('--report', args.report)])
   stock = STOCK if args.stock is None else tuple(line for line in files.lines(args.stock) if line.strip())
-  if args.output.resolve() == args.report.resolve():
-    raise BadInput(f'{args.report}: --out and --report name the same file')
   skipped: list[BadInput] = []
   problems = [named for path in args.eval for _, named in _statements(path, args.skip_bad, skipped)]
   try:
@@ -60,19 +59,21 @@ def run(args: argparse.Namespace) -> None:
       bar.update(1)
       row, total = waiting.popleft(), total + 1
       if leak is None:
-        out.write(json.dumps(row, ensure_ascii=False, default=str) + '\n')
+        files.write_as_read(out, row)
       else:
         kinds[leak.kind] += 1
         files.write(report, dataclasses.asdict(leak))
   if skipped:
     print(f'{len(skipped)} malformed rows left out, the first: {skipped[0]}', file=sys.stderr)
   removed = ', '.join(f'{count} by {kind}' for kind, count in kinds.items())
-  print(f'{sum(kinds.values())} of {total} rows taken out ({removed}); {len(index.ids)} evaluation problems')
+  said = f'{sum(kinds.values())} of {total} rows taken out ({removed}); {len(index.ids)} evaluation problems'
+  files.say(said, args.output, args.report)
 
 
 def _statements(path: pathlib.Path, skip_bad: bool, skipped: list) -> Iterator[tuple[dict, tuple[str, str]]]:
   """(row, (id, statement)) for every row of a source; malformed ones are raised, or put into `skipped`."""
   from vibethinker_jax.data.decontaminate import named_text
+  from vibethinker_jax.data.problem import named
   from vibethinker_jax.data.sources import rows
 
   empty = True
@@ -87,4 +88,4 @@ def _statements(path: pathlib.Path, skip_bad: bool, skipped: list) -> Iterator[t
         raise
       skipped.append(error)
   if empty:
-    raise BadInput(f'{path}: no rows')
+    raise BadInput(f'{named(path)}: no rows')

@@ -8,7 +8,8 @@ import dataclasses
 import os
 import pathlib
 
-from vibethinker_jax.cli import flags, models
+from vibethinker_jax.cli import files, flags, models
+from vibethinker_jax.data.problem import named
 from vibethinker_jax.errors import BadInput
 
 
@@ -35,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--workers', type=int, default=2, help='graders of each kind at most')
   parser.add_argument('--deadline', type=float, default=10.0, help='seconds one response may take')
   parser.add_argument('--strict', action='store_true', help="the published grader's rules")
+  parser.add_argument('--regrade', action='store_true', help='judge the samples in OUT again, by another grader too')
   parser.add_argument('--steps', action='store_true', help='check the equalities of each response too')
   parser.add_argument('--out', dest='output', type=pathlib.Path, required=True, metavar='DIR')
 
@@ -46,13 +48,17 @@ def run(args: argparse.Namespace) -> None:
   from vibethinker_jax.engine.engine import Engine
   from vibethinker_jax.engine.sampling import Sampling
   from vibethinker_jax.evaluate import benchmarks
+  from vibethinker_jax.evaluate.claims import Subject
   from vibethinker_jax.evaluate.run import evaluate, table
-  from vibethinker_jax.model.hf import read_config
+  from vibethinker_jax.model.hf import fingerprint, read_config
   from vibethinker_jax.model.mesh import own_mesh
   from vibethinker_jax.verify.grader import Grader
 
   if (args.benchmark is None) == (args.data is None):
     raise BadInput('evaluate: expected exactly one of --benchmark and --data')
+  files.apart([('--data', args.data), *(('--file', file) for file in args.file)], [])
+  files.apart_from_directory([('--model', args.model)], args.output)
+  directory = files.directory(args.output)
   if args.benchmark is not None:
     if args.reader is not None:
       raise BadInput('evaluate: --reader goes with --data, a benchmark has its own')
@@ -64,8 +70,7 @@ def run(args: argparse.Namespace) -> None:
   for name, low in (('limit', 1), ('rows', 1), ('seed', 0), ('n', 1), ('max_tokens', 1), ('workers', 1)):
     if vars(args)[name] is not None:
       flags.check_range(f'--{name.replace("_", "-")}', vars(args)[name], low, 2**31)
-  if not args.deadline > 0:
-    raise BadInput(f'--deadline {args.deadline}: expected more than 0 seconds')
+  flags.check_seconds('--deadline', args.deadline)
   fields = ('n', 'temperature', 'top_p', 'top_k', 'max_tokens', 'instruction')
   given = {name: vars(args)[name] for name in fields if vars(args)[name] is not None}
   protocol = dataclasses.replace(protocol, **given)
@@ -77,17 +82,8 @@ def run(args: argparse.Namespace) -> None:
     raise BadInput(f'{args.model}: evaluation needs a tokenizer with a chat template')
   engine = Engine(config, models.stop_ids(args.model, text), rows=args.rows, mesh=own_mesh(jax.local_devices()))
   with Grader(args.workers, args.deadline, args.strict) as grader:
-    summary = evaluate(
-      args.benchmark or args.data.name,
-      str(args.model),
-      engine,
-      engine.place(models.load(args.model, args.dtype)),
-      text,
-      problems[: args.limit],
-      protocol,
-      grader,
-      args.seed,
-      args.output,
-      args.steps,
-    )
+    model = engine.place(models.load(args.model, args.dtype))
+    subject = Subject(str(args.model), fingerprint(args.model), engine, model, text)
+    name, problems = args.benchmark or named(args.data.name), problems[: args.limit]
+    summary = evaluate(name, subject, problems, protocol, grader, args.seed, directory, args.steps, args.regrade)
   print(table([summary]), end='')

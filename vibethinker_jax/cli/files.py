@@ -1,13 +1,24 @@
-"""Files in, and files out that appear whole or not at all."""
+"""Files in, and files out that appear whole or not at all: every verb reads and writes through here."""
 
 import contextlib
+import gzip
+import io
 import json
 import os
 import pathlib
+import shutil
+import stat
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO, TextIO
 
-from vibethinker_jax.data.problem import field, read_rows
+from vibethinker_jax.data.problem import Number, field, named, opened, read_rows, reason
 from vibethinker_jax.errors import BadInput
+
+Named = tuple[str, pathlib.Path | str | None]  # a flag and the path that was given with it, None where none was
+
+# ---- in
 
 
 def rows(path: pathlib.Path, fields: set[str]) -> list[tuple[str, dict]]:
@@ -34,31 +45,194 @@ def one_of(row: dict, names: Sequence[str], where: str) -> str:
 
 def lines(path: pathlib.Path) -> list[str]:
   """The lines of a text file. Raises BadInput."""
+  with opened(path) as file:
+    content = file.read()
   try:
-    return path.read_text(encoding='utf-8').splitlines()
-  except (OSError, UnicodeDecodeError) as error:
-    raise BadInput(f'{path}: cannot be read ({error})') from None
+    return content.decode('utf-8-sig').splitlines()
+  except UnicodeDecodeError as error:
+    raise BadInput(f'{named(path)}: cannot be read ({error})') from None
+
+
+# ---- apart
+
+
+def apart(inputs: Sequence[Named], outputs: Sequence[Named]) -> None:
+  """Raises BadInput where an output is an input or another output by any name, or lies in a directory that is read.
+
+  Nor may two inputs be stdin: the second would find it empty.
+  """
+  inputs, outputs = ([(flag, path) for flag, path in given if path is not None] for given in (inputs, outputs))
+  if len(stdin := [flag for flag, path in inputs if _is_standard(path)]) > 1:
+    raise BadInput(f'{stdin[0]} and {stdin[1]} are both stdin, expected one')
+  for i, (flag, path) in enumerate(outputs):
+    for other, theirs in outputs[:i]:
+      if (_is_standard(path) and _is_standard(theirs)) or _same(path, theirs):
+        raise BadInput(f'{path}: {other} and {flag} name the same file')
+    for other, theirs in inputs:
+      if _is_standard(path) or _is_standard(theirs):
+        continue  # - is stdin on one side and stdout on the other
+      if _same(path, theirs):
+        raise BadInput(f'{path}: {other} and {flag} name the same file')
+      if os.path.isdir(theirs) and os.path.exists(path) and _inside(path, theirs):
+        raise BadInput(f'{path}: {flag} would replace a file of {other} {theirs}')
+
+
+def apart_from_directory(inputs: Sequence[Named], path: pathlib.Path) -> None:
+  """Raises BadInput where a directory that is to be written, or replaced, is an input or holds one."""
+  for flag, theirs in inputs:
+    if os.path.exists(theirs) and _inside(theirs, path):
+      raise BadInput(f'{path}: expected a new directory, or one that does not hold {flag} {theirs}')
+
+
+def _is_standard(path: pathlib.Path | str) -> bool:
+  return str(path) == '-'
+
+
+def _same(one: pathlib.Path | str, other: pathlib.Path | str) -> bool:
+  try:
+    found = os.stat(one), os.stat(other)
+  except OSError:
+    return os.path.realpath(one) == os.path.realpath(other)
+  return os.path.samestat(*found) and not stat.S_ISCHR(found[0].st_mode)  # all may write to /dev/null
+
+
+def _inside(path: pathlib.Path | str, folder: pathlib.Path | str) -> bool:
+  return pathlib.Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+# ---- out
 
 
 @contextlib.contextmanager
-def output(path: pathlib.Path) -> Iterator:
-  """A text file that appears under `path` when the block ends well, and not at all when it does not."""
-  if path.is_dir():
-    raise BadInput(f'{path}: is a directory, expected a file to write')
-  scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+def output(path: pathlib.Path) -> Iterator[TextIO]:
+  """A text file that appears under `path` when the block ends well, and not at all when it does not.
+
+  A link stays one: what it leads to is replaced. A pipe or a device, and stdout, which is `-`, get everything at the
+  end. What ends in `.gz` is compressed. Raises BadInput.
+  """
+  target = _target(path)
+  scratch = None if target is None else target.with_name(f'.{target.name}.{os.getpid()}')
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = scratch.open('x', encoding='utf-8')
-  except OSError as error:
-    raise BadInput(f'{path}: cannot be written ({error.strerror})') from None
-  try:
-    with file:
-      yield file
-    scratch.replace(path)
+    with _writing(path):
+      raw = _begin(target, scratch)
+    with raw:
+      packed = gzip.GzipFile('', 'wb', fileobj=raw, mtime=0) if pathlib.Path(path).suffix == '.gz' else raw
+      text = io.TextIOWrapper(packed, 'utf-8')
+      yield text
+      with _writing(path):
+        text.flush()
+        text.detach()
+        if packed is not raw:
+          packed.close()
+        if scratch is None:
+          _pass_on(raw, path)
+    if scratch is not None:
+      with _writing(path):
+        scratch.replace(target)
   finally:
-    scratch.unlink(missing_ok=True)
+    if scratch is not None:
+      scratch.unlink(missing_ok=True)
 
 
-def write(out, row: dict) -> None:
+def _target(path: pathlib.Path | str) -> pathlib.Path | None:
+  """The file to be replaced, None for what is written to as it is. Raises BadInput."""
+  if _is_standard(path) or _is_descriptor(path):
+    return None
+  target = pathlib.Path(os.path.realpath(path))
+  try:
+    kind = target.stat().st_mode
+  except OSError:
+    if target.is_symlink():
+      raise BadInput(f'{path}: cannot be written (its links lead to each other)') from None
+    return target
+  if stat.S_ISDIR(kind):
+    raise BadInput(f'{path}: is a directory, expected a file to write')
+  if stat.S_ISREG(kind):
+    return target
+  if not (stat.S_ISFIFO(kind) or stat.S_ISCHR(kind)) or not os.access(path, os.W_OK):
+    raise BadInput(f'{path}: cannot be written, expected a file or a pipe')
+  return None
+
+
+def _is_descriptor(path: pathlib.Path | str) -> bool:
+  """Whether a path is another name of what is open already: /dev/stdout, /dev/fd/3."""
+  path = os.fspath(path)
+  for _ in range(40):
+    folder = os.path.realpath(os.path.dirname(path))
+    if folder.startswith('/proc/'):
+      return True
+    if not os.path.islink(path):
+      return False
+    path = os.path.join(folder, os.readlink(path))
+  return False
+
+
+def _begin(target: pathlib.Path | None, scratch: pathlib.Path | None) -> BinaryIO:
+  if scratch is None:
+    return tempfile.TemporaryFile()
+  target.parent.mkdir(parents=True, exist_ok=True)
+  file = scratch.open('xb')
+  if target.exists():
+    shutil.copymode(target, scratch)
+  return file
+
+
+def _pass_on(file: BinaryIO, path: pathlib.Path | str) -> None:
+  """What was kept, to where it goes."""
+  file.seek(0)
+  if not _is_standard(path):
+    with open(path, 'ab') as device:  # what lies behind /dev/stdout may hold something already
+      shutil.copyfileobj(file, device)
+    return
+  try:
+    sys.stdout.flush()
+    shutil.copyfileobj(file, sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
+    raise
+
+
+@contextlib.contextmanager
+def _writing(path: pathlib.Path | str) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise BadInput(f'{"stdout" if _is_standard(path) else path}: cannot be written ({reason(error)})') from None
+
+
+def say(text: str, *outputs: pathlib.Path | None) -> None:
+  """A line for the user: on stderr where one of the outputs is stdout."""
+  print(text, file=sys.stderr if any(_is_standard(path) for path in outputs) else sys.stdout)
+
+
+def directory(path: pathlib.Path) -> pathlib.Path:
+  """A directory to be written, what links lead to in their place. Raises BadInput where something else stands there."""
+  if _is_standard(path) or (os.path.exists(path) and not os.path.isdir(path)):
+    raise BadInput(f'{path}: expected a directory')
+  return path.resolve() if path.is_symlink() else path
+
+
+def write(out: TextIO, row: dict) -> None:
   """One row of JSON Lines."""
   out.write(json.dumps(row) + '\n')
+
+
+def write_as_read(out: TextIO, row: dict) -> None:
+  """One row of JSON Lines as it came: numbers keep their text, letters are not escaped."""
+  text = _as_read(row)
+  try:
+    text.encode()
+  except UnicodeEncodeError:  # half a character, which JSON can hold as an escape alone
+    text = json.dumps(row, default=str)
+  out.write(text + '\n')
+
+
+def _as_read(value) -> str:
+  if isinstance(value, Number):
+    return value.text
+  if isinstance(value, dict):
+    return '{' + ', '.join(f'{json.dumps(str(k), ensure_ascii=False)}: {_as_read(v)}' for k, v in value.items()) + '}'
+  if isinstance(value, list):
+    return '[' + ', '.join(map(_as_read, value)) + ']'
+  return json.dumps(value, ensure_ascii=False, default=str)

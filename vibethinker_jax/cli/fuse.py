@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 
+from vibethinker_jax.cli import files
 from vibethinker_jax.cli.models import config_stop_ids, json_of
 from vibethinker_jax.errors import BadInput
 
@@ -36,9 +37,9 @@ def run(args: argparse.Namespace) -> None:
     fusion.check_weights(weights, len(models))
   except ValueError as error:
     raise BadInput(f'--weights: {error}') from None
-  if args.out.exists() and (not args.out.is_dir() or any(args.out.resolve() == m.resolve() for m in models)):
-    raise BadInput(f'{args.out}: expected a new directory, or one to replace that is no input')
-  if args.out.is_dir() and any(args.out.iterdir()) and not (args.out / 'config.json').exists():
+  files.apart_from_directory([('a model', m) for m in models], args.out)
+  out = files.directory(args.out)
+  if out.is_dir() and any(out.iterdir()) and not (out / 'config.json').exists():
     raise BadInput(f'{args.out}: not empty and no model directory, so it is not replaced')
   configs = [hf.read_config(m) for m in models]
   for path, config in zip(models[1:], configs[1:]):
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
   for model in loaded:
     model.config = configs[0]  # what may still differ (how many positions) goes by the first
   try:
-    hf.save(fusion.fuse(loaded, weights), args.out, models[0], config_stop_ids(models[0]))
+    hf.save(fusion.fuse(loaded, weights), out, models[0], config_stop_ids(models[0]))
   except OSError as error:
     raise BadInput(f'{args.out}: cannot be written ({error.strerror})') from None
 

@@ -1,7 +1,8 @@
-"""{"id", "tokens" or "prompt" or "messages"} -> n samples of each, in order."""
+"""{"id", "tokens" or "prompt" or "messages"} -> n samples of each, in order; the id decides the random numbers."""
 
 import argparse
 import dataclasses
+import json
 
 from vibethinker_jax.cli import files, flags, models
 from vibethinker_jax.cli.tokens import ids_of
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
 
   from vibethinker_jax import host
   from vibethinker_jax.engine.engine import Engine, Request
-  from vibethinker_jax.engine.sampling import Sampling
+  from vibethinker_jax.engine.sampling import Sampling, number_of
   from vibethinker_jax.model.hf import read_config
   from vibethinker_jax.model.mesh import own_mesh
 
@@ -38,15 +39,17 @@ def run(args: argparse.Namespace) -> None:
   sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
   if (fault := sampling.fault()) is not None:
     raise BadInput(f'generate: {fault}')
+  files.apart([('--in', args.input), ('--model', args.model)], [('--out', args.output)])
   rows = files.rows(args.input, {'id', 'tokens', 'prompt', 'messages'})
   with files.output(args.output) as out:
     config = dataclasses.replace(read_config(args.model), dtype=args.dtype)
     text = models.text_of(args.model)
     engine = Engine(config, models.stop_ids(args.model, text), rows=args.rows, mesh=own_mesh(jax.local_devices()))
     requests = []
-    for number, (where, row) in enumerate(rows):
+    for where, row in rows:
       name = files.one_of(row, ('tokens', 'prompt', 'messages'), where)
       ids = ids_of(row, name, where, config.V, text, args.model)
+      number = number_of(json.dumps(row['id']))  # not the place: a part of a file gives what the whole gives
       request = Request(tuple(ids), args.max_tokens, args.n, sampling, args.seed, number)
       if (why := engine.refusal(request)) is not None:
         raise BadInput(f'{where}: {why}')

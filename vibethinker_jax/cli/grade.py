@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 
 from vibethinker_jax.cli import files, flags
-from vibethinker_jax.data.problem import field
+from vibethinker_jax.data.problem import answer_text, field
 from vibethinker_jax.errors import BadInput
 
 # what `evaluate` writes of a sample besides, so that anybody can grade its samples.jsonl again
@@ -28,8 +28,9 @@ def run(args: argparse.Namespace) -> None:
   from vibethinker_jax.verify.code import check_tests
   from vibethinker_jax.verify.grader import Grader
 
-  if args.workers < 1 or not args.deadline > 0:
-    raise BadInput('grade: expected --workers of 1 or more and a --deadline of more than 0 seconds')
+  flags.check_range('--workers', args.workers, 1, 2**10)
+  flags.check_seconds('--deadline', args.deadline)
+  files.apart([('--in', args.input), ('--problems', args.problems)], [('--out', args.output)])
   rows = files.rows(args.input, {'id', 'response', 'answer', 'tests', *_SAMPLE})
   problems = {} if args.problems is None else {p.id: p for p in load(args.problems)}
   asked = []
@@ -64,4 +65,4 @@ def _answers(row: dict, where: str) -> tuple[str, ...]:
   texts = answer if isinstance(answer, list) else [answer]
   if not texts or any(isinstance(a, bool) or not isinstance(a, str | int | float) for a in texts):
     raise BadInput(f'{where}: field "answer" must be a text, a number, or a list of at least one of them')
-  return tuple(map(str, texts))
+  return tuple(answer_text(a, where) for a in texts)

@@ -43,12 +43,13 @@ def run(args: argparse.Namespace) -> int:
   from vibethinker_jax.recipe import Settings
   from vibethinker_jax.settings import freeze, load_config
 
+  files.apart([('--config', args.config.partition(':')[0])], [('--out', args.output)])
   settings = freeze(Settings, load_config(args.config, dict(map(_change, args.set))))
   on = machine(args.topology)
   if on.chip.platform != 'tpu':
     cluster.cpu_devices(on.devices)
   report = plan(settings, on, None if args.estimate else args.cache)
-  print(table(report))
+  files.say(table(report), args.output)
   if args.output is not None:
     with files.output(args.output) as out:
       json.dump(report, out, indent=2)

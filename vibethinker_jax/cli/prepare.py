@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 
+from vibethinker_jax.cli import files
 from vibethinker_jax.errors import BadInput
 
 
@@ -27,12 +28,16 @@ def run(args: argparse.Namespace) -> None:
     raise BadInput(f'prepare: {len(readers)} times --reader for {len(args.input)} times --in, expected one or as many')
   if args.shards is not None and args.shards < 1:
     raise BadInput(f'--shards {args.shards}: expected 1 or more')
-  if args.output.exists() and not (args.output / 'features.json').exists():
+  inputs = [('--in', path) for path in args.input]
+  files.apart(inputs, [])
+  files.apart_from_directory(inputs, args.output)
+  output = files.directory(args.output)
+  if output.exists() and not (output / 'features.json').exists():
     raise BadInput(f'{args.output}: expected a new directory, or a data set of this command to replace')
   rows = load_all(Source(path, reader, skip_bad=args.skip_bad) for path, reader in zip(args.input, readers))
   problems = merge(rows)
   try:
-    records.write({args.split: problems}, args.output, args.shards)
+    records.write({args.split: problems}, output, args.shards)
   except OSError as error:
     raise BadInput(f'{args.output}: cannot be written ({error.strerror or error})') from None
   solutions = sum(len(p.solutions) for p in problems)

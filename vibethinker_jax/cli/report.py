@@ -2,7 +2,9 @@
 
 import argparse
 import pathlib
+import tempfile
 
+from vibethinker_jax.cli import files
 from vibethinker_jax.errors import BadInput
 
 
@@ -19,7 +21,11 @@ def run(args: argparse.Namespace) -> None:
   first, *others = args.directories
   try:
     if others:
-      print(write_compared(args.directories, args.output))
+      _refuse_data(args)
+      with tempfile.TemporaryDirectory() as folder, files.output(args.output) as out:
+        out.write(write_compared(args.directories, pathlib.Path(folder) / 'page.html').read_text(encoding='utf-8'))
+      if str(args.output) != '-':
+        print(args.output)
     elif (first / 'sweep.json').exists():
       from vibethinker_jax.study import pages
 
@@ -30,3 +36,10 @@ def run(args: argparse.Namespace) -> None:
     raise BadInput(f'{first}: {error.strerror or error}') from None
   except ValueError as error:
     raise BadInput(str(error)) from None
+
+
+def _refuse_data(args: argparse.Namespace) -> None:
+  """An older page of a run may be replaced, what the run has written may not."""
+  inputs = [('DIR', directory) for directory in args.directories]
+  if args.output.suffix != '.html':
+    files.apart(inputs, [('--out', args.output)])

@@ -3,6 +3,8 @@
 import argparse
 import pathlib
 
+from vibethinker_jax.cli import files
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('directory', type=pathlib.Path, metavar='DIR', help='workdir of a finished run')
@@ -13,6 +15,8 @@ def run(args: argparse.Namespace) -> int:
   from vibethinker_jax.reproduce import reproduce
 
   again = args.output or args.directory.with_name(f'{args.directory.resolve().name}-again')
+  files.apart_from_directory([('DIR', args.directory)], again)
+  again = files.directory(again)
   compared = reproduce(args.directory, again)
   print(compared)
   return 1 if compared.differences else 0

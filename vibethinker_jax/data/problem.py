@@ -8,15 +8,22 @@ object a line:
    "solutions": [{"text": "... \\\\boxed{12}", "path": "steps", "key_spans": [[10, 24, 2.0]]}]}
 
 Exactly one of `answer` and `tests` is given. `tests` is `[{"input": text, "output": text}, ...]` for programs that read
-stdin, or `{"entry_point": name or null, "setup": code, "asserts": [code, ...]}` for functions.
+stdin, or `{"entry_point": name or null, "setup": code, "asserts": [code, ...]}` for functions. A number that is an
+answer is taken digit by digit as it is written: 0.10 is not 0.1 to a judge, and 0.00001 is not 1e-05.
 """
 
+import codecs
+import contextlib
 import dataclasses
+import decimal
 import gzip
 import json
+import math
 import pathlib
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 from vibethinker_jax.errors import BadInput
 
@@ -48,14 +55,23 @@ class Problem:
   date: str = ''
 
 
+class Number(float):
+  """A number of a JSON file that is not whole, with its text: as a float alone it would be written in another way."""
+
+  def __new__(cls, text: str):
+    number = super().__new__(cls, text)
+    number.text = text
+    return number
+
+
 def read_rows(path: pathlib.Path) -> list[tuple[str, dict]]:
-  """('FILE, line N', object) for every non-empty line of a JSON Lines file, `.gz` or plain. Raises BadInput."""
+  """('FILE, line N', object) for every non-empty line of a JSON Lines file, as `opened` reads it. Raises BadInput."""
   rows = list(json_lines(path))
   for _, row in rows:
     if isinstance(row, BadInput):
       raise row
   if not rows:
-    raise BadInput(f'{path}: no rows')
+    raise BadInput(f'{named(path)}: no rows')
   return rows
 
 
@@ -64,14 +80,32 @@ def json_lines(path: pathlib.Path) -> Iterator[tuple[str, dict | BadInput]]:
 
   Raises BadInput where the file itself cannot be read.
   """
+  with opened(path) as file:
+    for number, line in enumerate(file, 1):
+      line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+      if line.strip():
+        where = f'{named(path)}, line {number}'
+        yield where, _object(line, where)
+
+
+@contextlib.contextmanager
+def opened(path: str | pathlib.Path) -> Iterator[BinaryIO]:
+  """A file's bytes: those of a `.gz` unpacked, `-` is stdin. Raises BadInput where it cannot be read, now or later."""
   try:
-    with gzip.open(path) if pathlib.Path(path).suffix == '.gz' else open(path, 'rb') as file:
-      for number, line in enumerate(file, 1):
-        if line.strip():
-          where = f'{path}, line {number}'
-          yield where, _object(line, where)
+    if str(path) == '-':
+      if sys.stdin is None:
+        raise OSError('it is closed')
+      yield sys.stdin.buffer
+    else:
+      with gzip.open(path) if pathlib.Path(path).suffix == '.gz' else open(path, 'rb') as file:
+        yield file
   except (OSError, EOFError, zlib.error) as error:
-    raise BadInput(f'{path}: cannot be read ({reason(error)})') from None
+    raise BadInput(f'{named(path)}: cannot be read ({reason(error)})') from None
+
+
+def named(path: str | pathlib.Path) -> str:
+  """What messages call a file."""
+  return 'stdin' if str(path) == '-' else str(path)
 
 
 def reason(error: Exception) -> str:
@@ -79,9 +113,14 @@ def reason(error: Exception) -> str:
   return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
+def parse_json(text: str):
+  """The value of a JSON text, numbers with a point or an exponent as `Number`. Raises ValueError, RecursionError."""
+  return json.loads(text, parse_float=Number, parse_constant=Number)
+
+
 def _object(line: bytes, where: str) -> dict | BadInput:
   try:
-    row = json.loads(line.decode('utf-8'))
+    row = parse_json(line.decode('utf-8'))
   except UnicodeDecodeError as error:
     return BadInput(f'{where}: not UTF-8 at byte {error.start} of the line')
   except json.JSONDecodeError as error:
@@ -128,38 +167,61 @@ def problem_from(row: dict, where: str) -> Problem:
 def words(row: dict, name: str, where: str) -> str:
   """A field that must be a text with something in it. Raises BadInput."""
   text = field(row, name, str, where)
-  if not text.strip():
+  if _is_blank(text):
     raise BadInput(f'{where}: field "{name}" is empty')
+  try:
+    text.encode()
+  except UnicodeEncodeError:  # JSON can hold it, no tokenizer takes it
+    raise BadInput(f'{where}: field "{name}" is no text (a lone surrogate), expected Unicode') from None
   return text
+
+
+def _is_blank(text: str) -> bool:
+  """Whether nothing of a text can be seen."""
+  return not any(c.isprintable() and not c.isspace() for c in text)
 
 
 def answer_text(value: str | int | float, where: str) -> str:
-  """An answer as text: 27.0 is 27. Raises BadInput where there is none."""
-  text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
-  if not text:
+  """An answer as text, a number with all its digits and no exponent (27.0 is 27). Raises BadInput for none."""
+  text = _digits(value, where) if isinstance(value, float) else str(value).strip()
+  if _is_blank(text):
     raise BadInput(f'{where}: no answer')
   return text
+
+
+def _digits(value: float, where: str) -> str:
+  text = value.text if isinstance(value, Number) else repr(float(value))
+  exact = decimal.Decimal(text) if math.isfinite(value) else decimal.Decimal('NaN')
+  if not exact.is_finite() or (exact and not value):
+    raise BadInput(f'{where}: the answer is {text[:40]}, expected a number from 1e-308 to 1e308 in size')
+  text = f'{exact:f}'
+  return (text.partition('.')[0] if exact == exact.to_integral_value() else text) if exact else '0'
 
 
 def _accepted(answer, where: str) -> str | tuple[str, ...]:
   if not isinstance(answer, list):
     return answer_text(answer, where)
-  if not answer or not all(type(a) in (str, int, float) for a in answer):
+  if not answer or not all(isinstance(a, str | int | float) and not isinstance(a, bool) for a in answer):
     raise BadInput(f'{where}: "answer" must be a text, a number or a list of them')
   return tuple(answer_text(a, where) for a in answer)
 
 
 def _tests(row: dict, where: str) -> dict | list:
+  """The tests, of one of the forms that verify/code.py takes: what is not said here fails after all is drawn."""
   tests = field(row, 'tests', (list, dict), where)
   if isinstance(tests, list):
-    texts = [
-      text for t in tests for text in (t.values() if isinstance(t, dict) and set(t) == {'input', 'output'} else [None])
-    ]
+    right = all(isinstance(test, dict) and set(test) == {'input', 'output'} for test in tests)
+    texts = [text for test in tests for text in test.values()] if right else []
   else:
-    asserts = tests.get('asserts')
-    texts = [tests.get('setup'), *(asserts if isinstance(asserts, list) and asserts else [None])]
+    asserts, entry = tests.get('asserts'), tests.get('entry_point')
+    right = set(tests) == {'entry_point', 'setup', 'asserts'} and isinstance(asserts, list) and asserts != []
+    right = right and (entry is None or (isinstance(entry, str) and entry.isidentifier()))
+    right = right and not any(isinstance(line, str) and _is_blank(line) for line in asserts)  # which always holds
+    texts = [tests['setup'], *asserts] if right else []
   if not texts or not all(isinstance(text, str) for text in texts):
-    forms = '[{"input": text, "output": text}, ...] or {"entry_point", "setup": text, "asserts": [text, ...]}'
+    forms = (
+      '[{"input": text, "output": text}, ...] or {"entry_point": name or null, "setup": code, "asserts": [code, ...]}'
+    )
     raise BadInput(f'{where}: "tests" must be {forms}, not empty')
   return tests
 
@@ -171,7 +233,7 @@ def _solution(row: dict, where: str) -> Solution:
   spans = field(row, 'key_spans', list, where) if 'key_spans' in row else []
   try:
     spans = tuple((int(begin), int(end), float(weight)) for begin, end, weight in spans)
-  except (TypeError, ValueError):
+  except (TypeError, ValueError, OverflowError):
     raise BadInput(f'{where}: "key_spans" must be [[begin, end, weight], ...]') from None
   for begin, end, weight in spans:
     if not (0 <= begin < end <= len(text) and 0 <= weight < float('inf')):

@@ -1,6 +1,7 @@
 """Where problems come from: files, Hugging Face `datasets`, `tensorflow-datasets`; all end as Problems.
 
   FILE.jsonl, .json, .csv (each also .gz), .parquet    one row an object (JSON: a list of them)
+  -, or a pipe                                         JSON Lines from stdin, or from another program
   DIRECTORY                                            of `vibethinker prepare`, of `tfds`, of `Dataset.save_to_disk`,
                                                        or of data files
   hf:NAME or hf:NAME@CONFIG                            a data set of the Hugging Face hub
@@ -12,7 +13,6 @@ TensorFlow is not needed for any of them. Rows are read one after the other; wha
 
 import csv
 import dataclasses
-import gzip
 import json
 import pathlib
 import sys
@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from tqdm import tqdm
 
 from vibethinker_jax.data import readers
-from vibethinker_jax.data.problem import Problem, json_lines, reason
+from vibethinker_jax.data.problem import Problem, json_lines, named, opened, parse_json, reason
 from vibethinker_jax.errors import BadInput
 
 Rows = Iterable[tuple[str, dict | BadInput]]  # (the row's name in messages, the row or what is wrong with it)
@@ -73,9 +73,11 @@ def load(
         raise
       bad.append(error)
   if bad:
-    tqdm.write(f'{path}: {len(bad)} of {len(bad) + len(problems)} rows left out, the first: {bad[0]}', file=sys.stderr)
+    tqdm.write(
+      f'{named(path)}: {len(bad)} of {len(bad) + len(problems)} rows left out, the first: {bad[0]}', file=sys.stderr
+    )
   if not problems:
-    raise BadInput(f'{path}: no rows' if not bad else f'{path}: no row that could be read')
+    raise BadInput(f'{named(path)}: no row{" that could be read" if bad else "s"}')
   return problems
 
 
@@ -98,6 +100,8 @@ def rows(path: str | pathlib.Path, split: str = 'train') -> Rows:
   path = pathlib.Path(path)
   if path.is_dir():
     return _directory(path, split)
+  if str(path) == '-' or path.is_fifo():
+    return json_lines(path)
   match path.name.removesuffix('.gz').rpartition('.')[2]:
     case 'jsonl' | 'ndjson':
       return json_lines(path)
@@ -112,13 +116,13 @@ def rows(path: str | pathlib.Path, split: str = 'train') -> Rows:
 
 def _json(path: pathlib.Path) -> Rows:
   try:
-    whole = json.loads(_bytes(path).decode('utf-8'))
+    whole = parse_json(_bytes(path).decode('utf-8-sig'))
   except UnicodeDecodeError as error:
     raise BadInput(f'{path}: not UTF-8 at byte {error.start}') from None
   except json.JSONDecodeError as error:
     raise BadInput(f'{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno})') from None
-  except RecursionError:
-    raise BadInput(f'{path}: not JSON that can be read (nested too deep)') from None
+  except (RecursionError, ValueError):
+    raise BadInput(f'{path}: not JSON that can be read (nested too deep, or a number too long)') from None
   if not isinstance(whole, list):
     raise BadInput(f'{path}: expected a JSON list of objects, found {type(whole).__name__}')
   return _numbered(path, whole)
@@ -140,11 +144,8 @@ def _csv(path: pathlib.Path) -> Rows:
 
 
 def _bytes(path: pathlib.Path) -> bytes:
-  try:
-    raw = path.read_bytes()
-    return gzip.decompress(raw) if path.suffix == '.gz' else raw
-  except (OSError, EOFError) as error:
-    raise BadInput(f'{path}: cannot be read ({reason(error)})') from None
+  with opened(path) as file:
+    return file.read()
 
 
 def _parquet(path: pathlib.Path) -> Iterator[tuple[str, dict]]:

@@ -6,6 +6,7 @@ sit in, nor to who sits beside it. One uniform number a token, read through the 
 
 import dataclasses
 import functools
+import hashlib
 import math
 
 import jax
@@ -69,6 +70,14 @@ def laws(samplings: list[Sampling]) -> Law:
   column = lambda name, kind: np.array([vars(s)[name] for s in samplings], kind)
   kinds = {f.name: np.int32 if f.name == 'top_k' else np.float32 for f in dataclasses.fields(Law)}
   return Law(**{name: column(name, kind) for name, kind in kinds.items()})
+
+
+def number_of(name: str) -> int:
+  """The number of the random stream that belongs to a request of that name: 32 bits of a hash, anywhere the same.
+
+  Two names that share one draw by the same numbers, each from its own prompt.
+  """
+  return int.from_bytes(hashlib.sha256(name.encode('utf-8', 'surrogatepass')).digest()[:4], 'big')
 
 
 def row_keys(seed: jax.Array, request: jax.Array, sample: jax.Array) -> jax.Array:

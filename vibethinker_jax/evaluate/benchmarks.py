@@ -5,7 +5,6 @@ ours, for nothing was published. Scores are those of the same report (arXiv 2511
 LiveCodeBench come from the user's own files only: their authors ask that the questions not be spread.
 """
 
-import collections
 import dataclasses
 import pathlib
 import sys
@@ -122,10 +121,18 @@ def load(
 
 
 def distinct(problems: list[Problem]) -> list[Problem]:
-  """The problems with ids that differ: the second of an id is called `id~2`, and so on. None is left out."""
-  times: collections.Counter[str] = collections.Counter()
+  """The problems with ids that differ: of equal problems the second is called `id~2`, and so on. None is left out.
+
+  Raises BadInput where two problems that are not the same have one id: random numbers and samples go by it.
+  """
+  seen: dict[str, list[Problem]] = {}
   out = []
   for p in problems:
-    times[p.id] += 1
-    out.append(p if times[p.id] == 1 else dataclasses.replace(p, id=f'{p.id}~{times[p.id]}'))
+    same = seen.setdefault(p.id, [])
+    same.append(p)
+    if (p.prompt, p.answer, p.tests) != (same[0].prompt, same[0].answer, same[0].tests):
+      raise BadInput(f'problem {p.id}: two problems that differ have this id, expected one for each')
+    out.append(p if len(same) == 1 else dataclasses.replace(p, id=f'{p.id}~{len(same)}'))
+  if len({p.id for p in out}) < len(out):
+    raise BadInput('problems: an id is that of a repeated one with ~2, expected ids that differ')
   return out

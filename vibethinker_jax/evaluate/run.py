@@ -2,14 +2,14 @@
 
 The directory of an evaluation holds
 
-  config.json     what is evaluated: another run in the same directory is refused
+  config.json     the evaluation's claim on the directory: all that decides a sample or a verdict; a change is refused
   problems.jsonl  the problems, in the project's form
   samples.jsonl   a line a sample, written as soon as it is drawn; once all are, with their verdicts (and their steps')
   summary.json    the scores
   table.md        the scores beside the published ones
 
-A sample's random numbers belong to (seed, its problem's number, its own number), so what is drawn after a restart is
-what would have been drawn, and none is drawn twice.
+A sample's random numbers belong to (seed, its problem's id, its own number), so what is drawn after a restart is what
+would have been drawn, none is drawn twice, and a part of the problems gives what all of them give.
 
 Of several processes, which all see the directory, each draws the samples of its share of the problems and judges its
 share of the responses. Each appends to a file of its own (samples.1.jsonl, ...), which becomes part of samples.jsonl
@@ -18,7 +18,6 @@ when all are drawn, or when the evaluation is started again, by however many.
 
 import collections
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
@@ -29,51 +28,66 @@ import numpy as np
 
 from vibethinker_jax import host
 from vibethinker_jax.cluster import gather, shared
-from vibethinker_jax.data.problem import Problem, row_of
-from vibethinker_jax.data.text import Text
-from vibethinker_jax.engine.engine import Completion, Engine, Request
-from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.data.problem import Problem
+from vibethinker_jax.engine.engine import Completion, Request
+from vibethinker_jax.engine.sampling import Sampling, number_of
 from vibethinker_jax.errors import BadInput
+from vibethinker_jax.evaluate import claims
 from vibethinker_jax.evaluate.benchmarks import PUBLISHED, Protocol
-from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.evaluate.claims import Subject
 from vibethinker_jax.spectrum.passk import bootstrap_ci, maj_at_k, pass_at_k
 from vibethinker_jax.train.journal import write_json, write_text
 from vibethinker_jax.verify.grader import Grader
 
 _BATCH = 256  # responses graded between two steps of the progress bar
+_VERDICT = ('score', 'extracted', 'reason', 'steps', 'steps_share')  # of a row, what judges have added
 
 
 def evaluate(
   name: str,
-  model_name: str,
-  engine: Engine,
-  model: Qwen2,
-  text: Text,
+  subject: Subject,
   problems: Sequence[Problem],
   protocol: Protocol,
   grader: Grader,
   seed: int,
   directory: pathlib.Path,
   steps: bool = False,
+  regrade: bool = False,
 ) -> dict:
   """Draws and judges what `directory` does not yet hold. Returns the summary, as summary.json holds it.
 
-  `name` is the benchmark's or the data's, `model_name` what the table calls the model. With `steps`, the equalities of
-  the responses are checked too. Raises BadInput where the directory holds another evaluation, or something else.
+  `name` is the benchmark's or the data's. With `steps`, the equalities of the responses are checked too. With
+  `regrade` the samples that are there are judged again, by a grader that may be another. Raises BadInput where the
+  directory holds another evaluation, or something else.
   """
-  asked = [_asked(problem, protocol) for problem in problems]
-  _claim(directory, name, model_name, protocol, asked, seed)
-  rows = draw(engine, model, text, asked, protocol, seed, directory / 'samples.jsonl')
+  asked, path = claims.asked(problems, protocol), directory / 'samples.jsonl'
+  claim = claims.claim(name, subject, asked, protocol, grader, seed)
+  claims.check(directory, claim, regrade)
+  if regrade:
+    _forget_verdicts(path)  # before the claim is another: it must never hold for verdicts of the judge before
+  claims.take(directory, claim, asked)
+  rows = draw(subject, asked, protocol, seed, path)
   if any('score' not in row for row in rows):
     rows = _with(rows, shared(rows, lambda mine: judge(mine, asked, grader)))
-    write_text(directory / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
+    _write_rows(path, rows)
   if steps and any('steps' not in row for row in rows):
     rows = _with(rows, shared(rows, lambda mine: check_steps(mine, asked, grader)))
-    write_text(directory / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in rows))
-  summary = summarise(name, model_name, asked, rows, protocol)
+    _write_rows(path, rows)
+  summary = summarise(name, subject.name, asked, rows, protocol) | {'strict': grader.strict}
   write_json(directory / 'summary.json', summary)
   write_text(directory / 'table.md', table([summary]))
   return summary
+
+
+def _forget_verdicts(path: pathlib.Path) -> None:
+  """Of the samples that are there what was drawn alone is left, for the judges to see again."""
+  have = gather(_settled(path) if jax.process_index() == 0 else {})[0]
+  if have:
+    _write_rows(path, [{k: v for k, v in row.items() if k not in _VERDICT} for row in have.values()])
+
+
+def _write_rows(path: pathlib.Path, rows: Sequence[dict]) -> None:
+  write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
 
 
 def _with(rows: Sequence[dict], more: Sequence[dict]) -> list[dict]:
@@ -81,19 +95,14 @@ def _with(rows: Sequence[dict], more: Sequence[dict]) -> list[dict]:
 
 
 def draw(
-  engine: Engine,
-  model: Qwen2,
-  text: Text,
-  problems: Sequence[Problem],
-  protocol: Protocol,
-  seed: int,
-  path: pathlib.Path,
+  subject: Subject, problems: Sequence[Problem], protocol: Protocol, seed: int, path: pathlib.Path
 ) -> list[dict]:
   """All samples of all problems, in order; those that `path` does not hold are drawn, and appended as they finish.
 
   Of several processes each draws for every n-th problem, into a file beside `path`, and all return everything.
   A problem whose prompt leaves no room for a token is not asked: its samples are empty, with finish reason 'no room'.
   """
+  engine, text = subject.engine, subject.text
   have = gather(_settled(path) if jax.process_index() == 0 else {})[0]
   sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p)
   requests, places, begun = [], [], []
@@ -126,9 +135,9 @@ def draw(
           keep(i, sample, [], 'no room')
         continue
       begun += [Completion(len(requests), sample, *[np.zeros(0)] * 3, 'kept') for sample in there]
-      requests.append(Request(prompt, budget, protocol.n, sampling, seed, i))
+      requests.append(Request(prompt, budget, protocol.n, sampling, seed, number_of(problem.id)))
       places.append(i)
-    for done in engine.generate(model, requests, begun):
+    for done in engine.generate(subject.model, requests, begun):
       i = places[done.request]
       if done.finish == 'kept':
         continue
@@ -141,7 +150,7 @@ def draw(
     have |= part
   rows = [have[problem.id, sample] for problem in problems for sample in range(protocol.n)]
   if jax.process_count() > 1:
-    write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
+    _write_rows(path, rows)
     if jax.process_index() > 0:
       _part(path, jax.process_index()).unlink()
   return rows
@@ -292,34 +301,3 @@ def table(summaries: Sequence[dict]) -> str:
     held = [f'{100 * s["steps_share"]:.1f}%' if 'steps_share' in s else '-' for s in summaries]
     lines += [['steps that hold', *held]]
   return ''.join(f'| {" | ".join(cells)} |\n' for cells in lines)
-
-
-def _asked(problem: Problem, protocol: Protocol) -> Problem:
-  if not protocol.instruction:
-    return problem
-  return dataclasses.replace(problem, prompt=f'{problem.prompt} {protocol.instruction}')
-
-
-def _claim(
-  directory: pathlib.Path, name: str, model_name: str, protocol: Protocol, problems: Sequence[Problem], seed: int
-) -> None:
-  """The directory is this evaluation's from now on. Raises BadInput where it is another's."""
-  text = ''.join(json.dumps(row_of(problem)) + '\n' for problem in problems)
-  mine = {
-    'benchmark': name,
-    'model': model_name,
-    'protocol': dataclasses.asdict(protocol),
-    'seed': seed,
-    'problems': hashlib.sha256(text.encode()).hexdigest(),
-  }
-  path = directory / 'config.json'
-  if path.exists():
-    theirs = json.loads(path.read_text())
-    if differing := sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key)):
-      raise BadInput(f'{path}: the directory holds another evaluation ({", ".join(differing)} differ); use a new one')
-  else:
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-      raise BadInput(f'{directory}: expected a new directory or one of an evaluation')
-    write_json(path, mine)
-  if not (directory / 'problems.jsonl').exists():
-    write_text(directory / 'problems.jsonl', text)

@@ -5,6 +5,7 @@ Each row of the table gives our parameter, theirs, and the letters of *their* ax
 transposition between the two follows from the letters.
 """
 
+import hashlib
 import json
 import math
 import pathlib
@@ -21,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from vibethinker_jax.cluster import together, wrote
+from vibethinker_jax.cluster import gather, together, wrote
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import rest_sharding
 from vibethinker_jax.model.qwen2 import Config, Qwen2, shape
@@ -293,6 +294,20 @@ def _read(path: pathlib.Path, name: str, c: Config, theirs: str, ours: str, inde
     target = out.transpose(order)[begin : begin + n]
     target[...] = piece.reshape(target.shape)
   return out
+
+
+def fingerprint(directory: pathlib.Path) -> str:
+  """The sha256 of a directory's weights: of every file that holds a tensor, name and bytes. Raises BadModel.
+
+  With several processes all call this, and the first one reads.
+  """
+  if jax.process_index() > 0:
+    return gather('')[0]
+  whole = hashlib.sha256()
+  for path in sorted({*_shards(pathlib.Path(directory)).values()}):
+    with path.open('rb') as file:
+      whole.update(f'{path.name}\n{hashlib.file_digest(file, "sha256").hexdigest()}\n'.encode())
+  return gather(whole.hexdigest())[0]
 
 
 def _check_shape(path: pathlib.Path, name: str, wanted: tuple[int, ...]) -> None:

@@ -24,9 +24,9 @@ class Grader:
   """
 
   def __init__(self, workers: int = 2, deadline_s: float = 10.0, strict: bool = False):
-    if deadline_s <= 0:
-      raise ValueError(f'deadline_s must be positive, not {deadline_s}')
-    self._deadline_s = deadline_s
+    if not 0 < deadline_s < float('inf'):
+      raise ValueError(f'deadline_s must be positive and finite, not {deadline_s}')
+    self.strict, self.deadline_s = strict, deadline_s
     self._judge_answers = answer.judge_many_strictly if strict else answer.judge_many
     self._algebra = Pool(workers, symbolic.command())
     self._programs = code.make_pool(workers)
@@ -66,10 +66,10 @@ class Grader:
     math_rows = [i for i, row in enumerate(rows) if row[2] is None]
     code_rows = [i for i, row in enumerate(rows) if row[1] is None]
     verdicts: list[Verdict | None] = [None] * len(rows)
-    judged = self._judge_answers([rows[i][:2] for i in math_rows], self._algebra, self._deadline_s)
+    judged = self._judge_answers([rows[i][:2] for i in math_rows], self._algebra, self.deadline_s)
     for i, verdict in zip(math_rows, judged, strict=True):
       verdicts[i] = verdict
-    judged = code.judge_many([(rows[i][0], rows[i][2]) for i in code_rows], self._programs, self._deadline_s)
+    judged = code.judge_many([(rows[i][0], rows[i][2]) for i in code_rows], self._programs, self.deadline_s)
     for i, verdict in zip(code_rows, judged, strict=True):
       verdicts[i] = verdict
     for level in self._programs.greetings():
@@ -93,7 +93,7 @@ class Grader:
     Rows are those of `grade`. A program claims nothing: what it assigns is not said to be equal.
     """
     texts = [response if tests is None else '' for response, _, tests in rows]
-    return trace.check(texts, self._algebra, self._deadline_s)
+    return trace.check(texts, self._algebra, self.deadline_s)
 
   def steps(self, rows: Sequence[Row]) -> list[float | None]:
     """The shares of `check_traces` alone; None where a response claims nothing that could be settled."""

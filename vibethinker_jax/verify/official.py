@@ -4,26 +4,41 @@ VibeThinker's evaluation folder grades with the rules of DeepScaleR, which go ba
 counts if it has `</think>`, its answer is the last `\boxed{}` after that, and it is right if it equals a gold one
 after either of two normalisations, or if sympy finds their difference to be 0 where that is thought safe to ask. The
 rules are narrower than math-verify's: no intervals against inequalities, no set order, 1/3 is not 2/6, exponents of
-two digits are not evaluated. This file states them anew.
+two digits are not evaluated. They are odd in places (`1,999.99999999` is 1999), and kept so: a verdict is worth
+comparing only where it is theirs. This file states them anew; docs/judges.md says how far it was compared.
 """
 
+import math
 import re
+import unicodedata
+from collections.abc import Sequence
 
 _UNITS = (
   'degree', 'cm', 'centimeter', 'meter', 'mile', 'second', 'minute', 'hour', 'day', 'week', 'month', 'year', 'foot',
   'feet', 'inch', 'yard',
 )  # fmt: skip
 _SIGNS = {'√': 'sqrt', 'π': 'pi', '∞': 'inf', '∪': 'U', '·': '*', '×': '*'}
+_TEXT = re.compile(r'^\\text\{(.+?)\}$')
 _COMMAS = re.compile(r'(\d)(,)(\d\d\d)($|\D)')
-_FRACTION = re.compile(r'-?[0-9]+.?/0*[1-9][0-9]*.?')
+_FRACTION = re.compile(r'^-?[0-9]+.?/0*[1-9][0-9]*.?$')
+_SLASH = re.compile(r'(0|-?[1-9][0-9]*)/(0|-?[1-9][0-9]*)')
+_UNSAFE = re.compile(r'\^\{|\^\(|\^[0-9]+\^|\^[0-9][0-9]+')
 
 
 def extract(response: str) -> str | None:
   r"""The answer of a response: the last `\boxed{}` between the first `</think>` and the next. None without either."""
   parts = response.split('</think>')
-  if len(parts) < 2:
-    return None
-  text = parts[1]
+  return None if len(parts) < 2 else _boxed(parts[1])
+
+
+def golds(answer: str | Sequence[str]) -> list[str]:
+  r"""The accepted texts: of one with a `\boxed` what its last box holds, and nothing where that is no closed `{}`."""
+  texts = [answer] if isinstance(answer, str) else answer
+  inner = [_boxed(text) if '\\boxed' in text else text for text in texts]
+  return [text for text in inner if text is not None]
+
+
+def _boxed(text: str) -> str | None:
   begin = text.rfind('\\boxed')
   if begin < 0 or not text.startswith('{', begin + len('\\boxed')):
     return None
@@ -45,37 +60,60 @@ def right(gold: str, answer: str) -> bool:
 
 def _tidy(text: str) -> str:
   text = text.strip()
-  if inner := re.search(r'^\\text\{(.+?)\}$', text):
+  if inner := _TEXT.search(text):
     text = inner[1].strip()
-  whole = text
+  try:
+    return _tidied(text)
+  except (IndexError, ValueError):  # where it fails, on a command with nothing behind it or two units, the text stays
+    return text
+
+
+def _tidied(text: str) -> str:
   for old, new in (('\n', ''), ('\\!', ''), ('\\\\', '\\'), ('tfrac', 'frac'), ('dfrac', 'frac')):
     text = text.replace(old, new)
   for mark in ('\\left', '\\right', '^{\\circ}', '^\\circ', '\\$'):
     text = text.replace(mark, '')
-  if text.count('\\text{ ') > 1:
-    return whole  # two units: the published code gives up here
-  text = text.split('\\text{ ')[0].replace('\\%', '')
-  text = text.replace(' .', ' 0.').replace('{.', '{0.')
-  if not text:
-    return text
-  if text[0] == '.':
+  if '\\text{ ' in text:
+    text, _ = text.split('\\text{ ')  # a unit; ValueError where there are two
+  text = text.replace('\\%', '').replace(' .', ' 0.').replace('{.', '{0.')
+  if text.startswith('.'):
     text = '0' + text
   sides = text.split('=')
   if len(sides) == 2 and len(sides[0]) <= 2:
     text = sides[1]
-  text = re.sub(r'\\sqrt([^{])', r'\\sqrt{\1}', text).replace(' ', '')
-  text = re.sub(r'\\frac([^{])([^{])', r'\\frac{\1}{\2}', text)
-  text = re.sub(r'\\frac([^{])\{', r'\\frac{\1}{', text)
+  text = _braced_roots(text).replace(' ', '')
+  text = _braced_fractions(text)
   if text == '0.5':
     return '\\frac{1}{2}'
-  return re.sub(r'^(-?\d+)/(-?\d+)$', r'\\frac{\1}{\2}', text)
+  return f'\\frac{{{slash[1]}}}{{{slash[2]}}}' if (slash := _SLASH.fullmatch(text)) else text
+
+
+def _braced_roots(text: str) -> str:
+  r"""`\sqrt3` as `\sqrt{3}`. Raises IndexError for a root with nothing behind it."""
+  first, *rest = text.split('\\sqrt')
+  return first + ''.join(f'\\sqrt{part}' if part[0] == '{' else f'\\sqrt{{{part[0]}}}{part[1:]}' for part in rest)
+
+
+def _braced_fractions(text: str) -> str:
+  r"""`\frac12` and `\frac1{2}` as `\frac{1}{2}`. Raises IndexError for a fraction with nothing behind it."""
+  out, *rest = text.split('\\frac')
+  for part in rest:
+    if part[0] == '{':
+      out += f'\\frac{part}'
+    elif len(part) < 2:
+      return text  # one character behind any of them, and none is touched
+    elif part[1] == '{':
+      out += f'\\frac{{{part[0]}}}{part[1:]}'
+    else:
+      out += f'\\frac{{{part[0]}}}{{{part[1]}}}{part[2:]}'
+  return out
 
 
 # ---- second normalisation: plain text for sympy
 
 
 def _plain(text: str) -> str:
-  if inner := re.search(r'^\\text\{(.+?)\}$', text.strip()):
+  if inner := _TEXT.search(text):
     text = inner[1]
   for old, new in (('\\%', '%'), ('\\$', '$'), ('$', ''), ('%', ''), (' or ', ' , '), (' and ', ' , ')):
     text = text.replace(old, new)
@@ -87,36 +125,40 @@ def _plain(text: str) -> str:
   if text.startswith('{') and text.endswith('}'):
     text = text[1:-1]
   text = re.sub(r',\\! *', '', text)
-  value = _float(text)
-  if value is not None and abs(value - round(value)) <= 1e-7:
+  if _is_whole(value := _float(text)):
     text = str(round(value))
   if '\\' in text:
     text = _without_latex(text)
   text = re.sub('- *', '-', text)
   text = re.sub('([0-9]) +([0-9])', r'\1+\2', text)  # a mixed number is a sum
   text = re.sub('[ {}]', '', text).lower()
-  return str(round(float(_ungrouped(text)))) if _is_int(text) else text
+  value = _float(_ungrouped(text))
+  return str(int(value)) if _is_whole(value) else text  # cut off here, though rounded above
 
 
 def _without_latex(text: str) -> str:
   from pylatexenc.latex2text import LatexNodes2Text
 
-  text = text.replace('\\tfrac', '\\frac').replace('\\dfrac', '\\frac').replace('\\frac', ' \\frac')
+  plain = text.replace('\\tfrac', '\\frac').replace('\\dfrac', '\\frac').replace('\\frac', ' \\frac')
   try:
-    text = LatexNodes2Text().latex_to_text(text)
+    plain = LatexNodes2Text().latex_to_text(plain)
   except Exception:  # what it raises for broken LaTeX is not documented; the published code keeps the text then
     return text
   for sign, word in _SIGNS.items():
-    text = text.replace(sign, word)
-  return text.strip()
+    plain = plain.replace(sign, word)
+  return plain.strip()
 
 
-def _float(text: str) -> float | None:
+def _float(text: str) -> float:
+  """The number that Python reads in a text, NaN where it reads none."""
   try:
-    value = float(text)
+    return float(text)
   except ValueError:
-    return None
-  return value if abs(value) < 1e300 else None
+    return math.nan
+
+
+def _is_whole(value: float) -> bool:
+  return math.isfinite(value) and abs(value - round(value)) <= 1e-7
 
 
 def _ungrouped(text: str) -> str:
@@ -126,8 +168,7 @@ def _ungrouped(text: str) -> str:
 
 
 def _is_int(text: str) -> bool:
-  value = _float(_ungrouped(text))
-  return value is not None and abs(value - round(value)) <= 1e-7
+  return _is_whole(_float(_ungrouped(text)))
 
 
 def _elements(text: str) -> list[str]:
@@ -150,13 +191,17 @@ def _alike(gold: str, answer: str) -> bool:
 
 
 def _equal(gold: str, answer: str) -> bool:
-  if _FRACTION.fullmatch(gold) and _FRACTION.fullmatch(answer):
+  if _FRACTION.search(gold) and _FRACTION.search(answer):
     return gold == answer
   if _is_int(gold) != _is_int(answer):
     return False
   difference = f'({gold})-({answer})'
   letters = {c for c in difference.replace('sqrt', '').replace('frac', '') if c.isalpha()}
-  if len(letters) > 2 or re.search(r'\^\{|\^\(|\^[0-9]+\^|\^[0-9][0-9]+', difference) or '_' in difference:
+  if len(letters) > 2 or _UNSAFE.search(difference):
+    return False
+  # Ours: sympy's parser evaluates Python, where `__` leads from a number to all that the process may do. Two letters
+  # can be enough, for Python takes signs for letters that `isalpha` does not, and normalises them.
+  if '__' in unicodedata.normalize('NFKC', difference):
     return False
   from sympy import simplify
   from sympy.parsing.sympy_parser import (

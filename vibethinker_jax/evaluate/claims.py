@@ -1,0 +1,136 @@
+"""An evaluation's claim on its directory: all that decides a sample or a verdict, in config.json.
+
+What a directory holds is used again only where it would come out again: by the same weights, sizes and dtype, the same
+tokenizer and template, the same problems, protocol and seed, and the same judges. Where it would not, the evaluation is
+refused, and what differs is named. How many rows decode at a time, how many workers judge, and where the files lie make
+no difference.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+from collections.abc import Sequence
+
+from vibethinker_jax import verify
+from vibethinker_jax.data.problem import Problem, row_of
+from vibethinker_jax.data.text import Text
+from vibethinker_jax.engine.engine import Engine
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.evaluate.benchmarks import Protocol
+from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.train.journal import write_json, write_text
+from vibethinker_jax.verify.grader import Grader
+
+_LIBRARIES = ('math-verify', 'latex2sympy2_extended', 'sympy', 'pylatexenc')
+_SIZES = ('V', 'D', 'L', 'K', 'G', 'H', 'F', 'rope_theta', 'norm_eps', 'tied')
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+  """The model that is evaluated. `weights` is their fingerprint (hf.fingerprint), `name` what tables call it."""
+
+  name: str
+  weights: str
+  engine: Engine
+  model: Qwen2
+  text: Text
+
+
+def asked(problems: Sequence[Problem], protocol: Protocol) -> list[Problem]:
+  """The problems as a model is asked them, with the protocol's instruction."""
+  if not protocol.instruction:
+    return list(problems)
+  return [dataclasses.replace(p, prompt=f'{p.prompt} {protocol.instruction}') for p in problems]
+
+
+def claim(
+  name: str, subject: Subject, problems: Sequence[Problem], protocol: Protocol, grader: Grader, seed: int
+) -> dict:
+  """What config.json holds, of problems as they are asked."""
+  tokenizer = subject.text.tokenizer
+  said = (tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, subject.text.system)
+  config = dataclasses.asdict(subject.engine.config)
+  return {
+    'benchmark': name,
+    'protocol': dataclasses.asdict(protocol),
+    'seed': seed,
+    'problems': _sha256(_text_of(problems)),
+    'weights': subject.weights,
+    'dtype': config['dtype'],
+    'model': {size: config[size] for size in _SIZES},
+    'tokenizer': _sha256(json.dumps(said)),
+    'stop_ids': list(subject.engine.stop_ids),
+    'max_length': subject.engine.max_length,
+    'grader': _judged_with(grader),
+  }
+
+
+def _judged_with(grader: Grader) -> dict:
+  """What decides a verdict: the rules, the time, the judges' own code, and the libraries that they ask."""
+  sources = sorted(pathlib.Path(verify.__path__[0]).glob('*.py'))
+  versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+  code = _sha256(''.join(path.read_text(encoding='utf-8') for path in sources))
+  return {'strict': grader.strict, 'deadline_s': grader.deadline_s, 'code': code, **versions}
+
+
+def check(directory: pathlib.Path, mine: dict, regrade: bool) -> None:
+  """Raises BadInput, saying what differs, where the directory is another evaluation's, or something else.
+
+  With `regrade` the grader may differ.
+  """
+  path = directory / 'config.json'
+  if not path.exists():
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+      raise BadInput(f'{directory}: expected a new directory or one of an evaluation')
+    return
+  theirs = _read(path)
+  keys = {*mine, *theirs} - {'benchmark'}  # a name: what is asked is in `problems`
+  differing = sorted(key for key in keys if mine.get(key) != theirs.get(key))
+  if not differing or (regrade and differing == ['grader']):
+    return
+  mend = 'use a new one, or regrade to judge its samples again' if differing == ['grader'] else 'use a new one'
+  raise BadInput(f'{path}: the directory holds another evaluation ({_changes(differing, theirs, mine)}); {mend}')
+
+
+def take(directory: pathlib.Path, mine: dict, problems: Sequence[Problem]) -> None:
+  """The directory is this evaluation's from now on. With several processes all of them call this."""
+  write_json(directory / 'config.json', mine)
+  write_text(directory / 'problems.jsonl', _text_of(problems))
+
+
+def _text_of(problems: Sequence[Problem]) -> str:
+  return ''.join(json.dumps(row_of(problem)) + '\n' for problem in problems)
+
+
+def _read(path: pathlib.Path) -> dict:
+  try:
+    found = json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise BadInput(f'{path}: cannot be read as JSON ({error})') from None
+  if not isinstance(found, dict) or 'protocol' not in found:
+    raise BadInput(f'{path}: not of an evaluation, expected a new directory or one of an evaluation')
+  return found
+
+
+def _changes(differing: Sequence[str], theirs: dict, mine: dict) -> str:
+  """What differs and how: 'seed is 1, was 0'. Of an object its fields, of a hash its beginning."""
+  said = []
+  for key in differing:
+    was, now = theirs.get(key), mine.get(key)
+    if isinstance(was, dict) and isinstance(now, dict):
+      fields = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
+      said += [f'{key}.{name} is {_short(now.get(name))}, was {_short(was.get(name))}' for name in fields]
+    else:
+      said.append(f'{key} is {_short(now)}, was {_short(was)}')
+  return '; '.join(said)
+
+
+def _short(value) -> str:
+  text = 'not recorded' if value is None else json.dumps(value)
+  return text if len(text) <= 60 else f'{text[:13]}...'
+
+
+def _sha256(text: str) -> str:
+  return hashlib.sha256(text.encode()).hexdigest()
