@@ -23,6 +23,7 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import benchmarks, run
 from vibethinker_jax.evaluate.benchmarks import BENCHMARKS, PUBLISHED, Protocol
 from vibethinker_jax.recipe import TINY_BASE
+from vibethinker_jax.verify.answer import vote_key
 
 ROOT = pathlib.Path(__file__).parents[2]
 DATA = pathlib.Path(os.environ.get('VIBETHINKER_DATA', ROOT.parent / 'shared' / 'data'))
@@ -329,6 +330,7 @@ def judged(problem: str, answers: list[str | None], right: str) -> list[dict]:
       'sample': i,
       'score': int(answer == right),
       'extracted': answer,
+      'vote': None if answer is None else vote_key(answer),
       'tokens': 10 + i,
       'finish_reason': 'length' if answer is None else 'stop',
     }

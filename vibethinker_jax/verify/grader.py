@@ -85,7 +85,7 @@ class Grader:
 
   def vote_keys(self, answers: Sequence[str]) -> list[str]:
     """A text for each answer, as taken out of a box; equal answers share theirs."""
-    return answer.vote_keys(answers, self._algebra, self._deadline_s)
+    return answer.vote_keys(answers, self._algebra, self.deadline_s)
 
   def check_traces(self, rows: Sequence[Row]) -> list[trace.Trace]:
     """The steps of responses checked, in order (trace.py): their `share` is a process score, no verdict.

@@ -130,6 +130,7 @@ def _unwrapped(text: str) -> str:
 def _commands(text: str) -> str:
   """Commands that are other names or looks of something plain."""
   text = re.sub(r'\\dollar(?![a-zA-Z])', r'\\$', _GONE.sub('', text)).replace('\\&', '&')
+  text = re.sub(r'\\(triangle|angle)(?=[A-Z])', r'\\\1 ', re.sub(r'(?<![a-zA-Z}\]])\{(\w+)\}(?=_)', r'\1', text))
   text = _COMMAND.sub(lambda m: '\\' + _ALIASES[m[1]] if m[1] in _ALIASES else m.group(), text)
   text = _COMMAND.sub(lambda m: _PLAIN.get(m[1], m.group()), text)
   # a thin space groups digits, any other space sets things apart

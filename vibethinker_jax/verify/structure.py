@@ -191,5 +191,6 @@ def matrix(text: str) -> tuple[str, list[list[str]]] | None:
   match = re.fullmatch(r'\\begin\{([pbvBV]?matrix|array|cases)\}\s*(?:\{[lcr|]*\})?(.*?)\\end\{\1\}', text, re.DOTALL)
   if match is None or '\\begin' in match[2]:
     return None
-  rows = [row for row in re.split(r'\\\\', match[2].strip()) if row.strip()]
+  # some data sets lost one of the two backslashes of a row's end
+  rows = [row for row in re.split(r'\\\\|\\(?=[-+\d.(])', match[2].strip()) if row.strip()]
   return match[1], [[entry.strip() for entry in row.split('&')] for row in rows]
