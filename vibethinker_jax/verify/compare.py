@@ -180,6 +180,8 @@ def _in_order(golds: Sequence[Part], preds: Sequence[Part], equal: Equal) -> boo
 
 
 def _in_any_order(golds: Sequence[Part], preds: Sequence[Part], equal: Equal) -> bool | None:
+  # a point said twice is said; a number said twice may be meant twice
+  preds = [part for i, part in enumerate(preds) if not (isinstance(part, Tuple) and part in preds[:i])]
   if len(golds) != len(preds):
     return False
   left, unknown = list(preds), False

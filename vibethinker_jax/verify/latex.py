@@ -46,7 +46,7 @@ _LOOKS = re.compile(
   r'(?![a-zA-Z])\.?'
 )
 _SPACES = re.compile(r'\\(?:quad|qquad|thinspace|enspace|space|newline|hfill)(?![a-zA-Z])|(?<!\\)\\[;: \n]|~')
-_GONE = re.compile(r'\\[hv]space\*?\{[^{}]*\}|\\[hv]?phantom\{[^{}]*\}|\\tag\{[^{}]*\}|\\label\{[^{}]*\}|\\!')
+_GONE = re.compile(r'\\[hv]space\*?\{[^{}]*\}|\\[hv]?phantom\{[^{}]*\}|\\tag\{[^{}]*\}|\\label\{[^{}]*\}')
 _STYLES = re.compile(
   r'\\(?:bm|boldsymbol|mathit|mathsf|mathtt|mathcal|mathnormal|pmb|underline|underbar|ensuremath|mbox|hbox|textbf|'
   r'textit|textrm|textsf|texttt|textnormal|textup|textsc|emph|text|mathrm|mathbf|operatorname\*?)(?![a-zA-Z])\s*\{'
