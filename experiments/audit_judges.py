@@ -135,14 +135,21 @@ def exponent(answer: str, rng: random.Random) -> str | None:
   return answer.replace(match.group(), f'^{{{int(match[1] or match[2]) + 1}}}', 1)
 
 
+_HEDGES = (
+  '{a} \\text{{ or }} {b}', '{a}, {b}', '{b}; {a}', '{b} = {a}', '{b} = {a} = {b}', '{a} \\approx {b}', '{b} \\approx {a}',
+  '{a} \\to {b}', '{b} \\Rightarrow {a}', '\\max({a},{b})', '{a} \\text{{ (not }} {b})', '\\boxed{{{a}}} {b}',
+  '{b} \\boxed{{{a}}}', '{a} \\pm {b}', '{b} \\ne {a}', 'x = {b} = {a}', 'x = {a} = {b}', '{b} \\quad {a}', '({a}, {b})',
+  '\\{{{a}, {b}\\}}', '{a} \\text{{ if }} x>0, {b} \\text{{ otherwise}}', '{a} \\lor {b}', '{a} : {b}', '{a} \\cup {b}',
+  '{a} \\text{{ million}}', 'not {a}', '{a}_{{{b}}}', '{a}^{{}}{b}', '{a}\\text{{{b}}}', '{b}...{a}', '{b} \\equiv {a}',
+)  # fmt: skip
+
+
 def hedge(answer: str, rng: random.Random) -> str | None:
-  """The right answer and another one beside it."""
-  if not re.fullmatch(r'-?\d+', answer):
+  """The right answer, and a wrong one beside it."""
+  other = digit(answer, rng)
+  if other is None or other == answer or len(answer) > 60:
     return None
-  joint = rng.choice((' \\text{ or } ', ', ', ' = ', ' \\approx ', ' \\Rightarrow ', ' \\to ', '; ', ' \\lor ', ' '))
-  other = str(int(answer) + rng.randint(1, 9))
-  pair = (answer, other) if rng.random() < 0.5 else (other, answer)
-  return joint.join(pair)
+  return rng.choice(_HEDGES).format(a=answer, b=other)
 
 
 def letter(answer: str, rng: random.Random) -> str | None:

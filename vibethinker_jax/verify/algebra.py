@@ -8,6 +8,8 @@ it may take forever.
 
 import cmath
 import itertools
+import math
+import re
 from collections.abc import Sequence
 
 from vibethinker_jax.verify import compare, official
@@ -192,21 +194,27 @@ def _hold_together(a, b, names) -> bool:
 
 
 def _near(a, b, shown: tuple[str, str]) -> bool:
-  """Whether two constants, written as `shown`, are the same when cut to the digits of the shorter decimal.
+  """Whether one of two constants, written as `shown`, is a decimal and the other one rounded or cut to its digits.
 
-  Powers of ten may differ by a hundredth; a whole number is about nothing but itself.
+  A decimal times a power of ten may be a hundredth off.
   """
   import sympy
 
+  from vibethinker_jax.verify.quantity import number
+
   if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)) or a.free_symbols or b.free_symbols:
     return False
-  x, y = complex(a.evalf(15)), complex(b.evalf(15))
-  if any('10' in text and '^' in text for text in shown):
+  x, y = complex(a.evalf(20)), complex(b.evalf(20))
+  if any('10' in text and '^' in text and number(text) is not None for text in shown):
     return abs(x - y) <= 0.01 * abs(x)
-  decimals = [len(text.partition('.')[2].strip()) for text in shown if '.' in text]
-  if not decimals and a.is_integer:
-    return x == y
-  return abs(x - y) <= 10.0 ** -min(decimals, default=0)
+  plain = [(len(text.partition('.')[2]), i) for i, text in enumerate(shown) if re.fullmatch(r'-?\d*\.?\d+', text)]
+  if not plain or x.imag or y.imag:
+    return False
+  digits, i = min(plain)
+  rounded, value = (x.real, y.real) if i == 0 else (y.real, x.real)
+  unit = 10.0**-digits
+  cut = math.copysign(math.floor(abs(value) / unit + 1e-9) * unit, value)
+  return abs(rounded - value) <= 0.5000001 * unit or abs(rounded - cut) < 1e-6 * unit
 
 
 def key(answer: str) -> str | None:

@@ -9,7 +9,8 @@ import re
 from collections.abc import Sequence
 
 from vibethinker_jax.verify import latex, vocabulary
-from vibethinker_jax.verify.quantity import quantity
+from vibethinker_jax.verify.quantity import quantity, units_agree
+from vibethinker_jax.verify.scalars import Equal, every, is_words, letters, readable, scalars, some, spelt, undecided
 from vibethinker_jax.verify.structure import (
   Chain,
   Part,
@@ -22,7 +23,6 @@ from vibethinker_jax.verify.structure import (
   read,
   split,
 )
-from vibethinker_jax.verify.values import Equal, every, is_words, letters, scalars, some, spelt, undecided
 
 _WHOLE = re.compile(r'-?[0-9]{1,300}')  # the common case of a training run
 _CHOICE = re.compile(
@@ -32,7 +32,10 @@ _CHOICE = re.compile(
 )
 _SUBSCRIPT = r'(?:\s*_\s*(?:\w|\{[^{}]*\}|\\text\{[^{}]*\}))?'
 _PRIME = r"(?:\s*\^\s*(?:\\prime|\{\s*\\prime\s*\}))?'*"
-_SYMBOL = rf"(?:\\?[a-zA-Z]+|\\text\{{[^{{}}]*\}})\s*'*{_SUBSCRIPT}{_PRIME}"
+_FUNCTION = (
+  r'\\(?:frac|sqrt|log|ln|exp|sin|cos|tan|arcsin|arccos|arctan|cot|sec|csc|binom|max|min|gcd|lcm|infty|pi)(?![a-zA-Z])'
+)
+_SYMBOL = rf"(?!{_FUNCTION})(?:\\?[a-zA-Z]+|\\text\{{[^{{}}]*\}})\s*'*{_SUBSCRIPT}{_PRIME}"
 _NAME = re.compile(  # words and symbols, f(x), P:Q, (x,y)
   rf'(?:\\text\{{[^{{}}]*\}}\s*)*(?:{_SYMBOL}\s*)+(?:\([^()]*\))?(?:\s*:\s*{_SYMBOL})?'
   rf'|\((?:\s*{_SYMBOL}\s*,)+\s*{_SYMBOL}\s*\)'
@@ -262,11 +265,7 @@ def _to_relation(gold: Chain, pred: Part, equal: Equal) -> bool | None:
   if name is None:
     if kinds <= _EQUALS and kinds & _ABOUT:  # 2/3 = about 0.67
       return some(_parts(member, pred, equal) for member in gold.members)
-    return (
-      equal(gold.text, pred.text, False)
-      if isinstance(pred, Chain) and not set(pred.relations) & vocabulary.LOGIC
-      else False
-    )
+    return _both_relations(gold, pred, equal) if isinstance(pred, Chain) else False
   if not isinstance(pred, Chain):
     return _parts(_value(gold), pred, equal)
   other = _name(pred)
@@ -275,8 +274,16 @@ def _to_relation(gold: Chain, pred: Part, equal: Equal) -> bool | None:
   if len(pred.members) == 2 and pred.relations == ('=',) and '\\in' not in kinds:
     if latex.tight(split(pred.text, {'='})[0][1]) == name:
       return _parts(_value(gold), pred.members[0], equal)
-    return equal(gold.text, pred.text, False)
+    return _both_relations(gold, pred, equal)
   return _parts(_value(gold), pred, equal) if set(pred.relations) <= _EQUALS else False
+
+
+def _both_relations(gold: Chain, pred: Chain, equal: Equal) -> bool | None:
+  """Two relations without names of values: algebra's, once their words agree."""
+  one, other = quantity(gold.text), quantity(pred.text)
+  if set(pred.relations) & vocabulary.LOGIC or one.counting or one.scale != other.scale or not units_agree(one, other):
+    return False
+  return equal(gold.text, pred.text, False)
 
 
 def _starts_about(part: Part) -> bool:
@@ -322,7 +329,10 @@ def _to_value(gold: Part, pred: Chain, equal: Equal) -> bool | None:
 def _roughly(gold: Part, pred: Part, equal: Equal) -> bool | None:
   if not isinstance(gold, Scalar) or not isinstance(pred, Scalar):
     return False
-  return equal(quantity(gold.text).value, quantity(pred.text).value, True)
+  one, other = quantity(gold.text), quantity(pred.text)
+  if not units_agree(one, other) or not readable(other.value, one.value):
+    return False
+  return equal(one.value, other.value, True)
 
 
 def _is_symbol(part: Part) -> bool:
@@ -335,4 +345,4 @@ def _labels(member: Part, chain: Chain, gold: Part) -> bool:
     return not (isinstance(gold, Scalar) and latex.tight(gold.text) == _name(chain))
   if not isinstance(member, Scalar) or member.text.startswith('-') or (isinstance(gold, Scalar) and letters(gold.text)):
     return False
-  return bool(letters(member.text) - {'e', 'i'})
+  return bool(letters(member.text) - {'e', 'i'}) and readable(quantity(member.text).value, '')

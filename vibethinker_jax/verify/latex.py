@@ -46,6 +46,8 @@ _LOOKS = re.compile(
   r'(?![a-zA-Z])\.?'
 )
 _SPACES = re.compile(r'\\(?:quad|qquad|thinspace|enspace|space|newline|hfill)(?![a-zA-Z])|(?<!\\)\\[;: \n]|~')
+# A wide space sets two values apart; beside words and commas it says nothing.
+_QUAD = re.compile(r'(?<=[^\s,;:&=\\({\[])\s*\\q?quad\s*(?=[^\s,;:&=\\)}\]]|\\(?:[dt]?frac|sqrt|pi|left)(?![a-z]))')
 _GONE = re.compile(r'\\[hv]space\*?\{[^{}]*\}|\\[hv]?phantom\{[^{}]*\}|\\tag\{[^{}]*\}|\\label\{[^{}]*\}')
 _STYLES = re.compile(
   r'\\(?:bm|boldsymbol|mathit|mathsf|mathtt|mathcal|mathnormal|pmb|underline|underbar|ensuremath|mbox|hbox|textbf|'
@@ -136,8 +138,9 @@ def _commands(text: str) -> str:
   # a thin space groups digits, any other space sets things apart
   text = re.sub(r'(?<=\d)\\,(?=\d{3}(?!\d))', '', text)
   text = re.sub(r'(?<=\d),\s*\\!\s*(?=\d)', '', text)
+  text = _QUAD.sub(lambda m: m.group() if re.search(r'\\(?:text|mbox)\{[^{}]*\}$', text[: m.start()]) else ' ; ', text)
   text = _SPACES.sub(' ', _LOOKS.sub(' ', _COLOURS.sub('', text)))
-  text = re.sub(r'\\mathbb\s*([A-Z])', r'\\mathbb{\1}', re.sub(r'\\!|\{\}', '', text))
+  text = re.sub(r'\\mathbb\s*([A-Z])', r'\\mathbb{\1}', re.sub(r'\\!|(?<![_^])\{\}', '', text))
   text = re.sub(r'\\overline\s*\{\s*([A-Z]{2})\s*\}', r'\1', text)  # a segment
   return text.replace('\\%', '%')
 

@@ -40,13 +40,14 @@ class Quantity:
   """A value and what stands around it.
 
   value: LaTeX without words. percent: whether it is a percentage. unit: canonical words, in order. counting: the words
-  that change the value. modulus: of a congruence.
+  that change the value. scale: the power of ten that words gave, part of `value`. modulus: of a congruence.
   """
 
   value: str
   percent: bool = False
   unit: tuple[str, ...] = ()
   counting: tuple[str, ...] = ()
+  scale: int = 0
   modulus: str | None = None
 
 
@@ -88,7 +89,7 @@ def quantity(text: str) -> Quantity:
     percent, text = True, text[:-1].rstrip()
   if scale:
     text = f'{text}\\times 10^{{{scale}}}' if number(text) is not None else f'({text})\\times 10^{{{scale}}}'
-  return Quantity(text, percent, tuple(dict.fromkeys(unit)), tuple(counting), modulus)
+  return Quantity(text, percent, tuple(dict.fromkeys(unit)), tuple(counting), scale, modulus)
 
 
 def without_letter(value: str) -> str | None:

@@ -166,10 +166,12 @@ def readable(pred: str, gold: str) -> bool:
     ):
       if not token.startswith('\\end') and token != '\\\\':
         return False
-    elif (
-      token in '?#@;"~`_&' and token not in known and not (token == '_' and i and re.search('[a-zA-Z}]', marks[i - 1]))
-    ) or (token == ',' and opened and ',' not in known):
+    elif (token in '?#@;"~`_&' and token not in known and not (token == '_' and i and marks[i - 1][-1].isalpha())) or (
+      token == ',' and opened and ',' not in known
+    ):
       return False
+  if re.search(r'\\frac\{[^{}]*\}\{[^{}]*\}\s*\\frac', pred) and '}\\frac' not in latex.tight(gold):
+    return False  # a sum to some readers, a product to others
   if re.search(
     r'\d\s+\.?\d|\.\s*\.|\d\s*_|\d\.\d+\.\d|\}\s*\d', re.sub(r'\^\{|_\{|\\(?:begin|end)\{\w+\}', '^(', pred)
   ):
