@@ -1,12 +1,17 @@
 """Tests and program stand in two processes: what crosses between them, and what does not."""
 
 import json
+import pathlib
+import re
 import socket
+import sys
+import types
 
 import pytest
 
 from vibethinker_jax.verify.asserts import AssertChannel, names_of_the_program
-from vibethinker_jax.verify.channel import Channel
+from vibethinker_jax.verify.channel import Channel, Remote
+from vibethinker_jax.verify.grader import Grader
 from vibethinker_jax.verify.program import ProgramChannel
 from vibethinker_jax.verify.values import Gone
 
@@ -107,6 +112,40 @@ def test_a_process_of_its_own_is_not_noticed(grader, name):
   code, entry, setup, asserts = HONEST[name]
   tests = {'entry_point': entry, 'setup': setup, 'asserts': asserts}
   assert grader.grade([(f'```python\n{code}\n```', None, tests)])[0].reason == 'passed'
+
+
+def read_functions() -> dict[str, tuple[str, list[str]]]:
+  """Heading -> program and tests of the functions in honest.md."""
+  text = pathlib.Path(__file__).with_name('honest.md').read_text().partition('\n# Scripts\n')[0]
+  blocks = r'^## (.*?)\n\n```python\n(.*?)\n```\n\n```python\n(.*?)\n```$'
+  return {
+    name: (code, tests.split('\n# ----\n')) for name, code, tests in re.findall(blocks, text, re.DOTALL | re.MULTILINE)
+  }
+
+
+def test_honest_functions(monkeypatch):
+  functions = read_functions()
+  assert len(functions) > 30
+  for code, asserts in functions.values():
+    module = types.ModuleType('solution')
+    monkeypatch.setitem(sys.modules, 'solution', module)
+    for text in (code, *asserts):  # what they say is so in one process
+      exec(text, module.__dict__)
+  rows = [
+    (f'```python\n{code}\n```', None, {'entry_point': None, 'setup': '', 'asserts': asserts})
+    for code, asserts in functions.values()
+  ]
+  with Grader(workers=2) as grader:
+    verdicts = grader.grade(rows)
+  assert {name: v.reason for name, v in zip(functions, verdicts) if not v.score} == {}
+
+
+def test_no_object_of_the_program_is_read_at_an_address(ends):
+  line, _ = ends
+  remote = Remote(line, 0)  # which would ask the other side, and wait for ever
+  for name in ('__array_interface__', '__array_struct__', '__array__'):
+    with pytest.raises(AttributeError):
+      getattr(remote, name)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ class AssertChannel(Channel):
       return NotImplemented
     value = self.ask(name, left, right)
     handed = not theirs or isinstance(left, Handed) or isinstance(right, Handed)
-    if value is left or name in ORDER or not handed:
+    if (value is left and name in IN_PLACE) or name in ORDER or not handed:
       return value
     if not isinstance(value, Remote):
       raise TypeError(f'the program cannot say what {name} of its object and a value of the tests is')

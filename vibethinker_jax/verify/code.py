@@ -85,8 +85,9 @@ def _after_line(line: str, fence: _Fence) -> _Fence | None:
   rest = line[ticks.end() :]
   tag = _TAG.match(rest.strip(_BLANK))
   word = tag[1] if tag else ''
-  if _PYTHON.fullmatch(word) and '`' not in rest and (fence.python or not fence.ticks):
-    return _Fence(len(ticks[0]), True)  # even within a block: then that one was not closed
+  if _PYTHON.fullmatch(word) and '`' not in rest:
+    # Within a block of Python this says that it was not closed; what another block holds is its own business.
+    return None if fence.ticks and not fence.python else _Fence(len(ticks[0]), True)
   if fence.ticks:
     return _OUTSIDE
   if rest == '' or (word == '' and '=' in rest and '`' not in rest):
@@ -132,20 +133,20 @@ def check_tests(tests: object) -> None:
     raise ValueError('tests must not be empty: every program would pass')
 
 
-def job(code: str, tests: Sequence[dict[str, str]] | dict, limit_s: float, memory: int) -> list[object]:
-  """The sandbox job that runs `code` on all `tests`, `limit_s` seconds for each and `memory` bytes a process."""
-  head = {'code': code, 'limit_s': limit_s, 'memory': memory}
-  if isinstance(tests, dict):
-    contest = CONTEST if tests['entry_point'] == CONTEST else None
-    return [head | {'kind': 'function', 'contest': contest, 'tests': len(tests['asserts'])}, tests]
-  parts = [part for test in tests for part in (test['input'], test['output'])]
-  return [head | {'kind': 'stdin', 'contest': CONTEST, 'tests': len(tests)}, *parts]
+def job(code: str, tests: Sequence[dict[str, str]] | dict, deadline_s: float, memory: int) -> list[object]:
+  """The sandbox job that runs `code` on all `tests`, with `memory` bytes a process.
 
-
-def limit_s(tests: Sequence[dict[str, str]] | dict, deadline_s: float) -> float:
-  """Seconds that one of the tests may take: the deadline for them all, but 6 for each where they would get less."""
-  count = len(tests['asserts'] if isinstance(tests, dict) else tests)
-  return max(min(_TEST_S, deadline_s), deadline_s / count)
+  They have `deadline_s` seconds together. Where that would be less than 6 a test, each test of a contest has 6, or
+  `deadline_s` if that is less.
+  """
+  function = isinstance(tests, dict)
+  contest = CONTEST if not function or tests['entry_point'] == CONTEST else None
+  count = 1 if contest is None else len(tests['asserts'] if function else tests)
+  limit_s = max(min(_TEST_S, deadline_s), deadline_s / count)
+  head = {'code': code, 'contest': contest, 'tests': count, 'limit_s': limit_s, 'memory': memory}
+  if function:
+    return [head | {'kind': 'function'}, tests]
+  return [head | {'kind': 'stdin'}, *(part for test in tests for part in (test['input'], test['output']))]
 
 
 def make_pool(n: int) -> Pool:
@@ -161,7 +162,7 @@ def judge_many(
 ) -> list[Verdict]:
   """Verdicts for (response, tests) pairs, in order; `pool` from `make_pool`.
 
-  A program with one test has `deadline_s` seconds; with more, see `limit_s`.
+  A program has `deadline_s` seconds for its tests, or more where they are many (`job`).
   Raises ValueError for tests of neither form, RuntimeError when the sandbox itself fails: that is no verdict.
   """
   programs = [extract_code(response) for response, _ in pairs]
@@ -169,8 +170,8 @@ def judge_many(
     check_tests(tests)
   verdicts = [Verdict(0, None, 'no code block')] * len(pairs)
   rows = [i for i, code in enumerate(programs) if code is not None]
-  jobs = [job(programs[i], pairs[i][1], limit_s(pairs[i][1], deadline_s), memory) for i in rows]
-  longest = max(((head['tests'] + 1) * head['limit_s'] for head, *_ in jobs), default=0.0)
+  jobs = [job(programs[i], pairs[i][1], deadline_s, memory) for i in rows]
+  longest = max((head['tests'] * head['limit_s'] for head, *_ in jobs), default=0.0)
   for i, answer in zip(rows, pool.map(jobs, longest + _GRACE_S), strict=True):
     if isinstance(answer, Failure):
       verdicts[i] = Verdict(0, programs[i], answer.reason)

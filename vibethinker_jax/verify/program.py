@@ -37,6 +37,7 @@ _MODULES = (
   'string', 're', 'datetime', 'collections', 'heapq', 'bisect', 'copy', 'math', 'random', 'statistics', 'itertools',
   'functools', 'operator', 'io', 'sys', 'json',
 )  # fmt: skip
+_LOOKS = {'eval', 'exec', 'globals', 'locals', 'vars', 'dir'}  # they reach names that the program does not spell
 _CONTEST: dict[str, object] = {}
 _HOOKS: list[dict] = []
 
@@ -81,7 +82,7 @@ def open_streams() -> None:
     setattr(sys, f'__{name}__', stream)
 
 
-def namespace(name: str, file: str, contest: bool) -> dict[str, object]:
+def namespace(name: str, file: str) -> dict[str, object]:
   """The names of a fresh module `name` that stands in `file`."""
   sys.argv, sys.orig_argv = [os.path.basename(file)], []
   sys.path.insert(0, os.path.dirname(file))
@@ -91,22 +92,37 @@ def namespace(name: str, file: str, contest: bool) -> dict[str, object]:
   sys.modules[name] = module  # dataclasses and pickle look their module up
   names = module.__dict__
   names['__file__'], names['__builtins__'] = file, builtins
-  if contest:
-    sys.setrecursionlimit(_RECURSION)
-    names.update(_CONTEST)
-    names.update((key, value) for key, value in _public(sys).items() if key not in vars(builtins))
   return names
-
-
-def own_names(names: dict[str, object]) -> dict[str, object]:
-  """Those of `names` that the program itself has made."""
-  given = _CONTEST | _public(sys)
-  return {k: v for k, v in names.items() if not k.startswith('__') and given.get(k, names) is not v}
 
 
 def execute(code: str, file: str, names: dict) -> None:
   """Executes `code` in the namespace `names`."""
   exec(compile(code, file, 'exec', dont_inherit=True), names)
+
+
+def enter(code: str, file: str, names: dict) -> None:
+  """Executes the program of a contest."""
+  compiled = compile(code, file, 'exec', dont_inherit=True)
+  sys.setrecursionlimit(_RECURSION)
+  used = _used(compiled)
+  if used & _LOOKS:
+    used |= _CONTEST.keys() | _public(sys).keys()
+  # Only what it names: to touch everything would copy the pages of memory that all of it lies in.
+  for name in used:
+    if name in _CONTEST:
+      names[name] = _CONTEST[name]
+    elif name in vars(sys) and not name.startswith('_') and name not in vars(builtins):
+      names[name] = vars(sys)[name]
+  exec(compiled, names)
+
+
+def _used(code: types.CodeType) -> set[str]:
+  """Every name in a piece of code that it does not bind as a local one."""
+  names = set(code.co_names)
+  for constant in code.co_consts:
+    if isinstance(constant, types.CodeType):
+      names |= _used(constant)
+  return names
 
 
 def what(error: BaseException) -> str:
@@ -122,7 +138,7 @@ def run(code: str, file: str, report: int) -> None:
   leave, write = os._exit, os.write
   try:
     try:
-      execute(code, file, namespace('__main__', file, contest=True))
+      enter(code, file, namespace('__main__', file))
     except SystemExit as error:
       status = error.code if isinstance(error.code, int) else int(error.code is not None)
       if status & 0xFF:
@@ -182,16 +198,16 @@ def offer(code: str, file: str, fd: int, contest: str | None) -> None:
   contest: the name of the class whose methods a contest calls; without it the functions of the program stand for
   its methods. None for other programs. What goes wrong here only ever hurts the program.
   """
-  names = namespace('solution', file, contest is not None)
+  names = namespace('solution', file)
   channel = ProgramChannel(socket.socket(fileno=fd), names)
   try:
-    execute(code, file, names)
+    (execute if contest is None else enter)(code, file, names)
   except BaseException as error:
     channel.send(['failed', what(error)])
     os._exit(1)
   if contest is not None and contest not in names:
-    functions = {name: staticmethod(value) for name, value in own_names(names).items() if callable(value)}
-    names[contest] = type(contest, (), functions)
+    own = {name: value for name, value in names.items() if _CONTEST.get(name) is not value}
+    names[contest] = type(contest, (), {name: staticmethod(value) for name, value in own.items() if callable(value)})
   try:
     channel.serve()
   finally:

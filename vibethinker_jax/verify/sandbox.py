@@ -18,10 +18,11 @@ with the standard library and numpy in it, an empty /tmp of its own, no network 
 only the resource limits and, for root, the change to an unprivileged user remain: `isolation_level()` tells,
 the pool's greeting carries it, and the grader says it aloud.
 
-A job is a head frame {'kind': 'stdin' | 'function', 'code', 'contest', 'tests', 'limit_s', 'memory'}. `tests` is how
-many there are, `limit_s` the seconds for each, `contest` the name of the class that a contest calls, or None. For
-'stdin' two frames follow for each test, input and expected output; for 'function' the `tests` dict follows. The answer
-is {'passed': bool, 'reason': text} or, when the sandbox itself failed, {'broken': text}.
+A job is a head frame {'kind': 'stdin' | 'function', 'code', 'contest', 'tests', 'limit_s', 'memory'}. `contest` is the
+name of the class that a contest calls, or None; `tests` how many runs there are to be, each of `limit_s` seconds: for
+'stdin', and for the calls of a contest, as many as tests, for other functions one. For 'stdin' two frames follow for
+each test, input and expected output; for 'function' the `tests` dict follows. The answer is {'passed': bool, 'reason':
+text} or, when the sandbox itself failed, {'broken': text}.
 """
 
 import contextlib
@@ -269,7 +270,7 @@ class ForkServer:
         self._be_program(head, home, [null, printed, theirs.detach()])
       theirs.close()
       _send(brief_it, _receive(self.jobs))
-      said = _reports(reports, head['limit_s'])
+      said = _reports(reports, head['limit_s'], head['tests'])
       over = None if said is None else self._await(tester, time.monotonic() + 1.0)
       self._kill(tester, over)
       said = json.loads(said or b'{"passed": false, "reason": "error: the tests ended early"}')
@@ -331,7 +332,7 @@ class ForkServer:
       os._exit(1)
 
   def _shut_in(self, head: dict, user: int | None, folder: str, files: list[int]) -> None:
-    runs = 1 if head['kind'] == 'stdin' else head['tests'] + 1
+    runs = 1 if head['kind'] == 'stdin' else head['tests']
     isolation.shut_in(self.kernel, user, folder, files, runs * head['limit_s'], head['memory'])
     program.open_streams()
 
@@ -353,13 +354,19 @@ def _children() -> list[int]:
     return [int(child) for child in file.read().split()]
 
 
-def _reports(fd: int, limit_s: float) -> bytes | None:
-  """What the tester says before it ends; None if it says nothing, not even that another test begins, for `limit_s`."""
-  said = b''
-  while select.select([fd], [], [], limit_s)[0]:
+def _reports(fd: int, limit_s: float, runs: int) -> bytes | None:
+  """What the tester says before it ends, None if it does not.
+
+  It has `limit_s` seconds; where these are for one of several `runs`, as many again with each dot, by which it says
+  that the next begins.
+  """
+  said, end = b'', time.monotonic() + limit_s
+  while select.select([fd], [], [], max(0.0, end - time.monotonic()))[0]:
     part = os.read(fd, 1 << 16)
     if not part:
       return said
+    if runs > 1 and part.startswith(b'.'):
+      end = time.monotonic() + limit_s
     said += part.lstrip(b'.')
   return None
 
