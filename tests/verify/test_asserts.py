@@ -10,9 +10,10 @@ import types
 import pytest
 
 from vibethinker_jax.verify.asserts import AssertChannel, names_of_the_program
-from vibethinker_jax.verify.channel import Channel, Remote
+from vibethinker_jax.verify.channel import Channel
 from vibethinker_jax.verify.grader import Grader
 from vibethinker_jax.verify.program import ProgramChannel
+from vibethinker_jax.verify.remote import Remote
 from vibethinker_jax.verify.values import Gone
 
 # (program, entry point, setup, asserts) that must pass as they would in one process

@@ -7,7 +7,7 @@ import pytest
 from vibethinker_jax.verify import sandbox
 from vibethinker_jax.verify.code import extract_code, job
 from vibethinker_jax.verify.grader import Grader
-from vibethinker_jax.verify.sandbox import same_output
+from vibethinker_jax.verify.output import same_output
 
 DOUBLE = {'entry_point': 'f', 'setup': '', 'asserts': ['assert f(1) == 2', 'assert f(2) == 4']}
 SUM = [{'input': '1 2\n', 'output': '3\n'}, {'input': '5 7', 'output': '12'}]

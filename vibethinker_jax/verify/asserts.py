@@ -32,7 +32,8 @@ import types
 from collections.abc import Callable, Iterator
 
 from vibethinker_jax.verify import program
-from vibethinker_jax.verify.channel import ATTRIBUTES, IN_PLACE, ORDER, PROTOCOL, Channel, Container, Remote, plain
+from vibethinker_jax.verify.channel import Channel
+from vibethinker_jax.verify.remote import ATTRIBUTES, IN_PLACE, ORDER, PROTOCOL, Container, Remote, plain
 from vibethinker_jax.verify.values import Foreign, Gone
 
 CONTEST = 'Solution'  # the entry point of a LeetCode problem, as LiveCodeBench has them

@@ -26,7 +26,6 @@ text} or, when the sandbox itself failed, {'broken': text}.
 """
 
 import contextlib
-import decimal
 import importlib.util
 import json
 import os
@@ -37,6 +36,7 @@ import sys
 import time
 
 from vibethinker_jax.verify import asserts, isolation, program
+from vibethinker_jax.verify.output import same_output
 
 
 def command() -> list[str]:
@@ -378,26 +378,6 @@ def _fate(status: int | None) -> str:
   if os.WIFSIGNALED(status):
     return 'timeout' if os.WTERMSIG(status) == signal.SIGXCPU else f'error: signal {os.WTERMSIG(status)}'
   return f'error: exit status {os.WEXITSTATUS(status)}'
-
-
-def same_output(printed: str, expected: str) -> bool:
-  """Whether a program printed what it should: LiveCodeBench's rule, for all programs that read stdin.
-
-  Both texts are stripped and taken apart into lines, which are stripped too, and there must be as many. Two lines are
-  the same if their texts are, or if both are nothing but numbers and these are equal as decimals, one by one: `1.0` is
-  `1`, `0.33` is not `0.333`.
-  """
-  got, want = ([line.strip() for line in text.strip().split('\n')] for text in (printed, expected))
-  return len(got) == len(want) and all(a == b or _same_numbers(a.split(), b.split()) for a, b in zip(got, want))
-
-
-def _same_numbers(got: list[str], want: list[str]) -> bool:
-  if len(got) != len(want):
-    return False
-  try:
-    return all(a == b for a, b in zip(map(decimal.Decimal, got), map(decimal.Decimal, want), strict=True))
-  except decimal.InvalidOperation:  # one of them is no number, or a signalling NaN
-    return False
 
 
 def main(packages: str) -> None:
