@@ -25,6 +25,38 @@ TESTS = {
     'setup': '',
     'asserts': ['assert 7 in f(1)', 'assert set(f(2)) == {8}', 'assert sorted(f(3)) == [9]'],
   },
+  'difference': {'entry_point': 'f', 'setup': '', 'asserts': ['assert abs(f(1) - 0.1) < 1e-6']},
+  'rounded': {'entry_point': 'f', 'setup': '', 'asserts': ['assert round(0.3 - f(1), 6) == 0']},
+  'days': {
+    'entry_point': 'f',
+    'setup': 'from datetime import date',
+    'asserts': ['assert (f(1) - date(2020, 1, 2)).days == 0'],
+  },
+  'rest': {'entry_point': 'f', 'setup': '', 'asserts': ['assert len(f(1) - {5}) == 0']},
+  'nothing': {'entry_point': 'f', 'setup': '', 'asserts': ['assert {5} - f(1) == set()']},
+  'with': {
+    'entry_point': 'f',
+    'setup': '',
+    'asserts': ['with f(1) as x:\n  value = x.value\n  assert value == 2', 'with f(2) as x: assert x.value == 4'],
+  },
+  'loop': {
+    'entry_point': 'f',
+    'setup': 'def right(n): return f(n) == 2 * n',
+    'asserts': ['assert all(map(right, [1, 2, 3]))', 'assert not [n for n in map(f, [1]) if n != 2]'],
+  },
+  'unittest': {
+    'entry_point': 'f',
+    'setup': 'import io, unittest\nclass Case(unittest.TestCase):\n  def test(self): self.assertEqual(f(1), 2)',
+    'asserts': [
+      'suite = unittest.defaultTestLoader.loadTestsFromTestCase(Case)\n'
+      'assert unittest.TextTestRunner(io.StringIO()).run(suite).wasSuccessful()'
+    ],
+  },
+  'array': {
+    'entry_point': 'f',
+    'setup': 'import numpy as np',
+    'asserts': ['assert np.allclose(f(1), [2.0])', 'assert (f(2) == np.array([4.0])).all()'],
+  },
   'stdin': [{'input': '1 2\n', 'output': '3\n'}, {'input': '5 7\n', 'output': '12\n'}],
 }
 GOOD = 'def f(x): return 2 * x'
@@ -63,9 +95,24 @@ def test_honest_solutions_of_the_same_tests_pass(grader):
     ('def f(x): return [x + 6]', 'member'),
     ('def f(x): return iter([x + 6])', 'member'),
     ('def f(x): yield x + 6', 'member'),
+    (
+      'from contextlib import contextmanager\nfrom types import SimpleNamespace\n'
+      '@contextmanager\ndef f(x): yield SimpleNamespace(value=2 * x)',
+      'with',
+    ),
+    ('def f(x): return 2 * x', 'loop'),
+    ('def f(x): return 2 * x', 'unittest'),
+    ('import numpy as np\ndef f(x): return np.array([2 * x])', 'array'),
+    ('def f(x): return 0.1', 'difference'),
+    ('def f(x): return 0.3', 'rounded'),
+    ('from datetime import date\ndef f(x): return date(2020, 1, 2)', 'days'),
+    ('def f(x): return {5}', 'rest'),
+    ('def f(x): return {5}', 'nothing'),
     ('print(sum(map(int, input().split())))', 'stdin'),
   ]
-  assert [v.reason for v in grader.grade([(fenced(code), None, TESTS[kind]) for code, kind in rows])] == ['passed'] * 6
+  assert [v.reason for v in grader.grade([(fenced(code), None, TESTS[kind]) for code, kind in rows])] == [
+    'passed'
+  ] * len(rows)
 
 
 def test_no_exhaustion_outlives_its_deadline():

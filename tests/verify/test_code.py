@@ -5,8 +5,9 @@ import re
 import pytest
 
 from vibethinker_jax.verify import sandbox
-from vibethinker_jax.verify.code import extract_code
-from vibethinker_jax.verify.sandbox import same_output
+from vibethinker_jax.verify.code import extract_code, job
+from vibethinker_jax.verify.grader import Grader
+from vibethinker_jax.verify.output import same_output
 
 DOUBLE = {'entry_point': 'f', 'setup': '', 'asserts': ['assert f(1) == 2', 'assert f(2) == 4']}
 SUM = [{'input': '1 2\n', 'output': '3\n'}, {'input': '5 7', 'output': '12'}]
@@ -32,6 +33,58 @@ def fenced(code: str) -> str:
     ('```python\n```', ''),
     ('x = 1', None),
     ('', None),
+    # tags
+    ('```{python}\nx = 1\n```', 'x = 1'),
+    ('```{.python .numberLines}\nx = 1\n```', 'x = 1'),
+    ('```python {title="a.py"}\nx = 1\n```', 'x = 1'),
+    ('```python title="a.py"\nx = 1\n```', 'x = 1'),
+    ('``` title="a.py"\nx = 1\n```', 'x = 1'),
+    ('```python:main.py\nx = 1\n```', 'x = 1'),
+    ('```Python 3\nx = 1\n```', 'x = 1'),
+    ('``` python\nx = 1\n```', 'x = 1'),
+    ('```python3.11\nx = 1\n```', 'x = 1'),
+    ('```py3\nx = 1\n```', 'x = 1'),
+    ('```pypy3\nx = 1\n```', 'x = 1'),
+    ('```ipython\nx = 1\n```', 'x = 1'),
+    ('```python # solution\nx = 1\n```', 'x = 1'),
+    ('```cpython\nx = 1\n```', None),
+    ('```pycon\nx = 1\n```', None),
+    ('```{.cpp}\nx = 1\n```', None),
+    ('~~~python\nx = 1\n~~~', None),
+    # fences
+    ('````python\nx = 1\n````', 'x = 1'),
+    ('````python\ns = """\n```\n"""\n````', 's = """\n```\n"""'),
+    ('```python\nx = 1\n````', 'x = 1'),
+    ('```markdown\n```python\nx = 1\n```\n```', None),
+    ('```python\nx = 1\n``` done', 'x = 1'),
+    ('```python\nx = 1\n```.', 'x = 1'),
+    ('```python\nx = 1\n``` and `y`', 'x = 1'),
+    ('```python\nx = 1\n```<|im_end|>', 'x = 1'),
+    ('```python\nx = 1\n```<|endoftext|>\n', 'x = 1'),
+    ('```python\nx = 1\n```</answer>', 'x = 1'),
+    ('Here: ```python\nx = 1\n```', 'x = 1'),
+    ('1. ```python\nx = 1\n```', 'x = 1'),
+    ('> ```python\n> x = 1\n> ```', None),
+    ('Use ```x``` like so:\n```python\nx = 1\n```', 'x = 1'),
+    ('Write it in ```\n```python\nx = 1\n```', 'x = 1'),
+    ('```python\n# ``` x\nx = 1\n```', '# ``` x\nx = 1'),
+    ('```python\nx = 1\n```python\nx = 2\n```', 'x = 2'),
+    ('```python x = 1```', None),
+    ('```python\nx = 1```', None),
+    ('\ufeff```python\nx = 1\n```', 'x = 1'),
+    ('\u200b```python\u200b\nx = 1\n\u200b```\u200b', 'x = 1'),
+    ('```python\r\nif x:\r\n  y\r\n```\r\n', 'if x:\n  y'),
+    ('- so:\n  ```python\n  if x:\n    y\n\n  z\n  ```', 'if x:\n  y\n\nz'),
+    ('\t```python\nif x:\n\ty\n\t```', 'if x:\n\ty'),
+    # the end of the thinking
+    ('```python\n# </think>\nx = 1\n```', '# </think>\nx = 1'),
+    ('so</think>\n```python\nx = "</think>"\n```', 'x = "</think>"'),
+    ('<think>a</think>\n```python\nx = "</think>"\n```\nNo </think> here', 'x = "</think>"'),
+    ('```python\nx = 0\n```\nso </think>\n```python\nx = 1', None),
+    ('```python\nx = 0\n</think>\n```\nx = 1\n```', 'x = 1'),
+    ('```python\nx = 0\n so</think>\n```python\nx = 1\n```', 'x = 1'),
+    ('```python\nx = 0\n```\n```python\n# hm </think>\nno more', None),
+    ('<think>\n```python\nx = 1\n```\n', 'x = 1'),
   ],
 )
 def test_extract_code(text, code):
@@ -43,6 +96,18 @@ def test_same_output():
   assert same_output('', '\n')
   assert not same_output('1\n2', '1 2')
   assert not same_output('12', '1 2')
+  assert same_output('\n 1 \n2\n', '1\n2')
+  assert same_output('a b', ' a b ')
+  assert not same_output('a  b', 'a b')  # spaces within a line count, unless it is all numbers
+  assert not same_output('1\n2', '1\n\n2')
+  assert same_output('1.0 1e3 007 1_000 +5', '1 1000 7 1000 5')
+  assert same_output('Infinity', 'inf')
+  assert same_output('nan', 'nan') and not same_output('NaN', 'nan') and not same_output('sNaN', 'nan')
+  assert not same_output('0.333', '0.3333')
+  assert not same_output('50000000000000000', '50000000000000001')
+  assert not same_output('1 yes', '1.0 yes')
+  assert not same_output('1', '1 1')
+  assert not same_output('1e9999999999999999999', '1')
   assert not same_output('', '0')
 
 
@@ -98,6 +163,84 @@ def test_programs(grader):
   verdicts = grader.grade([(fenced(code), None, SUM) for code, _ in cases])
   for (code, reason), verdict in zip(cases, verdicts, strict=True):
     assert verdict.reason.startswith(reason) and verdict.score == (reason == 'passed'), code
+
+
+def test_ordinary_scripts():
+  text = pathlib.Path(__file__).with_name('honest.md').read_text().partition('\n# Scripts\n')[2]
+  scripts = dict(re.findall(r'^## (.*?)\n\n```python\n(.*?)\n```$', text, re.DOTALL | re.MULTILINE))
+  assert len(scripts) > 70
+  tests = [{'input': '3\n1 2 3\n', 'output': '6\n'}]
+  with Grader(workers=2) as grader:
+    verdicts = grader.grade([(fenced(code), None, tests) for code in scripts.values()])
+  assert {name: v.reason for name, v in zip(scripts, verdicts) if not v.score} == {}
+
+
+@pytest.mark.parametrize(
+  ('code', 'reason'),
+  [
+    ('print(6)\nexit(1)', 'error: SystemExit: 1'),
+    ('print(6)\nexit("bye")', 'error: SystemExit: bye'),
+    ('print(6)\nexit(True)', 'error: SystemExit'),
+    ('import os\nprint(6)\nos._exit(0)', 'test 1 failed'),  # what was not flushed is lost
+    ('import threading\nprint(6, flush=True)\nthreading.Thread(target=threading.Event().wait).start()', 'timeout'),
+    ('import jax', 'error: ModuleNotFoundError'),
+    ('print(6)\nnowhere', 'error: NameError'),
+  ],
+)
+def test_scripts_that_end_badly(grader, code, reason):
+  assert grader.grade([(fenced(code), None, [{'input': '', 'output': '6'}])])[0].reason.startswith(reason)
+
+
+def test_contests_are_run_as_livecodebench_runs_them(grader):
+  def tests(*asserts: str, name: str = 'Solution') -> dict:
+    return {'entry_point': name, 'setup': '', 'asserts': list(asserts)}
+
+  cases = [
+    ('class Solution:\n  def f(self, a: List[int]) -> Optional[int]: return gcd(*a)', 'passed'),
+    ('def f(a): return a and 3', 'passed'),
+    ('@cache\ndef g(a): return 3\ndef f(a): return g(tuple(a))', 'passed'),
+    (
+      'class Solution:\n  n = 0\n  def f(self, a):\n    self.n += 1\n    return self.n + 2',
+      'test 2 failed',
+    ),  # one instance
+    ('class Solution:\n  def f(self, a):\n    def g(n): return n and g(n - 1)\n    return g(9000) + 3', 'passed'),
+    ('class Solution:\n  def g(self, a): return 3', 'error: AttributeError'),
+    ('def g(a): return 3', 'error: AttributeError'),
+    ('class Solution:\n  def __init__(self): raise ValueError\n  def f(self, a): return 3', 'error: ValueError'),
+    ('class Solution:\n  def f(self, a): return 3\nexit()', 'error: SystemExit'),
+  ]
+  calls = tests('assert Solution().f([9, 6]) == 3', 'assert Solution().f([3, 3]) == 3')
+  for (code, reason), v in zip(cases, grader.grade([(fenced(code), None, calls) for code, _ in cases]), strict=True):
+    assert v.reason.startswith(reason), (code, v.reason)
+  # elsewhere a name must be imported, and the stack is Python's
+  others = [
+    ('def f(a: List[int]): return 3', "error: NameError: name 'List'"),
+    ('def f(a):\n  def g(n): return n and g(n - 1)\n  return g(9000) + 3', 'error: RecursionError'),
+  ]
+  for code, reason in others:
+    verdict = grader.grade([(fenced(code), None, tests('assert f([9, 6]) == 3', name='f'))])[0]
+    assert verdict.reason.startswith(reason)
+
+
+def test_the_name_of_a_contests_function_is_no_function_of_its_own(grader):
+  tests = {'entry_point': 'Solution', 'setup': '', 'asserts': ['assert Solution().gcd(4, 6) == 2']}
+  assert grader.grade([(fenced('x = gcd'), None, tests)])[0].reason.startswith('error: AttributeError')
+
+
+def test_time_is_for_each_test_of_a_contest():
+  few, many = [{'input': '', 'output': '1'}], [{'input': '', 'output': '1'}] * 12
+  calls = {'entry_point': 'Solution', 'setup': '', 'asserts': ['assert Solution().f() == 1'] * 12}
+  head = lambda tests, seconds: job('', tests, seconds, 0)[0]
+  assert [head(few, s)['limit_s'] for s in (2, 10)] == [2, 10]
+  assert [head(many, s)['limit_s'] for s in (2, 10, 120)] == [2, 6, 10]
+  assert head(calls, 10)['limit_s'] == 6 and head(calls, 10)['tests'] == 12
+  assert head(DOUBLE, 10)['limit_s'] == 10 and head(DOUBLE, 10)['tests'] == 1
+  with Grader(workers=2, deadline_s=1.5) as grader:
+    wait = 'import time\ntime.sleep(.3)\nprint(1)'
+    method = 'import time\nclass Solution:\n  def f(self):\n    time.sleep(.3)\n    return 1'
+    slow = 'import time\nclass Solution:\n  def f(self):\n    time.sleep(9)\n    return 1'
+    rows = [(fenced(wait), None, many), (fenced(method), None, calls), (fenced(slow), None, calls)]
+    assert [v.reason for v in grader.grade(rows)] == ['passed', 'passed', 'timeout']
 
 
 def test_the_expected_output_is_not_in_the_program(grader):

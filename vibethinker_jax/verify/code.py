@@ -3,34 +3,104 @@
 This is the trainer's side: it takes the program out of the response and turns tests into sandbox jobs.
 `tests` is `[{'input': text, 'output': text}, ...]` for programs that read stdin, or `{'entry_point': name
 or None, 'setup': code, 'asserts': [code, ...]}` for functions: the program runs first, then, in a process of
-their own (examiner.py), setup and each assert; the first that fails ends the run.
+their own (asserts.py), setup and each assert; the first that fails ends the run. Programs that read stdin, and those
+whose entry point is `Solution`, are run as LiveCodeBench runs them (docs/judges.md).
 """
 
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from vibethinker_jax.boxes import answer_part
 from vibethinker_jax.verify import sandbox
 from vibethinker_jax.verify.answer import Verdict
+from vibethinker_jax.verify.asserts import CONTEST
 from vibethinker_jax.verify.pool import Failure, Pool
 
-_TAGS = ('', 'python', 'python3', 'py')
-_GRACE_S = 5.0  # the warden keeps the deadline; the pool only steps in when the sandbox itself hangs
+_TEST_S = 6.0  # LiveCodeBench's limit for a test
+_GRACE_S = 5.0  # the supervisor keeps the deadline; the pool only steps in when the sandbox itself hangs
+_CLOSE = '</think>'
+_BLANK = ' \t\r\f\v\ufeff\u200b\u200c\u200d\u2060'  # invisible before and behind a fence
+_TICKS = re.compile('`{3,}')
+_TAG = re.compile(r'\{?\s*\.?([\w+#-]*+)(?!\s*=)')  # `python3`, `{.python .wide}`; of `title="a.py"` nothing
+_PYTHON = re.compile(r'(?:i?python|pypy|py)-?\d*', re.IGNORECASE)
+
+
+class _Fence(NamedTuple):
+  """What has begun the block that a line stands in: how many backticks, 0 outside, and whether it is of Python."""
+
+  ticks: int
+  python: bool
+
+
+_OUTSIDE = _Fence(0, False)
 
 
 def extract_code(text: str) -> str | None:
-  """The last closed fenced block after the thinking that is tagged Python or not at all, None without one."""
-  found, lines, tag = None, [], None
-  for line in (answer_part(text) or '').split('\n'):
-    mark = line.strip()
-    if tag is None and mark.startswith('```'):
-      tag, lines = mark.strip('`').strip().lower(), []
-    elif tag is not None and mark == '```':
-      if tag in _TAGS:
-        found = '\n'.join(lines)
-      tag = None
-    elif tag is not None:
-      lines.append(line)
+  """The last closed fenced block after the thinking that is tagged Python or not at all, None without one.
+
+  A block begins with a line that ends in three or more backticks and a tag, or none; it is closed by a line that begins
+  with as many, whatever follows on it. Lines that are indented as their fence is are taken without that.
+  """
+  found, lines, fence, margin = None, [], _OUTSIDE, ''
+  for line in text[_answer_begins(text) :].split('\n'):
+    now = _after_line(line, fence)
+    if now is None:
+      lines.append(line.removesuffix('\r'))
+      continue
+    if now == _OUTSIDE and fence.python:
+      found = _without_margin(lines, margin)
+    fence, lines, margin = now, [], line[: len(line) - len(line.lstrip())]
   return found
+
+
+def _answer_begins(text: str) -> int:
+  """Where the thinking has ended: behind the tag that closes it, which is none that stands within a block of code."""
+  first = text.find(_CLOSE)
+  if first < 0:
+    return 0
+  if text.lstrip(_BLANK + '\n').startswith('<think>'):
+    return first + len(_CLOSE)
+  # The prompt may have opened the thought, so the tag may be real; but a program can hold those letters too.
+  at, fence, doubtful = 0, _OUTSIDE, None
+  for line in text.split('\n'):
+    now, tag = _after_line(line, fence), line.find(_CLOSE)
+    if tag >= 0 and (fence == _OUTSIDE or line.lstrip(_BLANK).startswith(_CLOSE)):
+      return at + tag + len(_CLOSE)
+    if tag >= 0 and doubtful is None:
+      doubtful = at + tag + len(_CLOSE)
+    if now is not None:
+      if now != _OUTSIDE and doubtful is not None:
+        return doubtful  # a block begins within a block: that one was left open when the thinking ended
+      fence, doubtful = now, None
+    at += len(line) + 1
+  return doubtful or 0
+
+
+def _after_line(line: str, fence: _Fence) -> _Fence | None:
+  """The fence that lines stand behind after this one, where it is no line of `fence`'s block but begins or ends one."""
+  line = line.strip(_BLANK)
+  ticks = _TICKS.search(line)
+  if ticks is None or (fence.ticks and (ticks.start() or len(ticks[0]) < fence.ticks)):
+    return None
+  rest = line[ticks.end() :]
+  tag = _TAG.match(rest.strip(_BLANK))
+  word = tag[1] if tag else ''
+  if _PYTHON.fullmatch(word) and '`' not in rest:
+    # Within a block of Python this says that it was not closed; what another block holds is its own business.
+    return None if fence.ticks and not fence.python else _Fence(len(ticks[0]), True)
+  if fence.ticks:
+    return _OUTSIDE
+  if rest == '' or (word == '' and '=' in rest and '`' not in rest):
+    return _Fence(len(ticks[0]), True)
+  if word and rest.startswith((word, '{')) and ticks.start() == 0 and '`' not in rest:
+    return _Fence(len(ticks[0]), False)
+  return None
+
+
+def _without_margin(lines: list[str], margin: str) -> str:
+  if margin and all(line.startswith(margin) for line in lines if line.strip()):
+    lines = [line[len(margin) :] for line in lines]
+  return '\n'.join(lines)
 
 
 def check_tests(tests: object) -> None:
@@ -63,13 +133,20 @@ def check_tests(tests: object) -> None:
     raise ValueError('tests must not be empty: every program would pass')
 
 
-def job(code: str, tests: Sequence[dict[str, str]] | dict, limit_s: float, memory: int) -> list[object]:
-  """The sandbox job that runs `code` on all `tests` in `limit_s` seconds and `memory` bytes a process."""
-  head = {'code': code, 'limit_s': limit_s, 'memory': memory}
-  if isinstance(tests, dict):
-    return [head | {'kind': 'function', 'tests': 1}, tests]
-  parts = [part for test in tests for part in (test['input'], test['output'])]
-  return [head | {'kind': 'stdin', 'tests': len(tests)}, *parts]
+def job(code: str, tests: Sequence[dict[str, str]] | dict, deadline_s: float, memory: int) -> list[object]:
+  """The sandbox job that runs `code` on all `tests`, with `memory` bytes a process.
+
+  They have `deadline_s` seconds together. Where that would be less than 6 a test, each test of a contest has 6, or
+  `deadline_s` if that is less.
+  """
+  function = isinstance(tests, dict)
+  contest = CONTEST if not function or tests['entry_point'] == CONTEST else None
+  count = 1 if contest is None else len(tests['asserts'] if function else tests)
+  limit_s = max(min(_TEST_S, deadline_s), deadline_s / count)
+  head = {'code': code, 'contest': contest, 'tests': count, 'limit_s': limit_s, 'memory': memory}
+  if function:
+    return [head | {'kind': 'function'}, tests]
+  return [head | {'kind': 'stdin'}, *(part for test in tests for part in (test['input'], test['output']))]
 
 
 def make_pool(n: int) -> Pool:
@@ -85,6 +162,7 @@ def judge_many(
 ) -> list[Verdict]:
   """Verdicts for (response, tests) pairs, in order; `pool` from `make_pool`.
 
+  A program has `deadline_s` seconds for its tests, or more where they are many (`job`).
   Raises ValueError for tests of neither form, RuntimeError when the sandbox itself fails: that is no verdict.
   """
   programs = [extract_code(response) for response, _ in pairs]
@@ -93,7 +171,8 @@ def judge_many(
   verdicts = [Verdict(0, None, 'no code block')] * len(pairs)
   rows = [i for i, code in enumerate(programs) if code is not None]
   jobs = [job(programs[i], pairs[i][1], deadline_s, memory) for i in rows]
-  for i, answer in zip(rows, pool.map(jobs, deadline_s + _GRACE_S), strict=True):
+  longest = max((head['tests'] * head['limit_s'] for head, *_ in jobs), default=0.0)
+  for i, answer in zip(rows, pool.map(jobs, longest + _GRACE_S), strict=True):
     if isinstance(answer, Failure):
       verdicts[i] = Verdict(0, programs[i], answer.reason)
     elif 'broken' in answer:

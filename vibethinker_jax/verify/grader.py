@@ -19,7 +19,8 @@ class Grader:
 
   Args:
     workers: processes of each kind at most.
-    deadline_s: seconds one response may take, its algebra or its program over all tests; then it is wrong.
+    deadline_s: seconds one response may take, its algebra or its program; then it is wrong. A program with many tests
+      has more (`code.job`).
     strict: answers are judged by the published grader's rules (official.py).
   """
 

@@ -1,11 +1,20 @@
 """Tests and program stand in two processes: what crosses between them, and what does not."""
 
 import json
+import pathlib
+import re
 import socket
+import sys
+import types
 
 import pytest
 
-from vibethinker_jax.verify.examiner import Examiner, Gone, Line, Program, names_of_the_program
+from vibethinker_jax.verify.asserts import AssertChannel, names_of_the_program
+from vibethinker_jax.verify.channel import Channel
+from vibethinker_jax.verify.grader import Grader
+from vibethinker_jax.verify.program import ProgramChannel
+from vibethinker_jax.verify.remote import Remote
+from vibethinker_jax.verify.values import Gone
 
 # (program, entry point, setup, asserts) that must pass as they would in one process
 HONEST = {
@@ -106,6 +115,40 @@ def test_a_process_of_its_own_is_not_noticed(grader, name):
   assert grader.grade([(f'```python\n{code}\n```', None, tests)])[0].reason == 'passed'
 
 
+def read_functions() -> dict[str, tuple[str, list[str]]]:
+  """Heading -> program and tests of the functions in honest.md."""
+  text = pathlib.Path(__file__).with_name('honest.md').read_text().partition('\n# Scripts\n')[0]
+  blocks = r'^## (.*?)\n\n```python\n(.*?)\n```\n\n```python\n(.*?)\n```$'
+  return {
+    name: (code, tests.split('\n# ----\n')) for name, code, tests in re.findall(blocks, text, re.DOTALL | re.MULTILINE)
+  }
+
+
+def test_honest_functions(monkeypatch):
+  functions = read_functions()
+  assert len(functions) > 30
+  for code, asserts in functions.values():
+    module = types.ModuleType('solution')
+    monkeypatch.setitem(sys.modules, 'solution', module)
+    for text in (code, *asserts):  # what they say is so in one process
+      exec(text, module.__dict__)
+  rows = [
+    (f'```python\n{code}\n```', None, {'entry_point': None, 'setup': '', 'asserts': asserts})
+    for code, asserts in functions.values()
+  ]
+  with Grader(workers=2) as grader:
+    verdicts = grader.grade(rows)
+  assert {name: v.reason for name, v in zip(functions, verdicts) if not v.score} == {}
+
+
+def test_no_object_of_the_program_is_read_at_an_address(ends):
+  line, _ = ends
+  remote = Remote(line, 0)  # which would ask the other side, and wait for ever
+  for name in ('__array_interface__', '__array_struct__', '__array__'):
+    with pytest.raises(AttributeError):
+      getattr(remote, name)
+
+
 @pytest.mark.parametrize(
   ('setup', 'asserts', 'entry', 'names'),
   [
@@ -129,10 +172,10 @@ def ends():
   a, b = socket.socketpair()
   with a, b:
     b.settimeout(10)
-    yield Examiner(a), b
+    yield AssertChannel(a), b
 
 
-def test_the_examiner_lends_only_what_tests_hand_over(ends):
+def test_the_tests_lend_only_what_tests_hand_over(ends):
   line, _ = ends
   with pytest.raises(TypeError, match='cannot be sent'):
     line.encode(line)
@@ -154,9 +197,9 @@ def test_the_examiner_lends_only_what_tests_hand_over(ends):
 @pytest.mark.parametrize(
   'data',
   [
-    {}, ['no such tag'], [], ['int', 'x'], ['yours', 99], ['yours', 'a'], ['module', 'numpy'], ['module', 'this'],
+    {}, ['no such tag'], [], ['int', 'x'], ['yours', 99], ['yours', 'a'], ['module', 'jax'], ['module', 'this'],
     ['type', 'exec'], ['type', '__import__'], ['value', 'os', 'system', [['list', ['ls']]]], ['list', 5],
-    ['dict', [[['list', []], 1]]], ['range', 1, 2, 0], ['value', 'fractions', 'Fraction', [1, 0]], ['bytes', 'zz'],
+    ['dict', [['list', []]], [1]], ['range', 1, 2, 0], ['value', 'fractions', 'Fraction', [1, 0]], ['bytes', 'zz'],
   ],
 )  # fmt: skip
 def test_what_encode_never_makes_is_refused(ends, data):
@@ -175,7 +218,7 @@ def test_what_is_no_message_is_refused(ends, data):
 
 def test_both_ends_speak_the_same(ends):
   line, other = ends
-  program = Program(other, {'f': lambda x: x})
+  program = ProgramChannel(other, {'f': lambda x: x})
   value = {'a': [1, (2.5, None)], 'b': {3}}
   assert program.decode(json.loads(json.dumps(line.encode(value)))) == value
-  assert issubclass(Program, Line) and program.do('name', 'f')(1) == 1
+  assert issubclass(ProgramChannel, Channel) and program.do('name', 'f')(1) == 1
