@@ -136,9 +136,11 @@ def exponent(answer: str, rng: random.Random) -> str | None:
 
 
 _HEDGES = (
-  '{a} \\text{{ or }} {b}', '{a}, {b}', '{b}; {a}', '{b} = {a}', '{b} = {a} = {b}', '{a} \\approx {b}', '{b} \\approx {a}',
+  '{a} \\text{{ or }} {b}', '{a}, {b}', '{b}; {a}', '{b} = {a}', '{b} = {a} = {b}',
+  '{a} \\approx {b}', '{b} \\approx {a}',
   '{a} \\to {b}', '{b} \\Rightarrow {a}', '\\max({a},{b})', '{a} \\text{{ (not }} {b})', '\\boxed{{{a}}} {b}',
-  '{b} \\boxed{{{a}}}', '{a} \\pm {b}', '{b} \\ne {a}', 'x = {b} = {a}', 'x = {a} = {b}', '{b} \\quad {a}', '({a}, {b})',
+  '{b} \\boxed{{{a}}}', '{a} \\pm {b}', '{b} \\ne {a}', 'x = {b} = {a}', 'x = {a} = {b}',
+  '{b} \\quad {a}', '({a}, {b})',
   '\\{{{a}, {b}\\}}', '{a} \\text{{ if }} x>0, {b} \\text{{ otherwise}}', '{a} \\lor {b}', '{a} : {b}', '{a} \\cup {b}',
   '{a} \\text{{ million}}', 'not {a}', '{a}_{{{b}}}', '{a}^{{}}{b}', '{a}\\text{{{b}}}', '{b}...{a}', '{b} \\equiv {a}',
 )  # fmt: skip
@@ -167,7 +169,7 @@ ALTERATIONS = (sign, one_sign, digit, base, order, bracket, unit, fraction, expo
 
 def spaced(answer: str, rng: random.Random) -> str | None:
   """Sizes and thin spaces."""
-  if '\\text' in answer or '\\left' in answer:
+  if '\\text' in answer or '\\left' in answer or '\\!' in answer:
     return None
   return re.sub(r'(?<!\\left)\(', r'\\left( ', re.sub(r'(?<!\\right)\)', r' \\right)', answer.replace(',', ',\\ ')))
 
@@ -184,7 +186,7 @@ def named(answer: str, rng: random.Random) -> str | None:
 
 def reordered(answer: str, rng: random.Random) -> str | None:
   """A list of values the other way round."""
-  listed = ', ' in answer or re.search(r',\d{1,2}(?!\d)', answer)
+  listed = (', ' in answer and '\\!' not in answer) or re.search(r',\d{1,2}(?!\d)', answer)
   if not listed or re.search(r'[()\[\]{}=A-Za-z]', answer):
     return None
   return ', '.join(reversed([part.strip() for part in answer.split(',')]))

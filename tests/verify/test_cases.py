@@ -19,6 +19,7 @@ CODE = {
   'kept-code_stdin-380': 'atexit runs, as in issue_code-149',
   'kept-code_stdin-381': 'threads are waited for, as in issue_code-148',
 }
+MATHEMATICS = {'kept-own_math-955': '0.999... is 1, by the rule that reads 0.142857142857... as 1/7'}
 
 
 def read(code: bool) -> list[dict]:
@@ -44,3 +45,9 @@ def test_code():
   wrong = judged_otherwise(read(code=True))
   assert {i: verdict for i, verdict in wrong.items() if i not in CODE} == {}
   assert set(CODE) <= set(wrong)
+
+
+def test_mathematics():
+  wrong = judged_otherwise(read(code=False))
+  assert {i: verdict for i, verdict in wrong.items() if i not in MATHEMATICS} == {}
+  assert set(MATHEMATICS) <= set(wrong)

@@ -9,7 +9,9 @@ from vibethinker_jax.data.problem import answer_text, field
 from vibethinker_jax.errors import BadInput
 
 # what `evaluate` writes of a sample besides, so that anybody can grade its samples.jsonl again
-_SAMPLE = ('problem', 'sample', 'tokens', 'finish_reason', 'score', 'extracted', 'reason', 'vote', 'steps', 'steps_share')
+_SAMPLE = (
+  'problem', 'sample', 'tokens', 'finish_reason', 'score', 'extracted', 'reason', 'vote', 'steps', 'steps_share',
+)  # fmt: skip
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -72,10 +72,8 @@ def quantity(text: str) -> Quantity:
         elif word not in vocabulary.NEUTRAL:
           unit.append(_canonical(word))
       if match[2] and unit:
-        unit[-1:] = [
-          *(('sq',) if match[2].strip('{} ') == '2' else ('cu',) if match[2].strip('{} ') == '3' else ()),
-          unit[-1],
-        ]
+        power = match[2].strip('{} ')
+        unit.insert(-1, {'2': 'sq', '3': 'cu'}.get(power, f'^{power}'))
     text = _TEXT.sub(' ', text)
   for match in _DEGREE.finditer(text):
     unit.append('degree' + (match[1] or ''))
@@ -107,8 +105,14 @@ def units_agree(gold: Quantity, pred: Quantity) -> bool:
   one, other = set(gold.unit), set(pred.unit)
   if not one:
     return len(other) <= 6
-  other -= {'unit', 'sq', 'cu'} if 'unit' in other and 'unit' not in one else set()
+  if other and _powers(one) != _powers(other):
+    return False
+  other -= {'unit'} if 'unit' not in one else set()
   return other <= one or one <= other
+
+
+def _powers(unit: set[str]) -> set[str]:
+  return {word for word in unit if word in ('sq', 'cu') or word.startswith('^')}
 
 
 def _words(content: str) -> list[str]:
