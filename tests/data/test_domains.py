@@ -68,7 +68,7 @@ def test_no_set_leaks_into_another(data):
 
 def test_an_instruction_follows_what_has_an_answer(data):
   plain, asked = (load_sets(d, seed=0) for d in (data, dataclasses.replace(data, instruction='Think.')))
-  for name in vars(plain):
+  for name in ('train', 'probe_a', 'probe_b', 'test'):
     assert all_texts(asked, name) == [f'{text} Think.' for text in all_texts(plain, name)]
 
 
