@@ -45,6 +45,8 @@ def beginning(path: pathlib.Path) -> Iterator[None]:
     if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSPC:
       raise
     raise BadInput(str(error)) from None
+  except OSError as error:
+    raise BadInput(_line(path, error.strerror or str(error))) from None
 
 
 def append(path: pathlib.Path, line: str) -> None:
@@ -81,7 +83,8 @@ def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def _answer(error: BaseException) -> tuple[str, str | None] | None:
   """The system's answer behind an error, in words, and the file where it is known; None where it has no part in it."""
   if isinstance(error, OSError) and error.errno is not None:
-    file = error.filename if isinstance(error.filename, str) else None
+    file = error.filename2 or error.filename  # of a copy or a renaming the second is written
+    file = file if isinstance(file, str) else None
     return (os.strerror(error.errno), file) if error.errno in _TROUBLE else None
   inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
   for one in (*inner, error.__cause__, None if error.__suppress_context__ else error.__context__):

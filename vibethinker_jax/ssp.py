@@ -278,8 +278,7 @@ class Pipeline:
     models = {name: done[same.get(name, name)] for name in named}
     self._summarise(models, experts)
     if jax.process_index() == 0:
-      with writing(self.workdir / 'report.html'):
-        print(f'report: {write_report(self.workdir)}')
+      print(f'report: {write_report(self.workdir)}')
 
   def pause(self, done: str) -> None:
     """Raises Stopped where SIGTERM has come."""

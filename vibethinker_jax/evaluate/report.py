@@ -7,13 +7,13 @@ may be missing: a run that stopped early, or ran some stages only, still gets a 
 import html
 import json
 import math
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
 
+from vibethinker_jax import disk
 from vibethinker_jax.evaluate.plots import (
   MODELS,
   RL_PANELS,
@@ -406,8 +406,7 @@ def write_page(path: pathlib.Path, name: str, subtitle: str, sections: Mapping[s
     f'<body><main><h1>{name}</h1><p class="note">{html.escape(subtitle)}</p><nav>{links}</nav>\n{body}\n'
     '</main></body></html>\n'
   )
-  half = path.with_name(f'.{path.name}.{os.getpid()}')
-  half.write_text(page, encoding='utf-8')
   # Whoever opens the page while a run renews it finds the old one or the new one, never half of one.
-  os.replace(half, path)
+  with disk.whole(path) as half:
+    half.write_text(page, encoding='utf-8')
   return path

@@ -7,6 +7,7 @@ so accumulation, packing and data parallelism give the same number.
 import dataclasses
 import functools
 import json
+import logging
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -98,6 +99,13 @@ def check_finite(stage: str, step: int, values: dict) -> None:
       )
 
 
+def _tells(record: logging.LogRecord) -> bool:
+  """Not what the checkpoint library logs: every save, and what goes wrong in its threads, page after page. That comes
+  back as an error from whoever waits for it.
+  """
+  return 'orbax' not in pathlib.Path(record.pathname).parts
+
+
 class Checkpoints:
   """States by step in one directory, each with the JSON of where its data stood.
 
@@ -112,6 +120,7 @@ class Checkpoints:
     if every is not None:
       policy = policies.AnyPreservationPolicy([policies.EveryNSteps(every), policies.LatestN(keep or 1)])
     self._directory = pathlib.Path(directory).absolute()
+    logging.getLogger('absl').addFilter(_tells)
     with writing(self._directory):
       self._orbax = ocp.training.Checkpointer(
         self._directory,
