@@ -19,9 +19,11 @@ import jax
 from absl import flags
 
 from vibethinker_jax.data.text import load_text
+from vibethinker_jax.disk import writing
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import benchmarks, claims, run
+from vibethinker_jax.lock import held
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.mesh import own_mesh
 from vibethinker_jax.settings import config_flag, freeze, process_flags, run_app
@@ -92,7 +94,9 @@ def main(argv) -> None:
   del argv
   settings = freeze(Settings, CONFIG.value)
   JOIN(1)
-  table = evaluate(settings, pathlib.Path(WORKDIR.value))
+  workdir = pathlib.Path(WORKDIR.value)
+  with held(workdir), writing(workdir):
+    table = evaluate(settings, workdir)
   if jax.process_index() == 0:
     print(table, end='')
 

@@ -16,6 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from vibethinker_jax.data import synthetic
 from vibethinker_jax.data.text import TURN_END, load_text
+from vibethinker_jax.disk import writing
+from vibethinker_jax.lock import held
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.settings import config_flag, freeze, run_app
@@ -89,6 +91,12 @@ def main(argv) -> None:
   del argv
   logging.set_verbosity(logging.WARNING)  # the checkpoint library reports every save
   recipe, workdir = freeze(Recipe, CONFIG.value), pathlib.Path(WORKDIR.value)
+  with held(workdir), writing(workdir):
+    pretrain(recipe, workdir)
+
+
+def pretrain(recipe: Recipe, workdir: pathlib.Path) -> None:
+  """Tokenizer, corpus, training, and the model's directory. Raises BadInput, Diverged, CannotWrite."""
   size, c = recipe.model, recipe.corpus
   make_tokenizer(workdir / 'tokenizer', size.V, c.tokenizer_lines, recipe.seed)
   text = load_text(workdir / 'tokenizer')

@@ -8,7 +8,6 @@ With --distributed it is one of several processes that a scheduler has started (
 """
 
 import os
-import sys
 
 from vibethinker_jax import host
 
@@ -18,10 +17,10 @@ os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers 
 
 from absl import flags, logging
 
+from vibethinker_jax.errors import BadInput
 from vibethinker_jax.recipe import Settings
 from vibethinker_jax.settings import config_flag, freeze, process_flags, run_app
 from vibethinker_jax.ssp import STAGES, Pipeline
-from vibethinker_jax.train.state import Diverged
 
 CONFIG, JOIN = config_flag(), process_flags()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; an existing one is continued.', required=True)
@@ -35,13 +34,10 @@ def main(argv) -> None:
   logging.set_verbosity(logging.WARNING)  # the checkpoint library reports every save
   for stage in ONLY.value:
     if stage not in STAGES:
-      sys.exit(f'error: --stages: unknown stage {stage!r}, expected some of {",".join(STAGES)}')
+      raise BadInput(f'--stages: unknown stage {stage!r}, expected some of {",".join(STAGES)}')
   settings = freeze(Settings, CONFIG.value)
   JOIN(settings.mesh.size)
-  try:
-    Pipeline(settings, WORKDIR.value, profile=PROFILE.value, wandb=WANDB.value).run(tuple(ONLY.value))
-  except Diverged as error:
-    sys.exit(f'\nerror: {error}')
+  Pipeline(settings, WORKDIR.value, profile=PROFILE.value, wandb=WANDB.value).run(tuple(ONLY.value))
 
 
 if __name__ == '__main__':

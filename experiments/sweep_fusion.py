@@ -10,7 +10,6 @@ goes from point to point and runs in one process.
 
 import os
 import pathlib
-import sys
 
 from vibethinker_jax import host
 
@@ -24,7 +23,6 @@ from vibethinker_jax import cluster
 from vibethinker_jax.settings import config_flag, run_app
 from vibethinker_jax.study import simplex
 from vibethinker_jax.study.sweep import numbers
-from vibethinker_jax.train.state import Diverged
 
 CONFIG = config_flag()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; an existing one is continued.', required=True)
@@ -34,12 +32,9 @@ POINTS = flags.DEFINE_string('points', None, 'Numbers of the points to run, such
 def main(argv) -> None:
   del argv
   logging.set_verbosity(logging.WARNING)  # the checkpoint library reports every save
-  values = CONFIG.value.to_dict()
+  values = CONFIG.value
   cluster.cpu_devices(simplex.read(values)[0].mesh.size)
-  try:
-    page = simplex.run(values, pathlib.Path(WORKDIR.value), numbers(POINTS.value))
-  except Diverged as error:
-    sys.exit(f'\nerror: {error}')
+  page = simplex.run(values, pathlib.Path(WORKDIR.value), numbers(POINTS.value))
   print(f'report: {page}')
 
 

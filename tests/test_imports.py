@@ -7,11 +7,13 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'vibethinker_jax'
 
 # rank of each room, or of a file where it differs from its room's
 RANKS = {
-  'errors': 0,
+  'errors': -1,
   'boxes': 0,
   'cluster': 0,
   'host': 0,
+  'disk': 0,
   'settings': 1,
+  'lock': 1,
   'provenance': 1,
   'model': 1,
   'data': 1,
@@ -21,6 +23,7 @@ RANKS = {
   'train.journal': 1,
   'train.profile': 1,
   'engine': 2,
+  'workdir': 2,
   'train.optim': 2,
   'train.state': 2,
   'rollout': 3,

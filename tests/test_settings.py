@@ -1,15 +1,20 @@
 """What a user may get wrong in a config is named, with the nearest name that is right; what is right arrives."""
 
 import dataclasses
+import os
 import pathlib
+import re
 import subprocess
 import sys
+import types
+import typing
 
 import pytest
 from ml_collections import ConfigDict
 
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.settings import freeze, load_config
+from vibethinker_jax.recipe import Settings
+from vibethinker_jax.settings import ConfigFlag, freeze, load_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -52,8 +57,16 @@ def test_refusals(values, message):
 def test_changes_of_a_file_arrive_wherever_they_stand():
   values = load_config(ROOT / 'configs' / 'tiny.py', {'mgpo.lam': 3.0, 'data.decontaminate.n': 9})
   assert values['mgpo']['lam'] == 3.0 and values['data']['decontaminate'] == {'n': 9}
-  with pytest.raises(BadInput, match='config.seed.x: seed is a value'):
-    load_config(ROOT / 'configs' / 'tiny.py', {'seed.x': 1})
+  stages = load_config(ROOT / 'configs' / 'tiny.py', {'rl.stages[1].steps': 3})['rl']['stages']
+  assert [stage['steps'] for stage in stages] == [22, 3, 6]
+  for path, why in (
+    ('seed.x', 'x would be a field of 0, which is a value'),
+    ('rl.stages[3].steps', r'there is a list of 3, which has no \[3\]'),
+    ('seed[0]', r'there is no list, which has no \[0\]'),
+    ('rl..steps', 'no name of a field'),
+  ):
+    with pytest.raises(BadInput, match=f'config.{re.escape(path)}: {why}'):
+      load_config(ROOT / 'configs' / 'tiny.py', {path: 1})
   with pytest.raises(BadInput, match='nowhere.py: no config'):
     load_config('nowhere.py')
 
@@ -72,11 +85,76 @@ def test_the_command_line_ends_in_one_line():
   )
   right = run('--config.mgpo.lam=2', '--config.mgpo.clip_low=0.5', '--config.weights=(0.5,0.5)')
   assert right.stdout == 'Outer(steps=1, mgpo=Inner(lam=2.0, clip_low=0.5, table={}), weights=(0.5, 0.5))\n'
+  right = run('--config.mgpo.table.deep.x=3', '--config.weights=0.5,0.5', '--config.steps', '7')
+  assert 'Outer(steps=7' in right.stdout and "table={'deep': {'x': 3}}), weights=(0.5, 0.5))" in right.stdout
   for flag, expected in (
     ('--config.mgpo.lamb=2', "did you mean 'lam'?"),
-    ('--config.mgpo.lambda=2', "(lambda is called 'lam')"),
-    ('--config.mpgo.lam=2', 'Did you mean "mgpo"'),
-    ('--config.mgpo.lam=two', "--config.mgpo.lam=two: could not convert string to float: 'two'"),
+    ('--config.mgpo.lambda=2', "unknown field 'lambda', did you mean 'lam'?"),
+    ('--config.mpgo.lam=2', "unknown field 'mpgo', did you mean 'mgpo'?"),
+    ('--config.mgpo.lam=two', "config.mgpo.lam: expected a number, found 'two'"),
+    ('--config.steps.x=1', 'config.steps.x: x would be a field of 1, which is a value'),
+    ('--confg=x', "Unknown command line flag 'confg'"),
   ):
     wrong = run(flag)
     assert wrong.returncode == 2 and expected in wrong.stderr and wrong.stderr.count('\n') == 1
+
+
+def fields(kind, above=''):
+  """Every field of a dataclass and of those in it, by its dotted name."""
+  for name, inner in typing.get_type_hints(kind).items():
+    if typing.get_origin(inner) is types.UnionType:
+      inner = typing.get_args(inner)[0]
+    if dataclasses.is_dataclass(inner):
+      yield from fields(inner, f'{above}{name}.')
+    yield f'{above}{name}'
+
+
+def test_every_field_can_be_given_by_flag(monkeypatch):
+  """Whether configs/tiny.py names it or not: config.grader.workers, config.data.spectrum.copies, ..."""
+  names = [*fields(Settings)]
+  assert {'grader.workers', 'data.spectrum.copies', 'data.decontaminate.n', 'start.system', 'rl.optim.b1'} <= {*names}
+  flag = ConfigFlag.__new__(ConfigFlag)
+  flag._where = types.SimpleNamespace(value=str(ROOT / 'configs' / 'tiny.py'))
+  for name in names:
+    monkeypatch.setattr(sys, 'argv', ['ssp.py', f'--config.{name}=7', '--workdir=w'])
+    value = flag.value
+    del flag.value  # it is kept
+    for part in name.split('.'):
+      value = value[part]
+    assert value in (7, '7', (7,)), name
+  monkeypatch.setattr(sys, 'argv', ['ssp.py', '--config.grader.workers=5', '--config.data.spectrum.copies=2'])
+  settings = freeze(Settings, flag.value)
+  assert settings.grader.workers == 5 and settings.data.spectrum.copies == 2
+
+
+CONFIGS = {
+  'syntax': 'def get_config(:\n',
+  'raises': "def get_config():\n  raise RuntimeError('no such luck')\n",
+  'none': 'def get_config():\n  return None\n',
+  'leaves': 'import sys\nsys.exit(3)\n',
+  'empty': '',
+}
+
+
+@pytest.mark.parametrize('name', [*CONFIGS])
+def test_a_broken_config_is_one_line(name, tmp_path):
+  (tmp_path / 'c.py').write_text(CONFIGS[name])
+  with pytest.raises(BadInput, match=r'c.py: no config \('):
+    load_config(tmp_path / 'c.py')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'program',
+  ['ssp', 'ablate_lambda', 'sweep_fusion', 'study_selection', 'evaluate', 'pretrain_tiny', 'benchmark'],
+)
+def test_every_experiment_refuses_in_one_line(program, tmp_path):
+  """Presets and files that are not there, and a config with an error: exit code 2, and nothing is left."""
+  (tmp_path / 'c.py').write_text(CONFIGS['raises'])
+  for config in ('configs/ssp_1p5b.py:nosuch', 'configs/nowhere.py', f'{tmp_path}/c.py', 'configs/tiny.py:preset'):
+    command = [sys.executable, f'experiments/{program}.py', f'--config={config}', f'--workdir={tmp_path / "w"}']
+    done = subprocess.run(
+      command, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+    assert done.stderr.startswith(f'error: --config {config}: no config (') and not (tmp_path / 'w').exists()

@@ -22,6 +22,7 @@ from vibethinker_jax.data.text import load_text
 from vibethinker_jax.engine.engine import Engine, Request
 from vibethinker_jax.engine.sampling import Sampling
 from vibethinker_jax.errors import BadInput
+from vibethinker_jax.lock import held
 from vibethinker_jax.model import hf
 from vibethinker_jax.recipe import TINY_BASE, Settings
 from vibethinker_jax.settings import freeze
@@ -131,6 +132,103 @@ def test_too_few_pages_are_refused(settings, tmp_path):
   refused = pytest.raises(BadInput, match='config.engine: 3 pages of 128 slots over 2 devices: expected .* 512')
   with refused, pipeline.at_work():
     pass
+
+
+def with_(settings, **parts):
+  """Settings with fields of their parts replaced: with_(s, rl=dict(prompts=3))."""
+  return dataclasses.replace(
+    settings, **{part: dataclasses.replace(getattr(settings, part), **fields) for part, fields in parts.items()}
+  )
+
+
+NAMES = ['', '.', '..', '.x', '../../x', 'a/b', 'a\\b', 'a\nb', ' a', 'a ', 'a.', '-a', 'a:b', 'a\0', 'x' * 101]
+
+
+@pytest.mark.parametrize('name', [*NAMES, 'math', 'Math', 'ALL'])
+def test_domains_and_stages_have_plain_names(name, settings, tmp_path):
+  domains = with_(settings, data=dict(domains=(name,), others=('code',)))
+  stages = [dataclasses.replace(stage, domains=('code',)) for stage in settings.rl.stages]
+  domains = with_(domains, rl=dict(stages=tuple(stages)))
+  refused = [(domains, 'config.data.domains and others: the name')]
+  if name.lower() not in ('math', 'all'):  # stages have rows of their own
+    named = (dataclasses.replace(settings.rl.stages[0], name=name),)
+    refused.append((with_(settings, rl=dict(stages=named)), 'config.rl.stages: the name'))
+  for bad, why in refused:
+    with pytest.raises(BadInput, match=why):
+      Pipeline(bad, tmp_path / 'w', TWO)
+  assert not (tmp_path / 'w').exists()
+
+
+def test_names_are_unique_on_every_disk(settings, tmp_path):
+  first, second, third = settings.rl.stages
+  for pair in (('short', 'short'), ('short', 'SHORT'), ('é', 'e\u0301')):
+    stages = tuple(dataclasses.replace(stage, name=name) for stage, name in zip((first, second), pair))
+    with pytest.raises(BadInput, match='config.rl.stages: the names .* are one'):
+      Pipeline(with_(settings, rl=dict(stages=stages)), tmp_path / 'w', TWO)
+  with pytest.raises(BadInput, match="config.data.domains and others: the names 'code' and 'Code' are one"):
+    Pipeline(with_(settings, data=dict(others=('code', 'Code'))), tmp_path / 'w', TWO)
+  for domains in ((), ('code', 'code')):
+    with pytest.raises(BadInput, match="stage 'code': its domains are .*expected one or more, each once"):
+      Pipeline(with_(settings, rl=dict(stages=(dataclasses.replace(third, domains=domains),))), tmp_path / 'w', TWO)
+  assert not (tmp_path / 'w').exists()
+
+
+def test_what_a_later_stage_cannot_do_is_refused_before_the_first_step(settings, tmp_path):
+  """Each of these ran for hours and ended in a traceback; nothing is left behind."""
+  last = dataclasses.replace(settings.rl.stages[-1], max_tokens=500)
+  budget = r'with a prompt of \d+ tokens \(problem .*\) more than the 512 positions of the model, expected at most \d+'
+  for bad, why in (
+    (with_(settings, evaluate=dict(max_tokens=500)), f'config.evaluate.max_tokens is 500, {budget}'),
+    (with_(settings, probe=dict(max_tokens=500)), f'config.probe.max_tokens is 500, {budget}'),
+    (with_(settings, rl=dict(stages=(last,))), f"config.rl stage 'code': max_tokens is 500, {budget}"),
+    (
+      with_(settings, sft=dict(length=640)),
+      'config.sft.length is 640, expected at most the positions',
+    ),
+    (with_(settings, mgpo=dict(updates=3)), 'config.mgpo.updates is 3, expected at most rl.prompts, 2'),
+    (
+      with_(settings, mesh=dict(data=2), sft=dict(rows=3)),
+      'config.mesh: data x fsdp is 2, .* sft.rows',
+    ),
+    (with_(settings, data=dict(domains=('algebra', 'poetry'))), "config.data: unknown domain 'poetry'"),
+    (with_(settings, data=dict(paths=('shout',))), "config.data: unknown path 'shout'"),
+    (with_(settings, data=dict(domains=())), 'config.data.domains is empty'),
+    (
+      with_(settings, data=dict(spectrum=dataclasses.replace(settings.data.spectrum, error_rates='nowhere.jsonl'))),
+      'nowhere.jsonl: cannot be read',
+    ),
+    (with_(settings, start=dict(random=None, path='nowhere')), 'nowhere'),
+  ):
+    if 'unknown domain' in why or 'is empty' in why:
+      bad = with_(bad, rl=dict(stages=(dataclasses.replace(last, max_tokens=8),)))
+    with pytest.raises(BadInput, match=why):
+      Pipeline(bad, tmp_path / 'w', TWO)
+  for asked in ('rl/nosuch:1', 'rl/code:4', 'sft/all:0'):
+    with pytest.raises(BadInput, match='no such step, expected one of sft/all:1 to 6, rl/math_short:1 to 3'):
+      Pipeline(settings, tmp_path / 'w', TWO, profile=asked)
+  assert not (tmp_path / 'w').exists()
+
+
+def test_the_budget_of_a_stage_to_come_can_be_mended(whole, settings, tmp_path):
+  """After RL, before the evaluation: the workdir takes the new value, and its config.json says so."""
+  shutil.copytree(whole[0], tmp_path / 'w', ignore=shutil.ignore_patterns('evaluate', 'summary.json', 'report.html'))
+  mended = with_(settings, evaluate=dict(max_tokens=6))
+  pipeline = Pipeline(mended, tmp_path / 'w', TWO)
+  with pipeline.at_work():
+    assert json.loads((tmp_path / 'w' / 'config.json').read_text())['evaluate']['max_tokens'] == 6
+  with pytest.raises(BadInput, match='another config .mgpo.lam differ'):
+    Pipeline(with_(mended, mgpo=dict(lam=9.0)), tmp_path / 'w', TWO)
+  with pytest.raises(BadInput, match='another config .evaluate.max_tokens differ'):
+    Pipeline(mended, whole[0], TWO)
+
+
+def test_another_run_at_work_is_refused_and_nothing_touched(whole, settings):
+  workdir = whole[0]
+  stamps = lambda: {p: p.stat().st_mtime_ns for p in workdir.rglob('*') if p.name != '.lock' and p.is_file()}
+  before = stamps()
+  with held(workdir), pytest.raises(BadInput, match=f'another run is at work here .*process {os.getpid()}'):
+    Pipeline(settings, workdir, TWO).run()
+  assert stamps() == before
 
 
 def test_run_again_does_nothing_anew(whole, settings):

@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend."""
+"""The errors that end a run in one line: what the user can mend, and what nobody gave wrong."""
 
 
 class BadInput(ValueError):
@@ -6,3 +6,11 @@ class BadInput(ValueError):
 
   Mains and the command turn it into that line on stderr and exit code 2.
   """
+
+
+class Failure(RuntimeError):
+  """A run cannot go on, though nothing it was given is wrong. The message is one line; the exit code is 1."""
+
+
+class CannotWrite(Failure):
+  """A file system does not take what is to be written: the disk is full, a quota is used up, a mount is gone."""

@@ -11,6 +11,9 @@ import time
 
 import jax
 
+from vibethinker_jax import disk
+from vibethinker_jax.errors import BadInput
+
 PACKAGES = (
   'jax',
   'jaxlib',
@@ -43,18 +46,37 @@ def session() -> dict:
   }
 
 
-def record(workdir: pathlib.Path) -> None:
-  """Add this session to the workdir's; with several processes the first one does."""
+def record(workdir: pathlib.Path, data: dict[str, str]) -> None:
+  """Add this session to the workdir's; with several processes the first one does. `data`: fingerprints by source."""
   if jax.process_index() == 0:
-    with (pathlib.Path(workdir) / 'provenance.jsonl').open('a', encoding='utf-8') as file:
-      file.write(json.dumps(session()) + '\n')
+    disk.append(pathlib.Path(workdir) / 'provenance.jsonl', json.dumps({**session(), 'data': data}))
+
+
+def check_data(workdir: pathlib.Path, data: dict[str, str]) -> None:
+  """Raises BadInput where a source is not what it was in the sessions before this one."""
+  for before in sessions(workdir):
+    for source, fingerprint in before.get('data', {}).items():
+      if data.get(source, fingerprint) != fingerprint:
+        raise BadInput(
+          f'{source}: has changed since this run read it ({before.get("started")}), expected the same problems; bring '
+          f'them back, or use a new workdir than {workdir}'
+        )
 
 
 def sessions(workdir: pathlib.Path) -> list[dict]:
-  """All that were recorded, the first one first; none where the workdir is older than this record."""
+  """All that were recorded, the first one first; none where the workdir is older than this record.
+
+  Raises BadInput where a line is damaged.
+  """
   path = pathlib.Path(workdir) / 'provenance.jsonl'
-  lines = path.read_text(encoding='utf-8').split('\n')[:-1] if path.exists() else []
-  return [json.loads(line) for line in lines]
+  lines = path.read_bytes().split(b'\n')[:-1] if path.exists() else []
+  found = []
+  for number, line in enumerate(lines, 1):
+    try:
+      found.append({**json.loads(line.decode())})
+    except (ValueError, TypeError):
+      raise BadInput(f'{path}, line {number}: damaged, expected a JSON object; take the line away') from None
+  return found
 
 
 def _version(package: str) -> str | None:

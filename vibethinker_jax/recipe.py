@@ -2,8 +2,12 @@
 
 import dataclasses
 import pathlib
+import unicodedata
+from collections.abc import Sequence
 
-from vibethinker_jax.data.domains import Data
+from vibethinker_jax.data.domains import Data, Sets
+from vibethinker_jax.data.problem import Problem
+from vibethinker_jax.data.text import Text
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.evaluate import Evaluate
 from vibethinker_jax.model.mesh import MeshShape
@@ -102,7 +106,6 @@ def check(s: Settings) -> None:
       raise BadInput(f'config.{name}: Pass@{e.k} of {e.samples} samples, expected k of 1 or more, and as many samples')
   if s.grader.workers < 1 or not 0 < s.grader.deadline_s < float('inf'):
     raise BadInput('config.grader: expected 1 worker or more, and more than 0 seconds, but not for ever')
-  domains = (*s.data.domains, *s.data.others)
   if s.start.path is None:
     raise BadInput("config.start.path is not given, expected the base model's directory")
   if s.experts not in ('one_run', 'per_domain'):
@@ -112,10 +115,81 @@ def check(s: Settings) -> None:
       check_weights(s.fusion.weights, len(s.data.domains))
     except ValueError as error:
       raise BadInput(f'config.fusion.weights: {error}') from None
+  if s.mgpo.updates > s.rl.prompts:
+    raise BadInput(f'config.mgpo.updates is {s.mgpo.updates}, expected at most rl.prompts, {s.rl.prompts}')
+  _check_domains(s)
+
+
+# what summary.json, the report and the workdir call by a name, beside domains
+_RESERVED = ('math', 'all')  # rows of domains taken together, and the one SFT run
+
+
+def _check_domains(s: Settings) -> None:
+  """Names of domains and stages, which become directories and rows; and that stages know their domains."""
+  domains = (*s.data.domains, *s.data.others)
+  if not s.data.domains:
+    raise BadInput('config.data.domains is empty, expected one or more: each has its expert')
+  _check_names('config.data.domains and others', domains, _RESERVED)
+  _check_names('config.rl.stages', [stage.name for stage in s.rl.stages])
   for stage in s.rl.stages:
+    where = f'config.rl stage {stage.name!r}'
+    if not stage.domains or len({*stage.domains}) < len(stage.domains):
+      raise BadInput(f'{where}: its domains are {stage.domains}, expected one or more, each once')
     for domain in stage.domains:
       if domain not in domains:
-        raise BadInput(f'config.rl stage {stage.name!r}: unknown domain {domain!r}, expected one of {domains}')
+        raise BadInput(f'{where}: unknown domain {domain!r}, expected one of {domains}')
+
+
+def _check_names(where: str, names: Sequence[str], reserved: Sequence[str] = ()) -> None:
+  """Raises BadInput where a name could not be a directory of its own, on any file system, or a row of its own."""
+  seen: dict[str, str] = {}
+  for name in names:
+    key = unicodedata.normalize('NFKC', name).casefold()
+    plain = name.isprintable() and name == name.strip() and not set(name) & set('/\\:*?"<>|')
+    if not plain or not 1 <= len(name.encode()) <= 100 or name[0] in '.-' or name[-1] == '.':
+      raise BadInput(
+        f'{where}: the name {name!r} is no plain one, expected up to 100 printable characters without any of '
+        '/ \\ : * ? " < > |, with no blank, dot or hyphen before and no blank or dot after them'
+      )
+    if key in reserved:
+      raise BadInput(f'{where}: the name {name!r} is taken by the summary, expected none of {", ".join(reserved)}')
+    if key in seen:
+      raise BadInput(f'{where}: the names {seen[key]!r} and {name!r} are one on some disks, expected different ones')
+    seen[key] = name
+
+
+def check_lengths(s: Settings, c: Config, text: Text, sets: Sets) -> None:
+  """Raises BadInput where a model of config `c` has too few positions for what a stage is to read or write.
+
+  `c` is the base's with the run's way of computing.
+  """
+  if s.sft.length > c.positions:
+    raise BadInput(f'config.sft.length is {s.sft.length}, expected at most the positions of the model, {c.positions}')
+  probed = [sets.probe_a, sets.probe_b]
+  asked = [
+    ('config.probe.max_tokens', s.probe.max_tokens, [p for half in probed for own in half.values() for p in own]),
+    ('config.evaluate.max_tokens', s.evaluate.max_tokens, [p for own in sets.test.values() for p in own]),
+  ]
+  for stage in s.rl.stages:
+    problems = [p for domain in stage.domains for p in sets.train[domain]]
+    asked.append((f'config.rl stage {stage.name!r}: max_tokens', stage.max_tokens, problems))
+  for where, tokens, problems in asked:
+    problem, length = _longest(text, problems, c.positions - tokens)
+    if length + tokens > c.positions:
+      raise BadInput(
+        f'{where} is {tokens}, with a prompt of {length} tokens (problem {problem.id}) more than the {c.positions} '
+        f'positions of the model, expected at most {max(c.positions - length, 0)}'
+      )
+
+
+def _longest(text: Text, problems: Sequence[Problem], room: int) -> tuple[Problem, int]:
+  """The problem with the longest prompt, and its tokens, of those that might have more than `room`; else any, and 0."""
+  around = len(text.chat([{'role': 'user', 'content': ''}]))
+  # a token is at least a byte, but for what the tokenizer makes of it before: twice that is on the safe side
+  near = [p for p in problems if around + 2 * len(p.prompt.encode()) > room]
+  lengths = [(len(text.prompt(p)), i) for i, p in enumerate(near)]
+  length, i = max(lengths, default=(0, 0))
+  return (near or problems)[i], length
 
 
 def computing(c: Config, s: Start) -> Config:

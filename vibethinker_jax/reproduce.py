@@ -14,6 +14,7 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.recipe import Settings
 from vibethinker_jax.settings import freeze
 from vibethinker_jax.ssp import STAGES, Pipeline
+from vibethinker_jax.train.journal import read_json
 
 TIMES = ('seconds_rollout', 'seconds_grade', 'seconds_update', 'tokens_per_s')
 SURROUNDINGS = ('commit', 'changed', 'versions', 'device', 'processes', 'cpu', 'xla_flags', 'matmul_precision')
@@ -60,12 +61,17 @@ def compare(directory: pathlib.Path, again: pathlib.Path) -> Comparison:
   folders = ('probe', 'evaluate') if whole else ('probe',)
   for path in sorted(p for folder in folders for p in (directory / folder).rglob('*.json')):
     name = path.relative_to(directory)
-    judge(str(name), _json(path), _json(again / name), 'other verdicts')
+    judge(str(name), read_json(path), read_json(again / name), 'other verdicts')
   if (directory / 'experts.json').exists():
-    judge('experts.json', _json(directory / 'experts.json'), _json(again / 'experts.json'), 'other checkpoints chosen')
+    judge(
+      'experts.json',
+      read_json(directory / 'experts.json'),
+      read_json(again / 'experts.json'),
+      'other checkpoints chosen',
+    )
   if whole:
     for key in ('models', 'experts', 'mgpo', 'tokens'):
-      a, b = (_json(d / 'summary.json')[key] for d in (directory, again))
+      a, b = (read_json(d / 'summary.json')[key] for d in (directory, again))
       judge(f'summary.json, {key}', a, b, 'see the files above')
   a, b = (_metrics(d / 'metrics.jsonl') for d in (directory, again))
   judge(f'metrics.jsonl, {len(a)} rows without their times', a, b, _first_difference(a, b))
@@ -77,14 +83,14 @@ def _run_of(directory: pathlib.Path) -> tuple[Settings, tuple[str, ...]]:
   for name in ('config.json', 'seconds.json', 'metrics.jsonl'):
     if not (directory / name).exists():
       raise BadInput(f'{directory / name}: not found, expected the workdir of a run of experiments/ssp.py')
-  seconds = _json(directory / 'seconds.json')
+  seconds = read_json(directory / 'seconds.json')
   whole = (directory / 'summary.json').exists()  # else only single models were evaluated, as a sweep's start is
   stages = tuple(stage for stage in STAGES if stage in seconds and (stage != 'evaluate' or whole))
   if 'rl' in stages and not (directory / 'final').exists():
     raise BadInput(f'{directory / "final"}: not found, expected a run that has come to its end')
   if 'sft' not in stages:
     raise BadInput(f'{directory}: begins with a model of another workdir (a point of a sweep); run the sweep again')
-  return freeze(Settings, _json(directory / 'config.json'), str(directory / 'config.json')), stages
+  return freeze(Settings, read_json(directory / 'config.json'), str(directory / 'config.json')), stages
 
 
 def _unlike(directory: pathlib.Path, again: pathlib.Path) -> list[str]:
@@ -117,10 +123,6 @@ def _first_difference(a: list[dict], b: list[dict]) -> str:
 def _metrics(path: pathlib.Path) -> list[dict]:
   rows = [json.loads(line) for line in path.read_text().split('\n')[:-1]]
   return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
-
-
-def _json(path: pathlib.Path):
-  return json.loads(path.read_text())
 
 
 def _sha256(path: pathlib.Path) -> str:

@@ -1,48 +1,127 @@
 """The door for configs: an ml_collections ConfigDict stops here and becomes frozen dataclasses."""
 
+import ast
 import dataclasses
 import difflib
+import functools
+import importlib.machinery
 import importlib.util
 import pathlib
+import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from vibethinker_jax import cluster, host
-from vibethinker_jax.errors import BadInput
+from vibethinker_jax.errors import BadInput, Failure
 
 
 def load_config(where: str | pathlib.Path, changes: Mapping[str, object] | None = None) -> dict:
-  """The values of a config file, FILE or FILE:PRESET, with changes in them: {'mgpo.lam': 2.0}. Raises BadInput."""
+  """The values of a config file, FILE or FILE:PRESET, with changes in them: {'mgpo.lam': 2.0, 'rl.stages[0].steps': 3}.
+
+  Raises BadInput.
+  """
   name, _, preset = str(where).partition(':')
   try:
-    spec = importlib.util.spec_from_file_location('config', name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    loader = importlib.machinery.SourceFileLoader('config', name)  # whatever the file's name ends in
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader('config', loader))
+    loader.exec_module(module)
     values = module.get_config(*([preset] if preset else [])).to_dict()
-  except Exception as error:  # whatever a file may raise that is run as a config
+  except (Exception, SystemExit) as error:  # whatever a file may raise that is run as a config
     raise BadInput(f'--config {where}: no config ({type(error).__name__}: {error})') from None
   for path, value in (changes or {}).items():
-    part = values
-    *parents, last = path.split('.')
-    for parent in parents:
-      part = part.setdefault(parent, {})
-      if not isinstance(part, dict):
-        raise BadInput(f'config.{path}: {parent} is a value and has no fields')
-    part[last] = value
+    values = _changed(values, _steps(path), lambda was, value=value: value, path)
   return values
 
 
-def config_flag(default: str | None = None) -> flags.FlagHolder:
-  """--config=FILE[:PRESET], and --config.a.b=VALUE for any field.
+class ConfigFlag:
+  """--config=FILE[:PRESET], and --config.a.b=VALUE for any field, whether the file names it or leaves it out.
 
-  Fields that the file leaves at their defaults can be given too: which ones there are is for `freeze` to say.
+  Which fields there are is for `freeze` to say.
   """
-  return config_flags.DEFINE_config_file('config', default, lock_config=False, accept_new_attributes=True)
+
+  def __init__(self, default: str | None):
+    self._where = flags.DEFINE_string('config', default, 'FILE or FILE:PRESET; --config.a.b=VALUE changes a field.')
+
+  @functools.cached_property
+  def value(self) -> dict:
+    """The values of the file, with those of the command line in them. Raises BadInput."""
+    if self._where.value is None:
+      raise BadInput('--config is not given, expected FILE or FILE:PRESET')
+    values = load_config(self._where.value)
+    for path, text in _given(sys.argv)[1]:
+      values = _changed(values, _steps(path), lambda was, text=text, path=path: _read(text, was, path), path)
+    return values
+
+
+def config_flag(default: str | None = None) -> ConfigFlag:
+  """The flags of a config, to be asked for its `value` in main."""
+  return ConfigFlag(default)
+
+
+def _given(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+  """Arguments without those of a config's fields; and these, as (path, text)."""
+  rest, fields, argv = [], [], [*argv]
+  while argv:
+    argument = argv.pop(0)
+    if argument == '--':
+      return [*rest, argument, *argv], fields
+    match = re.fullmatch(r'--?(no)?config\.([^=]+)(=.*)?', argument, re.DOTALL)
+    if match is None:
+      rest.append(argument)
+    elif match[3] is not None:
+      fields.append((match[2], match[3][1:]))
+    elif match[1] is None and argv and not argv[0].startswith('--'):
+      fields.append((match[2], argv.pop(0)))
+    else:
+      fields.append((match[2], 'false' if match[1] else 'true'))
+  return rest, fields
+
+
+def _steps(path: str) -> list[str | int]:
+  """'rl.stages[0].steps' -> ['rl', 'stages', 0, 'steps']. Raises BadInput."""
+  steps: list[str | int] = []
+  for part in path.split('.'):
+    match = re.fullmatch(r'([^\[\]]+)((?:\[\d+\])*)', part)
+    if match is None:
+      raise BadInput(f'config.{path}: no name of a field, expected one such as mgpo.lam or rl.stages[0].steps')
+    steps += [match[1], *(int(number) for number in re.findall(r'\d+', match[2]))]
+  return steps
+
+
+def _changed(values, steps: Sequence[str | int], change: Callable, path: str):
+  """`values` with what lies at `steps` replaced by `change` of it (of None where there is nothing)."""
+  if not steps:
+    return change(values)
+  step, *rest = steps
+  if isinstance(step, int):
+    if not isinstance(values, list | tuple) or step >= len(values):
+      there = f'a list of {len(values)}' if isinstance(values, list | tuple) else 'no list'
+      raise BadInput(f'config.{path}: there is {there}, which has no [{step}]')
+    return tuple(_changed(v, rest, change, path) if i == step else v for i, v in enumerate(values))
+  if not isinstance(values, Mapping | ConfigDict | None):
+    raise BadInput(f'config.{path}: {step} would be a field of {values!r}, which is a value and has no fields')
+  values = dict(values or {})
+  return {**values, step: _changed(values.get(step), rest, change, path)}
+
+
+def _read(text: str, was, path: str):
+  """The value that a text on the command line stands for, where the file has `was`."""
+  if isinstance(was, str):
+    return text
+  if text.lower() in ('true', 'false'):
+    return text.lower() == 'true'
+  try:
+    value = ast.literal_eval(text)
+  except (ValueError, SyntaxError, MemoryError, RecursionError):
+    value = tuple(part for part in text.split(',') if part) if isinstance(was, list | tuple) else text
+  if isinstance(was, bool) and value in (0, 1):
+    return bool(value)
+  return (value,) if isinstance(was, list | tuple) and isinstance(value, str | int | float) else value
 
 
 def process_flags() -> Callable[[int], None]:
@@ -65,13 +144,18 @@ def process_flags() -> Callable[[int], None]:
 
 
 def run_app(main: Callable) -> None:
-  """absl's app.run, where every foreseen end is one line: bad input (exit code 2), interruption (130), SIGTERM."""
+  """absl's app.run, where every foreseen end is one line: bad input (exit code 2), a full disk or divergence (1),
+  interruption (130), SIGTERM (0).
+  """
 
   def guarded(argv):
     try:
       return main(argv)
     except (BadInput, cluster.NotShared) as error:
       sys.exit(_refused(str(error)))
+    except Failure as error:
+      _refused(str(error))
+      sys.exit(1)
     except cluster.Stopped as saved:
       print(f'\n{saved}; the same command continues', file=sys.stderr)
     except KeyboardInterrupt:
@@ -84,14 +168,9 @@ def run_app(main: Callable) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
   try:
-    return flags.FLAGS(argv)
+    return flags.FLAGS(_given(argv)[0])
   except flags.Error as error:
-    why = str(error)
-  except (KeyError, AttributeError) as error:  # of a part that the file does not have; the library suggests another
-    why = 'config: unknown part ' + error.args[0].strip('"').replace("\\'", "'").replace('\\n', ' ')
-  except ValueError as error:  # such as --config.mgpo.lambda=2
-    why = f"config: {str(error).split(':')[0]}: no field is called by a word of Python (lambda is called 'lam')"
-  sys.exit(_refused(why))
+    sys.exit(_refused(str(error)))
 
 
 def _refused(why: str) -> int:

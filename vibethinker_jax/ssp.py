@@ -26,28 +26,31 @@ from vibethinker_jax import provenance
 from vibethinker_jax.cluster import Stop, Stopped, shared
 from vibethinker_jax.data.augment import material
 from vibethinker_jax.data.domains import Sets, load_sets
-from vibethinker_jax.data.text import load_text, render
+from vibethinker_jax.data.text import Text, load_text, render
+from vibethinker_jax.disk import writing
 from vibethinker_jax.engine.cache import Slots
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.pages import Paging
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.evaluate import Evaluate, evaluate, table
 from vibethinker_jax.evaluate.report import write_report
+from vibethinker_jax.lock import held
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.mesh import MeshShape, make_mesh, own_mesh, place
 from vibethinker_jax.model.qwen2 import Config, Qwen2
-from vibethinker_jax.recipe import TINY_BASE, Settings, check, check_mesh, computing
+from vibethinker_jax.recipe import TINY_BASE, Settings, check, check_lengths, check_mesh, computing
 from vibethinker_jax.rollout import Rollout
 from vibethinker_jax.settings import freeze
 from vibethinker_jax.spectrum.fusion import fuse
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.spectrum.select import select
 from vibethinker_jax.train import rl, sft
-from vibethinker_jax.train.journal import Journal, write_json, write_text
+from vibethinker_jax.train.journal import Journal, read_json, write_json, write_text
 from vibethinker_jax.train.optim import optimizer
 from vibethinker_jax.train.profile import Profile
 from vibethinker_jax.train.state import Checkpoints
 from vibethinker_jax.verify.grader import Grader
+from vibethinker_jax.workdir import check_claim, claim
 
 STAGES = ('sft', 'probe', 'fuse', 'rl', 'evaluate')
 
@@ -70,12 +73,11 @@ class Pipeline:
     self.s, self.workdir = settings, pathlib.Path(workdir)
     check(settings)
     self.mesh = _mesh(settings.mesh, devices)
-    self.text = load_text(settings.start.tokenizer or settings.start.path or TINY_BASE, settings.start.system)
-    self.sets: Sets = load_sets(settings.data, settings.seed)
-    self.workdir.mkdir(parents=True, exist_ok=True)
-    _claim(self.workdir / 'config.json', settings)
+    self.text, self.sets = _material(settings, _own_config(settings))
+    check_claim(self.workdir, dataclasses.asdict(settings))
     self.journal = Journal(self.workdir / 'metrics.jsonl', wandb)
     self.profile = Profile(profile, self.workdir)
+    self._check_profile(profile)
     self.stop = Stop()
 
   def run(self, stages: tuple[str, ...] = STAGES) -> dict:
@@ -96,16 +98,27 @@ class Pipeline:
           with self.timed(stage):
             todo[stage]()
           self.pause(f'stage {stage} is done')
-    return _read(self.workdir / 'summary.json') if 'evaluate' in stages else {}
+    return read_json(self.workdir / 'summary.json') if 'evaluate' in stages else {}
 
   @contextlib.contextmanager
   def at_work(self) -> Iterator[Qwen2]:
-    """Grader, engine and mesh, as long as stages are carried out.
+    """The workdir, and what `computing` gives, as long as stages are carried out.
+
+    Raises BadInput where another run is at work in the workdir, or it holds another run; CannotWrite.
+    """
+    with held(self.workdir), writing(self.workdir), self.computing() as base:
+      provenance.check_data(self.workdir, self.sets.fingerprints)
+      claim(self.workdir, dataclasses.asdict(self.s))
+      provenance.record(self.workdir, self.sets.fingerprints)
+      yield base
+
+  @contextlib.contextmanager
+  def computing(self) -> Iterator[Qwen2]:
+    """Grader, engine and mesh.
 
     Yields the base without its weights, as what checkpoints are laid out like: training wants their memory.
     """
     mesh = jax.set_mesh(self.mesh) if self.mesh.size > 1 else contextlib.nullcontext()
-    provenance.record(self.workdir)
     judges = self.s.grader
     with Grader(judges.workers, judges.deadline_s) as self.grader, self.stop, contextlib.closing(self.journal), mesh:
       base = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.base())
@@ -121,24 +134,26 @@ class Pipeline:
         raise BadInput(f'config.engine: {error}') from None
       yield base
 
+  def _check_profile(self, asked: str) -> None:
+    """Raises BadInput for a step that the run does not have."""
+    stages = {f'sft/{run}': self.s.sft.steps for run in self.runs()}
+    stages |= {f'rl/{stage.name}': stage.steps for stage in self.s.rl.stages}
+    stage, _, step = asked.rpartition(':')
+    if asked and not 1 <= int(step) <= stages.get(stage, 0):
+      there = ', '.join(f'{name}:1 to {steps}' for name, steps in stages.items())
+      raise BadInput(f'--profile {asked}: the run has no such step, expected one of {there}')
+
   def base(self) -> Qwen2:
     """The model the run starts from."""
     if self.s.start.random is None:
       return self.load(self.s.start.path or TINY_BASE)
-    return self._ready(jax.jit(lambda key: Qwen2(self._own(), key))(jax.random.key(self.s.seed)))
+    return self._ready(jax.jit(lambda key: Qwen2(_own_config(self.s), key))(jax.random.key(self.s.seed)))
 
   def original(self) -> Qwen2:
     """The base with the rope of its own training, whatever the run computes with: what the other models are held to."""
     base = self.base()
-    base.config = dataclasses.replace(base.config, rope_theta=self._own().rope_theta)
+    base.config = dataclasses.replace(base.config, rope_theta=_own_config(self.s).rope_theta)
     return base
-
-  def _own(self) -> Config:
-    """The base's own config."""
-    start = self.s.start
-    if start.random is not None:
-      return freeze(Config, start.random, 'config.start.random')
-    return hf.read_config(start.path or TINY_BASE)
 
   @property
   def noise(self) -> int:
@@ -205,7 +220,7 @@ class Pipeline:
 
   def prune(self) -> None:
     """Delete the SFT checkpoints that neither fusion nor evaluation reads: not chosen, not spaced, not the last."""
-    experts = _read(self.workdir / 'experts.json')
+    experts = read_json(self.workdir / 'experts.json')
     read = {*self.last(), *self.spaced(), *((e['run'], e['selected_step']) for e in experts.values())}
     for run in self.runs():
       with contextlib.closing(Checkpoints(self.workdir / 'sft' / run)) as checkpoints:
@@ -239,7 +254,7 @@ class Pipeline:
 
   def evaluate(self, base: Qwen2) -> None:
     """Every model of the run on the test sets; summary.json and report.html."""
-    experts = _read(self.workdir / 'experts.json')
+    experts = read_json(self.workdir / 'experts.json')
     named = {
       'base': self.original,
       'last': lambda: self.mean(base, self.last()),
@@ -295,7 +310,8 @@ class Pipeline:
   def save(self, model: Qwen2, directory: pathlib.Path) -> None:
     """The model as a Hugging Face directory with the run's tokenizer."""
     source = self.s.start.tokenizer or self.s.start.path or TINY_BASE
-    hf.save(model, directory, source, self.text.stop_ids)
+    with writing(directory):
+      hf.save(model, directory, source, self.text.stop_ids)
 
   def runs(self) -> dict[str, tuple[str, ...]]:
     """SFT runs and the domains each trains on; domains without an expert go along with every run."""
@@ -327,7 +343,7 @@ class Pipeline:
     return self.weighted(base, chosen, [1 / len(chosen)] * len(chosen))
 
   def _fused(self, base: Qwen2) -> Qwen2:
-    experts = _read(self.workdir / 'experts.json')
+    experts = read_json(self.workdir / 'experts.json')
     weights = self.s.fusion.weights or [1 / len(experts)] * len(experts)
     return self.weighted(base, [(e['run'], e['selected_step']) for e in experts.values()], weights)
 
@@ -368,22 +384,22 @@ class Pipeline:
       self.pause(f'probing {run} at step {step} is next')
       asked = self.ask(self.s.probe, self.mean(base, [(run, step)]), sets, f'probe {run} {step}{half}')
       write_asked(path, asked)
-    return {d: np.array(v, bool) for d, v in _read(path)['correct'].items()}
+    return {d: np.array(v, bool) for d, v in read_json(path)['correct'].items()}
 
   def measure(self, name: str, load: Callable[[], Qwen2]) -> dict:
     """A model on the test sets, as evaluate/<name>.json holds it."""
     path = self.workdir / 'evaluate' / f'{name}.json'
     if not path.exists():
       write_asked(path, self.ask(self.s.evaluate, load(), self.sets.test, f'evaluate {name}'))
-    return _read(path)
+    return read_json(path)
 
   def _summarise(self, models: dict, experts: dict) -> None:
     s = self.s
     rl_tokens = {
       stage.name: sum(row['tokens'] for row in self.journal.rows(f'rl/{stage.name}')) for stage in s.rl.stages
     }
-    asked = lambda folder: sum(_read(p)['tokens'] for p in sorted((self.workdir / folder).rglob('*.json')))
-    seconds = _read(self.workdir / 'seconds.json')
+    asked = lambda folder: sum(read_json(p)['tokens'] for p in sorted((self.workdir / folder).rglob('*.json')))
+    seconds = read_json(self.workdir / 'seconds.json')
     # this stage is not over; what is left of it is the page
     seconds = {**seconds, 'evaluate': seconds.get('evaluate', 0.0) + time.perf_counter() - self._since}
     hours = sum(seconds.values()) / 3600 * s.cost.devices
@@ -416,7 +432,7 @@ class Pipeline:
     shown = [
       {'model': name, **row}
       for name in ('base', 'fused', 'rl')
-      for row in _read(self.workdir / 'evaluate' / f'{name}.json')['samples']
+      for row in read_json(self.workdir / 'evaluate' / f'{name}.json')['samples']
     ]
     write_text(self.workdir / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in shown))
 
@@ -433,7 +449,7 @@ class Pipeline:
 
   def _spent(self, stage: str) -> None:
     path = self.workdir / 'seconds.json'
-    seconds = _read(path) if path.exists() else {}
+    seconds = read_json(path) if path.exists() else {}
     write_json(path, {**seconds, stage: seconds.get(stage, 0.0) + time.perf_counter() - self._since})
 
 
@@ -448,48 +464,24 @@ def ready(s: Settings, devices: Sequence[jax.Device] | None = None) -> None:
   """Raises BadInput for what a Pipeline of these settings would refuse, and leaves nothing behind."""
   check(s)
   _mesh(s.mesh, devices)
-  load_sets(s.data, s.seed)
+  _material(s, _own_config(s))
 
 
-# fields that say how a run is carried out, not what it is: whoever takes it up may have others
-_HOW = (
-  *('prune', 'mesh', 'engine', 'grader', 'cost', 'rl.micro_rows', 'rl.share', 'rl.save_every'),
-  *('start.attention', 'start.remat', 'start.unroll', 'start.logit_chunk'),
-)
+def _own_config(s: Settings) -> Config:
+  """The base's own config."""
+  if s.start.random is not None:
+    return freeze(Config, s.start.random, 'config.start.random')
+  return hf.read_config(s.start.path or TINY_BASE)
 
 
-def take_up(path: pathlib.Path, was: dict, now: dict) -> None:
-  """A run of config `was` (the file at `path`) goes on with config `now`. Raises BadInput where it is another run."""
-  was, now = _leaves(was), _leaves(now)
-  differing = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
-  how = [name for name in differing if name in _HOW or name.split('.')[0] in _HOW]
-  if what := sorted({*differing} - {*how}):
-    raise BadInput(f'{path}: holds a run with another config ({", ".join(what)} differ); use a new directory')
-  if how:
-    tqdm.write(f'taken up with other values of {", ".join(how)}: the same run, but for the rounding of sums')
-
-
-def _claim(path: pathlib.Path, settings: Settings) -> None:
-  """The workdir is this config's from now on."""
-  mine = json.loads(json.dumps(dataclasses.asdict(settings)))
-  if path.exists():
-    take_up(path, _read(path), mine)
-  else:
-    write_json(path, mine)
-
-
-def _leaves(values: dict, above: str = '') -> dict:
-  """The fields of a config by their dotted names."""
-  out = {}
-  for name, value in values.items():
-    out |= _leaves(value, f'{above}{name}.') if isinstance(value, dict) and value else {f'{above}{name}': value}
-  return out
-
-
-def _read(path: pathlib.Path) -> dict:
-  if not path.exists():
-    raise BadInput(f'{path}: not found; the stage that writes it has not run in this workdir')
-  return json.loads(path.read_text())
+def _material(s: Settings, own: Config) -> tuple[Text, Sets]:
+  """Tokenizer and problems, which go with a base of config `own`. Raises BadInput."""
+  config = computing(own, s.start)
+  check_mesh(s, config)
+  text = load_text(s.start.tokenizer or s.start.path or TINY_BASE, s.start.system)
+  sets = load_sets(s.data, s.seed)
+  check_lengths(s, config, text, sets)
+  return text, sets
 
 
 def write_asked(path: pathlib.Path, asked: dict[str, Rollout]) -> None:

@@ -68,7 +68,7 @@ def test_no_set_leaks_into_another(data):
 
 def test_an_instruction_follows_what_has_an_answer(data):
   plain, asked = (load_sets(d, seed=0) for d in (data, dataclasses.replace(data, instruction='Think.')))
-  for name in vars(plain):
+  for name in ('train', 'probe_a', 'probe_b', 'test'):
     assert all_texts(asked, name) == [f'{text} Think.' for text in all_texts(plain, name)]
 
 
@@ -124,3 +124,45 @@ def test_labels_of_math():
   named = labeller.label([dataclasses.replace(p, domain='') for p in test])
   right = sum(a.domain == b.domain for a, b in zip(named, test)) / len(test)
   assert right > 0.8 and abs(right - labeller.accuracy) < 0.05
+
+
+def test_what_asks_the_same_is_the_same_however_it_is_written(data):
+  """Test problems with other blanks, case or forms of characters do not stay in training, without decontaminate."""
+  path = pathlib.Path(data.train_files[0].path)
+  tests = [json.loads(line) for line in pathlib.Path(data.test_files[0].path).read_text().splitlines()]
+  write = lambda text: ''.join(chr(ord(c) + 0xFEE0) if c.isalpha() else c for c in text)  # full width
+  forms = [
+    str.upper,
+    lambda text: f'  {text.replace(" ", chr(10) + " ")} ',
+    lambda text: text.replace(' ', '\u00a0'),
+    write,
+  ]
+  rows = [{**tests[i], 'id': f'leak/{i}', 'prompt': form(tests[i]['prompt'])} for i, form in enumerate(forms)]
+  with path.open('a') as file:
+    file.write(''.join(json.dumps(row) + '\n' for row in rows))
+  sets = load_sets(dataclasses.replace(data, decontaminate=None), seed=0)
+  ids = {p.id for group in (sets.train, sets.probe_a, sets.probe_b) for own in group.values() for p in own}
+  assert len(ids) == 38 and not any(name.startswith('leak/') for name in ids)
+
+
+def test_a_problem_written_twice_is_probed_or_trained_on(data):
+  """Once: never in both halves, nor in a half and in training."""
+  path = pathlib.Path(data.train_files[0].path)
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  with path.open('a') as file:
+    file.write(
+      ''.join(json.dumps({**row, 'id': f'{row["id"]}/2', 'prompt': row['prompt'].upper()}) + '\n' for row in rows)
+    )
+  for seed in range(5):
+    sets = load_sets(dataclasses.replace(data, decontaminate=None), seed=seed)
+    texts = [{t.casefold() for t in all_texts(sets, name)} for name in ('train', 'probe_a', 'probe_b', 'test')]
+    assert sum(map(len, texts)) == len(set.union(*texts))
+
+
+def test_sources_have_fingerprints_of_what_was_read(data):
+  first = load_sets(data, seed=0).fingerprints
+  assert set(first) == {data.train_files[0].path, data.test_files[0].path} and load_sets(data, 1).fingerprints == first
+  path = pathlib.Path(data.test_files[0].path)
+  path.write_text(path.read_text().replace('"answer": 5', '"answer": 6'))
+  second = load_sets(data, seed=0).fingerprints
+  assert [name for name in first if first[name] != second[name]] == [str(path)]

@@ -1,6 +1,10 @@
 """SFT: what is learned from, that everything learns, that accumulation and interruption change nothing."""
 
 import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -158,3 +162,52 @@ def test_told_to_stop_it_saves_and_goes_on_later(text, small, algebra, tmp_path)
   again, checkpoints = train(SETTINGS, small, algebra, text, tmp_path), Checkpoints(tmp_path / 'sft')
   assert same(whole, again) and checkpoints.steps() == [3, 6]
   checkpoints.close()
+
+
+MANY = """
+import dataclasses, sys
+import jax, numpy as np
+from vibethinker_jax import cluster
+cluster.cpu_devices(2)
+from vibethinker_jax.data.batches import Batch
+from vibethinker_jax.model.mesh import MeshShape, make_mesh, place, spread_rows
+from vibethinker_jax.model.qwen2 import Config, Qwen2
+from vibethinker_jax.train import sft
+from vibethinker_jax.train.state import gradient_adder
+
+with jax.set_mesh(make_mesh(MeshShape(data=2))) as mesh:
+  c = Config(V=64, D=16, L=2, K=2, G=2, H=8, F=32, positions=64)
+  model = place(jax.jit(lambda key: Qwen2(c, key))(jax.random.key(0)), jax.sharding.get_mesh())
+  ids = np.random.default_rng(0).integers(0, 64, (8, 32), np.int32)
+  at, ones = np.tile(np.arange(32, dtype=np.int32), (8, 1)), np.ones((8, 32))
+  batch, add = Batch(ids, ids, at, ones.astype(np.int32), ones.astype(np.float32)), gradient_adder(sft.loss)
+  for _ in range(int(sys.argv[2])):
+    sums = None
+    for _ in range(int(sys.argv[1])):
+      sums, metrics = add(sums, model, spread_rows(batch))
+    print(float(sums[1]))
+"""
+
+
+@pytest.mark.slow
+def test_many_micro_batches_do_not_starve_the_devices():
+  """2,000 in an update, ten times, on two CPU devices; at 600, dispatched without waiting, all attempts hung."""
+  root = pathlib.Path(__file__).parents[2]
+  environment = {**os.environ, 'PYTHONPATH': str(root), 'XLA_FLAGS': ''}
+  done = subprocess.run(
+    [sys.executable, '-c', MANY, '2000', '10'], env=environment, capture_output=True, text=True, timeout=1200
+  )
+  assert done.stdout.split() == [str(2000.0 * 8 * 32)] * 10, done.stderr[-2000:]
+
+
+def test_few_programs_are_in_flight(small, algebra, text, monkeypatch):
+  """Of a long accumulation each waits for the one two before it."""
+  batch, waited = next(Packed(solved(algebra), lambda row: render(text, *row), 2, 128, seed=0)), []
+  wait = jax.block_until_ready
+  monkeypatch.setattr(jax, 'block_until_ready', lambda x: waited.append(x) or wait(x))
+  add, sums, losses = gradient_adder(sft.loss), None, []
+  for n in range(1, 7):
+    sums, metrics = add(sums, small, batch)
+    losses.append(metrics['loss_sum'])
+    assert len(waited) == max(0, n - 2)
+  assert all(a is b for a, b in zip(waited, losses))

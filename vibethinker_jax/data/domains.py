@@ -1,7 +1,11 @@
 """Problems by domain and by purpose: what is trained on, what checkpoints are probed with, what is reported."""
 
 import dataclasses
+import hashlib
+import pathlib
 import random
+import unicodedata
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
@@ -47,63 +51,70 @@ class Sets:
   probe_a: dict[str, list[Problem]]  # checkpoints are chosen on this half
   probe_b: dict[str, list[Problem]]  # and the chosen one is reported on this one
   test: dict[str, list[Problem]]
+  fingerprints: dict[str, str] = dataclasses.field(default_factory=dict)  # of what was read, by source
 
 
 def load_sets(data: Data, seed: int) -> Sets:
-  """The sets that `data` describes. Raises BadInput or ValueError."""
+  """The sets that `data` describes. Raises BadInput."""
   if data.source not in ('synthetic', 'files'):
     raise BadInput(f"config.data.source is {data.source!r}, expected 'synthetic' or 'files'")
   sets = _synthetic(data, seed) if data.source == 'synthetic' else _files(data, seed)
+  if rates := data.spectrum.error_rates:
+    sets.fingerprints[rates] = _of_file(rates)
   if not data.instruction:
     return sets
   ask = lambda p: dataclasses.replace(p, prompt=f'{p.prompt} {data.instruction}') if p.tests is None else p
   asked = lambda group: {domain: [ask(p) for p in own] for domain, own in group.items()}
-  return Sets(asked(sets.train), asked(sets.probe_a), asked(sets.probe_b), asked(sets.test))
+  return Sets(asked(sets.train), asked(sets.probe_a), asked(sets.probe_b), asked(sets.test), sets.fingerprints)
 
 
 def _synthetic(data: Data, seed: int) -> Sets:
   paths = data.paths or None
   draw = lambda split, n, domains: {d: synthetic.problems(d, split, n, seed, paths) for d in domains}
   every = (*data.domains, *data.others)
-  return Sets(
-    draw('train', data.train, every),
-    draw('probe_a', data.probe, data.domains),
-    draw('probe_b', data.probe, data.domains),
-    draw('test', data.test, every),
-  )
+  try:
+    return Sets(
+      draw('train', data.train, every),
+      draw('probe_a', data.probe, data.domains),
+      draw('probe_b', data.probe, data.domains),
+      draw('test', data.test, every),
+    )
+  except ValueError as error:  # a name that the world does not know, or more problems than it has
+    raise BadInput(f'config.data: {error}') from None
 
 
 def _files(data: Data, seed: int) -> Sets:
-  groups = [merge(load_all(files)) for files in (data.train_files, data.test_files, data.probe_files)]
+  prints: dict[str, str] = {}
+  groups = [merge(_read(files, prints)) for files in (data.train_files, data.test_files, data.probe_files)]
   if data.labelled:
     from vibethinker_jax.data.labels import teach  # scikit-learn: a second to import
 
-    labeller = teach(load_all(data.labelled), seed)
+    labeller = teach(_read(data.labelled, prints), seed)
     unknown = sum(not p.domain for group in groups for p in group)
     tqdm.write(
       f'{unknown} problems labelled by a classifier of {labeller.accuracy:.1%} accuracy on labelled ones held out'
     )
     groups = [labeller.label(group) for group in groups]
   train, test, probe = groups
-  seen = {p.prompt for p in test}
-  train, probe = ([p for p in group if p.prompt not in seen] for group in (train, probe))
+  seen = {_same(p) for p in test}
+  train, probe = ([p for p in group if _same(p) not in seen] for group in (train, probe))
   if data.decontaminate is not None:
     train = _clean('train against test', train, test, data.decontaminate)
     probe = _clean('probe against test', probe, test, data.decontaminate)
   rng = random.Random(seed)
   for group in (train, test, probe):
     rng.shuffle(group)
-  sets, probed = Sets({}, {}, {}, {}), []
+  sets, probed = Sets({}, {}, {}, {}, prints), []
   for domain in data.domains:
     pool = probe if data.probe_files else train
-    halves = [p for p in pool if p.domain == domain][: 2 * data.probe]
+    halves = _distinct([p for p in pool if p.domain == domain])[: 2 * data.probe]
     if len(halves) < 2 * data.probe:
       files = ', '.join(source.path for source in data.probe_files or data.train_files)
       raise BadInput(f'{files}: {len(halves)} problems of domain {domain!r} to probe with, expected {2 * data.probe}')
     sets.probe_a[domain], sets.probe_b[domain] = halves[: data.probe], halves[data.probe :]
     probed += halves
-  taken = {p.prompt for p in probed}
-  train = [p for p in train if p.prompt not in taken]
+  taken = {_same(p) for p in probed}
+  train = [p for p in train if _same(p) not in taken]
   if data.decontaminate is not None:
     train = _clean('train against probe', train, probed, data.decontaminate)
   for domain in (*data.domains, *data.others):
@@ -133,3 +144,40 @@ def _clean(what: str, problems: list[Problem], against: list[Problem], s: Decont
   kept = [p for p, leak in zip(problems, find_leaks(texts(problems), index)) if leak is None]
   tqdm.write(f'{what}: {len(problems) - len(kept)} of {len(problems)} problems taken out')
   return kept
+
+
+def _same(p: Problem) -> str:
+  """What problems that ask the same have in common: the statement without case, and without forms and numbers of blanks
+  and of characters (NFKC) that a reader does not see.
+  """
+  return ' '.join(unicodedata.normalize('NFKC', p.prompt).casefold().split())
+
+
+def _distinct(problems: Sequence[Problem]) -> list[Problem]:
+  """The first of those that ask the same."""
+  first: dict[str, Problem] = {}
+  for p in problems:
+    first.setdefault(_same(p), p)
+  return [*first.values()]
+
+
+def _read(files: Sequence[Source], prints: dict[str, str]) -> list[Problem]:
+  """The problems of several sources, and the fingerprint of each into `prints`."""
+  out = []
+  for source in files:
+    problems = load_all([source])
+    digest = hashlib.sha256()
+    for p in problems:
+      digest.update(repr(p).encode())
+    # a source may be read twice, in two splits or by two readers
+    name = source.path if source.path not in prints else f'{source.path} ({source.split}, {source.reader})'
+    prints[name] = digest.hexdigest()
+    out += problems
+  return out
+
+
+def _of_file(path: str) -> str:
+  try:
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+  except OSError as error:
+    raise BadInput(f'{path}: cannot be read ({error.strerror}), expected the file of config.data.spectrum') from None

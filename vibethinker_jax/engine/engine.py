@@ -24,7 +24,7 @@ from vibethinker_jax.engine import decode
 from vibethinker_jax.engine.cache import Int8Slots, Slots
 from vibethinker_jax.engine.pages import Book, Paging
 from vibethinker_jax.engine.sampling import Sampling, laws
-from vibethinker_jax.model.mesh import no_mesh
+from vibethinker_jax.model.mesh import InFlight, no_mesh
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 
 
@@ -263,6 +263,7 @@ class Run:
     self._cache: tuple = ()
     self._book: Book | None = None  # with pages, as soon as there are rows
     self._unread: list[_Drawn] = []
+    self._in_flight = InFlight()
 
   def add(self, ticket: int, request: Request, sample: int, begun: np.ndarray | tuple = ()) -> None:
     """Sample number `sample` of a request that Engine.refusal has nothing against joins the queue.
@@ -366,6 +367,7 @@ class Run:
       self._rows, *first = decode.seat(self._rows, logits, lengths, columns, engine.stop_ids, filters)
       source, dest, pages = columns.source, columns.dest, self._rows.pages
       self._cache = tuple(decode.copy_prompts(a, pages, b, source, dest) for a, b in zip(self._cache, shelf))
+      self._in_flight(first)
       self._unread.append(_Drawn(first, [(n, seat, 1, False) for n, (_, seat) in enumerate(seated)]))
 
   def _prefill(self, prompts: list[tuple[int, ...]]) -> tuple[tuple, jax.Array, np.ndarray]:
@@ -381,6 +383,7 @@ class Run:
     for begin in range(0, padded, chunk):
       start, last = np.full(len(prompts), begin, np.int32), np.clip(lengths - 1 - begin, 0, chunk - 1)
       shelf, logits = decode.prefill(self._model, shelf, tokens[:, begin : begin + chunk], start, last)
+      self._in_flight(logits)
     return *engine.spread((shelf, logits), PartitionSpec()), lengths  # a row of any device may want any of them
 
   def _decode(self) -> tuple:

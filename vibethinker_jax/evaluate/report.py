@@ -7,13 +7,13 @@ may be missing: a run that stopped early, or ran some stages only, still gets a 
 import html
 import json
 import math
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
 
+from vibethinker_jax import disk
 from vibethinker_jax.evaluate.plots import (
   MODELS,
   RL_PANELS,
@@ -44,9 +44,9 @@ from vibethinker_jax.evaluate.plots import (
 _MAX_PROBLEMS, _MAX_CHARS = 8, 6000
 
 
-def _object(text: str, where: str) -> dict:
+def _object(text: bytes, where: str) -> dict:
   try:
-    data = json.loads(text)
+    data = json.loads(text.decode('utf-8'))
   except ValueError as error:
     raise ValueError(f'{where}: expected a JSON object: {error}') from error
   if not isinstance(data, dict):
@@ -56,13 +56,13 @@ def _object(text: str, where: str) -> dict:
 
 def read_object(path: pathlib.Path) -> dict:
   """The JSON object of a file, {} where there is none. Raises ValueError."""
-  return _object(path.read_text(encoding='utf-8'), str(path)) if path.exists() else {}
+  return _object(path.read_bytes(), str(path)) if path.exists() else {}
 
 
 def read_rows(path: pathlib.Path) -> list[dict]:
   """The objects of a JSON Lines file, none where there is no file. Raises ValueError."""
   # A last line without its newline is of a writer that was killed or is at work still; the others count.
-  lines = path.read_text(encoding='utf-8').split('\n')[:-1] if path.exists() else []
+  lines = path.read_bytes().split(b'\n')[:-1] if path.exists() else []
   return [_object(line, f'{path}:{i}') for i, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -406,8 +406,7 @@ def write_page(path: pathlib.Path, name: str, subtitle: str, sections: Mapping[s
     f'<body><main><h1>{name}</h1><p class="note">{html.escape(subtitle)}</p><nav>{links}</nav>\n{body}\n'
     '</main></body></html>\n'
   )
-  half = path.with_name(f'.{path.name}.{os.getpid()}')
-  half.write_text(page, encoding='utf-8')
   # Whoever opens the page while a run renews it finds the old one or the new one, never half of one.
-  os.replace(half, path)
+  with disk.whole(path) as half:
+    half.write_text(page, encoding='utf-8')
   return path

@@ -12,6 +12,7 @@ the whole model: weights are gathered once instead of once a token.
 A mesh is optional: without one (`jax.set_mesh` not called) every function here leaves its array as it is.
 """
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -218,3 +219,22 @@ def spread_rows(batch):
     return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
 
   return jax.tree.map(put, batch)
+
+
+class InFlight:
+  """Dispatched programs, kept few: `in_flight(result)` after each.
+
+  jax dispatches without waiting. A CPU device has some 30 places for dispatched programs, and a dispatch that finds
+  none waits for one on a thread of the few that also carry programs out: a collective then holds one thread for ever,
+  since its other device gets none. So every program waits for the one two before it. The next one is on its way
+  meanwhile, and no device is idle.
+  """
+
+  def __init__(self):
+    self._results: collections.deque = collections.deque()
+
+  def __call__(self, result) -> None:
+    """A program is dispatched; `result` is something small of what it gives, that nobody gives away."""
+    self._results.append(result)
+    if len(self._results) > 2:
+      jax.block_until_ready(self._results.popleft())

@@ -36,7 +36,8 @@ def fuse(models: Sequence, weights: Sequence[float]):
     total = weights[0] * first.astype(jnp.float32)
     for weight, x in zip(weights[1:], rest):
       total = total + weight * x.astype(jnp.float32)
-    return total.astype(first.dtype)
+    # one tensor at a time: few programs are on their way, and few sums in float32 lie in memory
+    return jax.block_until_ready(total.astype(first.dtype))
 
   return jax.tree.map(mean, models[0], *models[1:])
 

@@ -90,7 +90,7 @@ def run(
     sweep.make_start(directory, s, devices)
   sweep.check_made(directory / 'start' / 'experts.json')
   here = Sweep(directory, s, x, devices)
-  with here.pipeline.at_work() as base:
+  with here.pipeline.computing() as base:  # the start is only read: jobs with other points may do so too
     here.load(base)
     todo = [w for w in planned if name_of(w) in numbered]
     for number, w in enumerate(todo, 1):

@@ -22,9 +22,10 @@ from tqdm import tqdm
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.report import duration
 from vibethinker_jax.recipe import Settings
-from vibethinker_jax.ssp import Pipeline, ready, take_up
-from vibethinker_jax.train.journal import write_json, write_text
+from vibethinker_jax.ssp import STAGES, Pipeline, ready
+from vibethinker_jax.train.journal import read_json, write_json, write_text
 from vibethinker_jax.train.state import Diverged
+from vibethinker_jax.workdir import compare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,11 @@ def claim(
   if settings.prune:
     raise BadInput('config.prune is true, expected false: a study keeps the checkpoints of its start')
   if path.exists():
-    theirs = json.loads(path.read_text())
-    take_up(path, {'study': theirs['study'], **theirs['config']}, {'study': study, **mine['config']})
+    theirs = read_json(path)
+    was, now = {'study': theirs['study'], **theirs['config']}, {'study': study, **mine['config']}
+    how, _ = compare(path, was, now, STAGES)
+    if how:
+      tqdm.write(f'taken up with other values of {", ".join(how)}: the same points, but for the rounding of sums')
     return
   if directory.exists() and any(not one.name.startswith('.') for one in directory.iterdir()):
     raise BadInput(f'{directory}: expected a new directory or one of a sweep')

@@ -205,8 +205,6 @@ class Trainer:
 
     `profile` is called before every step.
     """
-    if m.updates > r.prompts:
-      raise BadInput(f'config.mgpo.updates is {m.updates}, expected at most rl.prompts, {r.prompts}')
     self.r, self.m, self.stop, self.profile = r, m, stop or Stop(), profile
     self.text, self.engine, self.grader, self.journal, self.seed = text, engine, grader, journal, seed
     # the weight acts on the advantages alone: for the loss all its shapes are one

@@ -7,7 +7,7 @@ import pathlib
 import time
 from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
+import jax
 from tqdm import tqdm
 
 from vibethinker_jax import host
@@ -16,6 +16,7 @@ from vibethinker_jax.data.augment import easy_first
 from vibethinker_jax.data.batches import Batch, Packed
 from vibethinker_jax.data.problem import Problem, Solution
 from vibethinker_jax.data.text import Text, render
+from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.train.journal import Journal
@@ -76,10 +77,13 @@ def run(
 
   `stop` is asked after every step; where it says so the run saves and raises Stopped. `profile` is told of every step.
   Returns the last state.
-  Raises Diverged.
+  Raises BadInput where no row fits; Diverged, CannotWrite.
   """
   rows = easy_first(rows) if s.window else rows
-  data = Packed(rows, lambda row: render(text, *row), s.rows, s.length, seed, s.window)
+  try:
+    data = Packed(rows, lambda row: render(text, *row), s.rows, s.length, seed, s.window)
+  except ValueError as error:
+    raise BadInput(f'config.sft.length is {s.length}: {error}') from None
   transform, rate = optimizer(s.optim, s.steps), schedule(s.optim, s.steps)
   add, update = _compiled(s.optim, s.steps)
   with contextlib.closing(Checkpoints(workdir, every=s.save_every)) as checkpoints:
@@ -104,7 +108,7 @@ def run(
         seconds, clock = time.perf_counter() - clock, time.perf_counter()
         if late is not None:
           _record(journal, stage, bar, *late)
-        values = {**norms, 'loss_sum': sum(losses), 'learning_rate': rate(step - 1)}
+        values = {**norms, 'losses': losses, 'learning_rate': rate(step - 1)}
         late = (step, values, s.accumulation * s.rows * s.length / seconds)
         leaving = stop()
         if leaving or step % s.save_every == 0 or step == s.steps:
@@ -120,9 +124,11 @@ def run(
 
 
 def _record(journal: Journal, stage: str, bar: tqdm, step: int, values: dict, tokens_per_s: float) -> None:
-  read = {name: float(jnp.asarray(value)) for name, value in values.items()}
+  read = jax.device_get(values)
+  loss_sum = float(sum(read.pop('losses')))  # here, not on the devices: that would be a program for each
+  read = {name: float(value) for name, value in read.items()}
   row = {
-    'loss': read.pop('loss_sum') / max(read['count'], 1e-6),
+    'loss': loss_sum / max(read['count'], 1e-6),
     **read,
     'tokens_per_s': tokens_per_s,
   }

@@ -7,6 +7,7 @@ so accumulation, packing and data parallelism give the same number.
 import dataclasses
 import functools
 import json
+import logging
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -17,7 +18,9 @@ import optax
 from orbax.checkpoint import v1 as ocp
 from tqdm import tqdm
 
-from vibethinker_jax.errors import BadInput
+from vibethinker_jax.disk import writing
+from vibethinker_jax.errors import BadInput, Failure
+from vibethinker_jax.model.mesh import InFlight
 from vibethinker_jax.model.qwen2 import Qwen2
 
 
@@ -31,7 +34,7 @@ class State:
   step: jax.Array  # int32 []: updates made
 
 
-class Diverged(RuntimeError):
+class Diverged(Failure):
   """Loss, gradient or update is not finite. The message names stage, step and value."""
 
 
@@ -44,8 +47,10 @@ def start(model: Qwen2, optimizer: optax.GradientTransformation) -> State:
 def gradient_adder(loss: Callable) -> Callable:
   """(sums, model, batch) -> sums with the batch's gradient in it, and its metrics.
 
-  `loss(model, batch)` -> (sum, count, metrics). `sums` is None at first, then (gradient sum, count).
+  `loss(model, batch)` -> (sum, count, metrics). `sums` is None at first, then (gradient sum, count). A call returns
+  before its batch is computed; of those before it at most two are still on their way.
   """
+  in_flight = InFlight()
 
   def value(model, batch):
     total, count, metrics = loss(model, batch)
@@ -57,7 +62,13 @@ def gradient_adder(loss: Callable) -> Callable:
     return jax.tree.map(jnp.add, sums, (gradient, count)), {'loss_sum': total, **metrics}
 
   nothing = jax.jit(lambda model: (jax.tree.map(jnp.zeros_like, model), jnp.float32(0)))
-  return lambda sums, model, batch: add(nothing(model) if sums is None else sums, model, batch)
+
+  def add_next(sums, model, batch):
+    sums, metrics = add(nothing(model) if sums is None else sums, model, batch)
+    in_flight(metrics['loss_sum'])
+    return sums, metrics
+
+  return add_next
 
 
 def updater(optimizer: optax.GradientTransformation) -> Callable:
@@ -88,6 +99,13 @@ def check_finite(stage: str, step: int, values: dict) -> None:
       )
 
 
+def _tells(record: logging.LogRecord) -> bool:
+  """Not what the checkpoint library logs: every save, and what goes wrong in its threads, page after page. That comes
+  back as an error from whoever waits for it.
+  """
+  return 'orbax' not in pathlib.Path(record.pathname).parts
+
+
 class Checkpoints:
   """States by step in one directory, each with the JSON of where its data stood.
 
@@ -102,25 +120,31 @@ class Checkpoints:
     if every is not None:
       policy = policies.AnyPreservationPolicy([policies.EveryNSteps(every), policies.LatestN(keep or 1)])
     self._directory = pathlib.Path(directory).absolute()
-    self._orbax = ocp.training.Checkpointer(
-      self._directory,
-      save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-      preservation_policy=policy,
-      cleanup_tmp_directories=True,
-    )
+    logging.getLogger('absl').addFilter(_tells)
+    with writing(self._directory):
+      self._orbax = ocp.training.Checkpointer(
+        self._directory,
+        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+        preservation_policy=policy,
+        cleanup_tmp_directories=True,
+      )
+    self._last = self._directory  # what is being written, or was last
 
   def steps(self) -> list[int]:
-    """Steps with a whole checkpoint, ascending."""
-    self._orbax.wait()
+    """Steps with a whole checkpoint, ascending. Raises CannotWrite where one that was begun could not be written."""
+    self._wait()
     return sorted(c.step for c in self._orbax.checkpoints)
 
   def begin_save(self, state: State, position: dict) -> None:
     """Save under the state's own step, in the background, and in place of what has been saved under it.
 
-    Returns when the state is copied, so that it may be given away; `steps` and `close` wait until it is on disk.
+    Returns when the state is copied, so that it may be given away; `steps` and `close` wait until it is on disk, and
+    raise CannotWrite where the disk does not take it.
     """
-    self._orbax.wait()
-    self._orbax.save_async(int(state.step), state, custom_metadata={'position': json.dumps(position)}, overwrite=True)
+    self._wait()
+    self._last = self._directory / str(int(state.step))
+    with writing(self._last):
+      self._orbax.save_async(int(state.step), state, custom_metadata={'position': json.dumps(position)}, overwrite=True)
 
   def restore(self, like: State) -> tuple[State, dict] | None:
     """The latest state that can be read (shapes, dtypes and layout of `like`) and its data position.
@@ -153,8 +177,13 @@ class Checkpoints:
       self._orbax.delete(step)
 
   def close(self) -> None:
-    """Wait for what is being written."""
-    self._orbax.close()
+    """Wait for what is being written. Raises CannotWrite."""
+    with writing(self._last):
+      self._orbax.close()
+
+  def _wait(self) -> None:
+    with writing(self._last):
+      self._orbax.wait()
 
 
 def _abstract(x) -> jax.ShapeDtypeStruct:
