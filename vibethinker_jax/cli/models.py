@@ -40,14 +40,9 @@ def stop_ids(directory: pathlib.Path, text) -> set[int]:
 
 def config_stop_ids(directory: pathlib.Path) -> tuple[int, ...]:
   """eos_token_id of generation_config.json, or else of config.json."""
-  for name in ('generation_config.json', 'config.json'):
-    ids = (json_of(directory / name) or {}).get('eos_token_id')
-    if ids is not None:
-      ids = ids if isinstance(ids, list) else [ids]
-      if any(type(i) is not int for i in ids):
-        raise BadInput(f'{directory / name}: eos_token_id is {ids}, expected whole numbers')
-      return tuple(ids)
-  return ()
+  from vibethinker_jax.model.config import eos_ids
+
+  return eos_ids(directory)
 
 
 def json_of(path: pathlib.Path) -> dict | None:

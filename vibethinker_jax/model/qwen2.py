@@ -22,6 +22,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from vibethinker_jax.model.attention import attend_packed, attend_shared
 from vibethinker_jax.model.mesh import ACTIVATION, AT_REST, einsum, shard, spec, use
+from vibethinker_jax.model.rope import Scaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Config:
   H: int
   F: int
   rope_theta: float = 1e6
+  rope_scaling: Scaling | None = None  # how rotary frequencies are stretched (rope.py)
   positions: int = 32768
   norm_eps: float = 1e-6
   tied: bool = True
@@ -214,10 +216,14 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
 
 
 def rope_table(positions: jax.Array, c: Config) -> tuple[jax.Array, jax.Array]:
-  """cos and sin [B,T,H/2], float32, of the rotary angles at `positions` [B,T]."""
-  frequency = c.rope_theta ** (-jnp.arange(0, c.H, 2, dtype=jnp.float32) / c.H)
-  angle = positions[..., None].astype(jnp.float32) * frequency
-  return jnp.cos(angle), jnp.sin(angle)
+  """cos and sin [B,T,H/2], float32, of the rotary angles at `positions` [B,T], times their amplitude."""
+  if c.rope_scaling is None:
+    frequency, amplitude = c.rope_theta ** (-jnp.arange(0, c.H, 2, dtype=jnp.float32) / c.H), None
+  else:
+    frequency, amplitude = c.rope_scaling.stretched(c.rope_theta, c.H)
+  angle = positions[..., None].astype(jnp.float32) * jnp.asarray(frequency, jnp.float32)
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  return (cos, sin) if amplitude is None else (cos * amplitude, sin * amplitude)
 
 
 def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
