@@ -23,6 +23,7 @@ from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import benchmarks, run
 from vibethinker_jax.model import hf
+from vibethinker_jax.model.config import eos_ids, read_config
 from vibethinker_jax.model.mesh import own_mesh
 from vibethinker_jax.settings import config_flag, freeze, process_flags, run_app
 from vibethinker_jax.train.journal import write_text
@@ -61,10 +62,12 @@ def evaluate(s: Settings, workdir: pathlib.Path) -> str:
     files = (pathlib.Path(s.files[name]),) if name in s.files else ()
     sets[name] = benchmarks.load(name, pathlib.Path(s.data), files)[: s.limit or None]
   text = load_text(pathlib.Path(s.model))
+  text.check(read_config(s.model).V, s.model)
   model = hf.load(pathlib.Path(s.model), s.dtype)
   model.config = dataclasses.replace(model.config, dtype=s.dtype)
   own = -(-s.rows // jax.process_count())
-  engine = Engine(model.config, text.stop_ids, rows=own, mesh=own_mesh(jax.local_devices()))
+  stop_ids = {*text.stop_ids, *eos_ids(s.model)}
+  engine = Engine(model.config, stop_ids, rows=own, mesh=own_mesh(jax.local_devices()))
   model = engine.place(model)
   summaries = []
   with Grader(s.workers, s.deadline_s, s.strict) as grader:

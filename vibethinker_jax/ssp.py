@@ -34,6 +34,7 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.evaluate import Evaluate, evaluate, table
 from vibethinker_jax.evaluate.report import write_report
 from vibethinker_jax.model import hf
+from vibethinker_jax.model.config import eos_ids
 from vibethinker_jax.model.mesh import MeshShape, make_mesh, own_mesh, place
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.recipe import TINY_BASE, Settings, check, check_mesh, computing
@@ -71,6 +72,7 @@ class Pipeline:
     check(settings)
     self.mesh = _mesh(settings.mesh, devices)
     self.text = load_text(settings.start.tokenizer or settings.start.path or TINY_BASE, settings.start.system)
+    self.text.check(self._own().V, 'the base model')
     self.sets: Sets = load_sets(settings.data, settings.seed)
     self.workdir.mkdir(parents=True, exist_ok=True)
     _claim(self.workdir / 'config.json', settings)
@@ -116,7 +118,7 @@ class Pipeline:
       kernel = {'tpu': 'tpu', 'gpu': 'gpu'}.get(self.mesh.devices.flat[0].platform, 'xla')
       cache = Paging(own(rows.pages), rows.page, kernel) if rows.pages else Slots
       try:
-        self.engine = Engine(base.config, self.text.stop_ids, own(rows.rows), rows.block, cache=cache, mesh=spread)
+        self.engine = Engine(base.config, self.stop_ids, own(rows.rows), rows.block, cache=cache, mesh=spread)
       except ValueError as error:
         raise BadInput(f'config.engine: {error}') from None
       yield base
@@ -139,6 +141,12 @@ class Pipeline:
     if start.random is not None:
       return freeze(Config, start.random, 'config.start.random')
     return hf.read_config(start.path or TINY_BASE)
+
+  @property
+  def stop_ids(self) -> tuple[int, ...]:
+    """Ids that end a response: the tokenizer's, and the base's own."""
+    own = () if self.s.start.random is not None else eos_ids(self.s.start.path or TINY_BASE)
+    return tuple(sorted({*self.text.stop_ids, *own}))
 
   @property
   def noise(self) -> int:
@@ -295,7 +303,7 @@ class Pipeline:
   def save(self, model: Qwen2, directory: pathlib.Path) -> None:
     """The model as a Hugging Face directory with the run's tokenizer."""
     source = self.s.start.tokenizer or self.s.start.path or TINY_BASE
-    hf.save(model, directory, source, self.text.stop_ids)
+    hf.save(model, directory, source, self.stop_ids)
 
   def runs(self) -> dict[str, tuple[str, ...]]:
     """SFT runs and the domains each trains on; domains without an expert go along with every run."""
