@@ -25,6 +25,7 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import benchmarks, claims, run
 from vibethinker_jax.lock import held
 from vibethinker_jax.model import hf
+from vibethinker_jax.model.config import eos_ids, read_config
 from vibethinker_jax.model.mesh import own_mesh
 from vibethinker_jax.settings import config_flag, freeze, process_flags, run_app
 from vibethinker_jax.train.journal import write_text
@@ -66,10 +67,11 @@ def evaluate(s: Settings, workdir: pathlib.Path) -> str:
     files = (pathlib.Path(s.files[name]),) if name in s.files else ()
     sets[name] = benchmarks.load(name, pathlib.Path(s.data), files)[: s.limit or None]
   text = load_text(pathlib.Path(s.model))
+  text.check(read_config(s.model).V, s.model)
   model = hf.load(pathlib.Path(s.model), s.dtype)
   model.config = dataclasses.replace(model.config, dtype=s.dtype)
   own = -(-s.rows // jax.process_count())
-  engine = Engine(model.config, text.stop_ids, rows=own, mesh=own_mesh(jax.local_devices()))
+  engine = Engine(model.config, {*text.stop_ids, *eos_ids(s.model)}, rows=own, mesh=own_mesh(jax.local_devices()))
   subject = claims.Subject(s.model, hf.fingerprint(pathlib.Path(s.model)), engine, engine.place(model), text)
   protocols, summaries = {}, []
   for name in sets:

@@ -62,6 +62,16 @@ def cli(tmp_path):
   return run
 
 
+def test_a_tokenizer_with_more_ids_than_the_model_has_rows(make_model, tmp_path, capsys):
+  """Its last ids would be read as the last row of the embedding."""
+  hf.save(make_model(V=len(WORDS) - 1), tmp_path / 'm', None)
+  make_tokenizer(tmp_path / 'm')
+  rows = write(tmp_path / 'in.jsonl', {'id': '1', 'text': 'a'})
+  assert main(['score', '--model', str(tmp_path / 'm'), '--in', str(rows), '--out', str(tmp_path / 'out.jsonl')]) == 2
+  assert f'ids up to {len(WORDS) - 1}, {tmp_path / "m"} has' in capsys.readouterr().err
+  assert not (tmp_path / 'out.jsonl').exists()
+
+
 def test_score_equals_torch(cli, transformers_qwen2, tmp_path, monkeypatch):
   monkeypatch.setattr('vibethinker_jax.cli.score._TOKENS', 64)  # several batches of a length, the last one not full
   monkeypatch.setattr('vibethinker_jax.cli.score._LOGITS', 50)

@@ -20,6 +20,7 @@ RANKS = {
   'verify': 1,
   'spectrum': 1,
   'train.mgpo': 1,
+  'train.alarm': 1,
   'train.journal': 1,
   'train.profile': 1,
   'engine': 2,

@@ -121,6 +121,25 @@ def test_final_loads_in_transformers_and_says_the_same(whole, settings):
     assert text.decode(mine.tokens) == tokenizer.decode(said, skip_special_tokens=True)
 
 
+def test_a_tokenizer_with_more_ids_than_the_base_has_rows_is_refused(settings, tmp_path):
+  small = dataclasses.replace(settings.start, random={**settings.start.random, 'V': 500})
+  with pytest.raises(BadInput, match='ids up to 511, the base model has an embedding of 500 rows'):
+    Pipeline(dataclasses.replace(settings, start=small), tmp_path / 'run', TWO)
+  assert not (tmp_path / 'run').exists()
+
+
+def test_the_own_stop_ids_of_the_base_stop_and_are_kept(settings, make_model, tmp_path):
+  """Those of its generation_config.json, beside the tokenizer's: of every rollout, and of final/."""
+  hf.save(make_model(V=512), tmp_path / 'base', TINY_BASE, eos_ids=(7, 300))
+  start = dataclasses.replace(settings.start, random=None, path=str(tmp_path / 'base'), tokenizer='')
+  pipeline = Pipeline(dataclasses.replace(settings, start=start), tmp_path / 'run', TWO)
+  with pipeline.at_work():
+    assert pipeline.engine.stop_ids == (0, 2, 7, 300)
+    pipeline.save(pipeline.base(), tmp_path / 'final')
+  for name in ('generation_config.json', 'config.json'):
+    assert json.loads((tmp_path / 'final' / name).read_text())['eos_token_id'] == [0, 2, 7, 300]
+
+
 def test_a_mesh_that_does_not_fit_is_refused(settings, tmp_path):
   with pytest.raises(BadInput, match='config.mesh: mesh .* wants 2 devices, there are 8'):
     Pipeline(settings, tmp_path)

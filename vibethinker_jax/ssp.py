@@ -36,6 +36,7 @@ from vibethinker_jax.evaluate.evaluate import Evaluate, evaluate, table
 from vibethinker_jax.evaluate.report import write_report
 from vibethinker_jax.lock import held
 from vibethinker_jax.model import hf
+from vibethinker_jax.model.config import eos_ids, read_config
 from vibethinker_jax.model.mesh import MeshShape, make_mesh, own_mesh, place
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.recipe import TINY_BASE, Settings, check, check_lengths, check_mesh, computing
@@ -129,7 +130,7 @@ class Pipeline:
       kernel = {'tpu': 'tpu', 'gpu': 'gpu'}.get(self.mesh.devices.flat[0].platform, 'xla')
       cache = Paging(own(rows.pages), rows.page, kernel) if rows.pages else Slots
       try:
-        self.engine = Engine(base.config, self.text.stop_ids, own(rows.rows), rows.block, cache=cache, mesh=spread)
+        self.engine = Engine(base.config, self.stop_ids, own(rows.rows), rows.block, cache=cache, mesh=spread)
       except ValueError as error:
         raise BadInput(f'config.engine: {error}') from None
       yield base
@@ -154,6 +155,12 @@ class Pipeline:
     base = self.base()
     base.config = dataclasses.replace(base.config, rope_theta=_own_config(self.s).rope_theta)
     return base
+
+  @property
+  def stop_ids(self) -> tuple[int, ...]:
+    """Ids that end a response: the tokenizer's, and the base's own."""
+    own = () if self.s.start.random is not None else eos_ids(self.s.start.path or TINY_BASE)
+    return tuple(sorted({*self.text.stop_ids, *own}))
 
   @property
   def noise(self) -> int:
@@ -311,7 +318,7 @@ class Pipeline:
     """The model as a Hugging Face directory with the run's tokenizer."""
     source = self.s.start.tokenizer or self.s.start.path or TINY_BASE
     with writing(directory):
-      hf.save(model, directory, source, self.text.stop_ids)
+      hf.save(model, directory, source, self.stop_ids)
 
   def runs(self) -> dict[str, tuple[str, ...]]:
     """SFT runs and the domains each trains on; domains without an expert go along with every run."""
@@ -471,7 +478,7 @@ def _own_config(s: Settings) -> Config:
   """The base's own config."""
   if s.start.random is not None:
     return freeze(Config, s.start.random, 'config.start.random')
-  return hf.read_config(s.start.path or TINY_BASE)
+  return read_config(s.start.path or TINY_BASE)
 
 
 def _material(s: Settings, own: Config) -> tuple[Text, Sets]:
@@ -479,6 +486,7 @@ def _material(s: Settings, own: Config) -> tuple[Text, Sets]:
   config = computing(own, s.start)
   check_mesh(s, config)
   text = load_text(s.start.tokenizer or s.start.path or TINY_BASE, s.start.system)
+  text.check(own.V, 'the base model')
   sets = load_sets(s.data, s.seed)
   check_lengths(s, config, text, sets)
   return text, sets

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vibethinker_jax.engine.sampling import Sampling, draw, laws, row_keys
+from vibethinker_jax.engine.sampling import Sampling, draw, keep, laws, pick, row_keys
 
 N, V = 20000, 16
 LOGITS = np.random.default_rng(0).normal(0, 1.5, V).astype(np.float32)
@@ -92,6 +92,106 @@ def test_impossible_tokens_are_never_drawn():
   token, _, law_logp = sample(Sampling(), logits)
   assert set(token) == {4, 9}
   np.testing.assert_allclose(law_logp, np.log(0.5), atol=1e-6)
+
+
+FILTERS = (
+  Sampling(),
+  Sampling(temperature=0.6, top_p=0.95),
+  Sampling(temperature=1e-30),
+  Sampling(temperature=1.3, top_p=0.7, min_p=0.02),
+  Sampling(top_k=1),
+  Sampling(top_k=40, top_p=0.999999),
+  Sampling(top_p=1e-6),
+  Sampling(min_p=1.0),
+  Sampling(temperature=3.0, min_p=1e-4, repetition_penalty=1.7),
+)
+
+
+def tables(V: int, rng: np.random.Generator) -> np.ndarray:
+  """Rows of logits [6,V]: spread, flat, peaked, with ties, with impossible tokens, and one possible token only."""
+  spread = rng.normal(0, 3, (6, V)).astype(np.float32)
+  spread[1] *= 0.01
+  spread[2, rng.integers(V)] = 40
+  spread[3] = np.round(spread[3])
+  spread[4, rng.random(V) < 0.9] = -np.inf
+  spread[5] = -np.inf
+  spread[4:, rng.integers(V)] = 1.0
+  return spread
+
+
+def exactly(s: Sampling, logits: np.ndarray) -> np.ndarray:
+  """Which tokens [V] the law allows, in float64; of equal tokens all or none."""
+  p = np.exp((logits.astype(np.float64) - logits.max()) / np.float32(s.temperature))
+  if s.top_k != -1:
+    p = np.where(p >= np.sort(p)[-min(s.top_k, len(p))], p, 0)
+  values, places, counts = np.unique(-p, return_inverse=True, return_counts=True)
+  likelier = np.concatenate([[0], np.cumsum(-values * counts)])[places] / p.sum()  # the mass of what is likelier
+  return (p > 0) & ((likelier < np.float32(s.top_p)) | (s.top_p == 1)) & (p >= s.min_p * (1 - 1e-5))
+
+
+@pytest.mark.parametrize('V', [1, 2, 33, 5000, pytest.param(151936, marks=pytest.mark.slow)])
+def test_what_is_kept_is_what_the_law_allows(V):
+  """No token more; and what rounding leaves out has no mass to speak of."""
+  for s in FILTERS:
+    rows = tables(V, np.random.default_rng(V))
+    of = laws([s] * len(rows))
+    scaled = (rows - rows.max(-1, keepdims=True)) / of.temperature[:, None]
+    kept = np.asarray(jax.jit(keep)(scaled, of.top_k, of.top_p, of.min_p))
+    for row, own, logits in zip(kept, scaled, rows):
+      allowed, mass = exactly(s, logits), np.exp(own.astype(np.float64))
+      assert not (row & ~allowed & (mass > 0)).any(), s
+      assert mass[allowed & ~row].sum() / mass.sum() < 1e-5, s
+      assert row[logits.argmax()]
+
+
+def drawn(V: int, R: int, times: int) -> int:
+  """Draws of every filter that the law rules out, among `times` x R of each, at uniforms that rounding makes hard."""
+  rng, wrong = np.random.default_rng(V), 0
+
+  @jax.jit
+  def find(mass, u):
+    token = pick(mass, u)
+    return token, jnp.take_along_axis(mass, token[:, None], -1)[:, 0]
+
+  for s in FILTERS:
+    rows = np.tile(tables(V, rng), (-(-R // 6), 1))[:R]
+    of = laws([s] * R)
+    scaled = (rows - rows.max(-1, keepdims=True)) / of.temperature[:, None]
+    mass = jnp.exp(jnp.where(jax.jit(keep)(scaled, of.top_k, of.top_p, of.min_p), scaled, -jnp.inf))
+    sums = np.asarray(jnp.cumsum(mass, -1))
+    for i in range(times):
+      u = rng.random(R, np.float32)
+      if i % 2:  # where a sum lies, or next to it: that is where a token ends and another begins
+        u = (sums[np.arange(R), rng.integers(0, V, R)] / sums[:, -1]).astype(np.float32)
+        u = np.clip(np.nextafter(u, np.float32(rng.integers(0, 2))), 0, np.nextafter(np.float32(1), np.float32(0)))
+      if i == 0:
+        u[::2], u[1::2] = 0, np.nextafter(np.float32(1), np.float32(0))
+      token, its = (np.asarray(x) for x in find(mass, u))
+      wrong += int((~(its > 0) | ~np.isfinite(np.log(its)) | (token < 0) | (token >= V)).sum())
+  return wrong
+
+
+def test_no_draw_that_the_law_rules_out():
+  """Whatever rounding does to sums made in parallel: they need not rise, and did not."""
+  assert drawn(5000, 60, 16) == 0
+
+
+@pytest.mark.slow
+def test_no_draw_of_ten_millions_that_the_law_rules_out():
+  sizes = {32: (4096, 150), 512: (4096, 120), 8192: (256, 60), 151936: (24, 60)}
+  print(sum(R * times for R, times in sizes.values()) * len(FILTERS), 'draws')
+  assert {V: drawn(V, *size) for V, size in sizes.items()} == dict.fromkeys(sizes, 0)
+
+
+def test_broken_or_extreme_rows_give_a_token():
+  """Logits without a number among them, temperatures near 0, penalties that overflow: an id of the vocabulary."""
+  assert np.asarray(pick(jnp.full((1, 7), jnp.nan), jnp.zeros(1))) == 6
+  assert set(sample(Sampling(temperature=1e-40))[0]) == {LOGITS.argmax()}
+  keys = row_keys(*(np.zeros(1, np.uint32) for _ in range(3)))
+  of = laws([Sampling(repetition_penalty=1e-30)])
+  seen = np.arange(V)[None] < 3
+  token, _, under = draw(jnp.abs(LOGITS)[None] * 1e20, keys, np.zeros(1, np.int32), of, seen, False)
+  assert int(token[0]) < 3 and np.isfinite(under[0])
 
 
 def test_faults():

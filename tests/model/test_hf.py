@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from vibethinker_jax.model import hf
+from vibethinker_jax.model.config import config_json, eos_ids
 from vibethinker_jax.model.mesh import MeshShape, make_mesh, place
 from vibethinker_jax.model.qwen2 import Config
 
@@ -55,19 +56,32 @@ def test_both_spellings_of_the_rotary_base(make_model, tmp_path):
   for gone in ('rope_theta', 'rope_parameters'):
     path.write_text(json.dumps({k: v for k, v in raw.items() if k != gone}))
     assert hf.read_config(tmp_path / 'm').rope_theta == 12345.0
-  edit(path, rope_scaling={'rope_type': 'yarn', 'factor': 4})
-  with pytest.raises(hf.BadModel, match=r'config\.json.*yarn'):
-    hf.read_config(tmp_path / 'm')
 
 
-def test_a_head_beside_tied_embeddings_is_ignored(make_model, tmp_path):
+def test_a_head_beside_tied_embeddings_is_the_same_or_refused(make_model, tmp_path, monkeypatch):
   model = make_model()
+  monkeypatch.setattr(hf, 'PIECE', 500)
   hf.save(model, tmp_path / 'm', None)
   file = tmp_path / 'm' / 'model.safetensors'
   tensors = load_file(file)
-  save_file(tensors | {'lm_head.weight': tensors['model.embed_tokens.weight'] + 1}, file)
+  head = tensors['model.embed_tokens.weight'].copy()
+  save_file(tensors | {'lm_head.weight': head}, file)
   back = hf.load(tmp_path / 'm')
   assert back.head is None and equal(back, model)
+  head[-1, -1] += 1
+  save_file(tensors | {'lm_head.weight': head}, file)
+  with pytest.raises(hf.BadModel, match=r'm/config\.json: tie_word_embeddings is true'):
+    hf.load(tmp_path / 'm')
+
+
+def test_layers_of_several_dtypes_lose_nothing(make_model, tmp_path):
+  model = make_model()
+  hf.save(model, tmp_path / 'm', None)
+  file, name = tmp_path / 'm' / 'model.safetensors', 'model.layers.0.input_layernorm.weight'
+  tensors = load_file(file)
+  save_file(tensors | {name: tensors[name].astype(jax.numpy.bfloat16)}, file)
+  scales = hf.load(tmp_path / 'm').layers.attention_norm[...]
+  assert scales.dtype == np.float32 and np.array_equal(scales[1], model.layers.attention_norm[...][1])
 
 
 def test_shards(transformers_qwen2, tmp_path):
@@ -162,6 +176,62 @@ def test_real_widths_score_as_in_torch(transformers_qwen2, tmp_path):
   np.testing.assert_allclose(got, wanted, atol=2e-4)
 
 
+@pytest.mark.parametrize(
+  'name, value',
+  [
+    ('architectures', ['Qwen2ForSequenceClassification']),
+    ('layer_types', ['full_attention', 'sliding_attention']),
+    ('layer_types', ['full_attention']),
+    ('is_causal', False),
+    ('attention_dropout', 0.1),
+    ('partial_rotary_factor', 0.5),
+    ('quantization_config', {'quant_method': 'gptq'}),
+    ('num_key_value_heads', 4),
+    ('num_hidden_layers', 2.0),
+    ('head_dim', 7),
+    ('max_position_embeddings', '512'),
+    ('rms_norm_eps', float('nan')),
+    ('tie_word_embeddings', None),
+  ],
+)
+def test_what_config_json_asks_for_and_we_do_not_compute(make_model, tmp_path, name, value):
+  hf.save(make_model(), tmp_path / 'm', None)
+  edit(tmp_path / 'm' / 'config.json', **{name: value})
+  with pytest.raises(hf.BadModel, match=rf'm/config\.json: {name} is ') as caught:
+    hf.read_config(tmp_path / 'm')
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  'rope, field',
+  [
+    ({'rope_theta': None}, 'rope_theta'),
+    ({'rope_scaling': {'type': 'dynamic', 'factor': 2.0}}, r'rope_scaling\.rope_type'),
+    ({'rope_parameters': {'rope_type': 'longrope'}}, r'rope_parameters\.rope_type'),
+    ({'rope_scaling': {'type': 'yarn'}}, r"field 'rope_scaling\.factor'"),
+    ({'rope_scaling': {'type': 'linear', 'factor': '2'}}, r'rope_scaling\.factor'),
+    ({'rope_parameters': {'full_attention': {'rope_type': 'default'}}}, 'rope_parameters'),
+    ({'rope_scaling': [2]}, 'rope_scaling'),
+    ({'rope_parameters': {'rope_theta': -1.0}}, r'rope_parameters\.rope_theta'),
+  ],
+)
+def test_rotary_positions_that_are_refused(make_model, tmp_path, rope, field):
+  hf.save(make_model(), tmp_path / 'm', None)
+  edit(tmp_path / 'm' / 'config.json', **{'rope_parameters': None, **rope})
+  with pytest.raises(hf.BadModel, match=rf'm/config\.json: .*{field}.* is '):
+    hf.read_config(tmp_path / 'm')
+
+
+def test_stop_ids_of_a_directory(make_model, tmp_path):
+  hf.save(make_model(), tmp_path / 'm', None, eos_ids=(7,))
+  assert eos_ids(tmp_path / 'm') == (7,)
+  (tmp_path / 'm' / 'generation_config.json').write_text('{"eos_token_id": [3, 5]}')
+  assert eos_ids(tmp_path / 'm') == (3, 5)
+  (tmp_path / 'm' / 'generation_config.json').write_text('{"eos_token_id": "end"}')
+  with pytest.raises(hf.BadModel, match=r'generation_config\.json: eos_token_id'):
+    eos_ids(tmp_path / 'm')
+
+
 def test_errors_name_the_file(make_model, tmp_path):
   def refuses(match: str, damage):
     hf.save(make_model(), tmp_path / 'm', None)
@@ -174,6 +244,9 @@ def test_errors_name_the_file(make_model, tmp_path):
     tensors = load_file(path / 'model.safetensors')
     del tensors[name]
     save_file(tensors, path / 'model.safetensors')
+
+  def put(path, name: str):
+    save_file(load_file(path / 'model.safetensors') | {name: np.zeros(24, np.float32)}, path / 'model.safetensors')
 
   def truncate(path):
     whole = (path / 'model.safetensors').read_bytes()
@@ -190,6 +263,10 @@ def test_errors_name_the_file(make_model, tmp_path):
   refuses(config + '.*num_attention_heads.*missing', write('{"model_type": "qwen2"}'))
   refuses(config + 'not found', lambda path: (path / 'config.json').unlink())
   refuses(rf'm: .*{name}', lambda path: without(path, name))
+  refuses(config + 'tie_word_embeddings is false', lambda path: edit(path / 'config.json', tie_word_embeddings=False))
+  refuses(r'm/model\.safetensors: .*o_proj\.bias', lambda path: put(path, 'model.layers.0.self_attn.o_proj.bias'))
+  refuses(r'm/model\.safetensors: .*layers\.1\.', lambda path: edit(path / 'config.json', num_hidden_layers=1))
+  refuses(r'm/adapter_config\.json: ', lambda path: (path / 'adapter_config.json').write_text('{}'))
   refuses(r'm/model\.safetensors: .*gate_proj.*shape', lambda path: edit(path / 'config.json', intermediate_size=44))
   refuses(r'm/model\.safetensors: .*whole', truncate)
   refuses(r'm/model\.safetensors: not found', lambda path: (path / 'model.safetensors').unlink())
@@ -207,6 +284,6 @@ def test_a_failed_save_leaves_the_old_model(make_model, tmp_path):
 
 def test_config_is_written_in_their_words():
   c = Config(V=7, D=12, L=1, K=2, G=3, H=2, F=5)
-  raw = hf.config_json(c, 'float32', ())
+  raw = config_json(c, 'float32', ())
   assert raw['num_attention_heads'] == 6 and raw['num_key_value_heads'] == 2 and raw['eos_token_id'] is None
-  assert hf.config_json(c, 'float32', (4,))['eos_token_id'] == 4
+  assert config_json(c, 'float32', (4,))['eos_token_id'] == 4

@@ -12,6 +12,7 @@ from vibethinker_jax.engine.engine import Completion, Engine
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import MeshShape, make_mesh, place, spread_rows
 from vibethinker_jax.train import mgpo, rl
+from vibethinker_jax.train.alarm import Alarm
 from vibethinker_jax.train.journal import Journal
 from vibethinker_jax.train.optim import Optim, optimizer
 from vibethinker_jax.train.state import gradient_adder, start
@@ -49,8 +50,25 @@ def test_ratio_is_one_at_the_first_update_and_everything_moves(text, small, alge
     assert [row['step'] for row in rows] == [1, 2, 3, 4]
     for row in rows:
       assert abs(row['ratio_min'] - 1) < 1e-4 and abs(row['ratio_max'] - 1) < 1e-4
+      assert row['logp_gap'] < 1e-4 and row['moved'] > 0.9
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), small, state.model)
     assert all(jax.tree.leaves(moved))
+
+
+def test_how_far_engine_and_trainer_are_apart_in_bfloat16(text, small, algebra, tmp_path, capsys):
+  """It is a number of every step, at the first of its updates only, and beyond a bound it is told."""
+  rough = jax.tree.map(lambda x: 4 * x, small)
+  rough.config = dataclasses.replace(small.config, dtype='bfloat16')
+  algorithm = rl.MGPO(lam=1.0, updates=2)
+  loop = dataclasses.replace(LOOP, temperature=0.7, stages=(dataclasses.replace(STAGE, steps=1),))
+  trainer(text, rough, tmp_path, loop, algorithm).run(0, rough, algebra, tmp_path / 'rl')
+  (row,) = Journal(tmp_path / 'm.jsonl').rows('rl/short')
+  assert row['logp_gap'] > 1e-4 and row['logp_gap'] < np.log(row['ratio_max'] / row['ratio_min'])
+  alarm = Alarm('rl/x')
+  capsys.readouterr()
+  for gap in (0.003, 0.03, 0.04):
+    alarm.look_at_rollouts({**row, 'truncated': 0, 'all_right': 0, 'all_wrong': 0, 'ratio_max': 1, 'logp_gap': gap})
+  assert capsys.readouterr().out.count('WARNING') == 1
 
 
 def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):

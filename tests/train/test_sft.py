@@ -16,6 +16,7 @@ from vibethinker_jax.data.batches import Batch, Packed
 from vibethinker_jax.data.problem import Problem, Solution
 from vibethinker_jax.data.text import render
 from vibethinker_jax.train import sft
+from vibethinker_jax.train.alarm import Alarm
 from vibethinker_jax.train.journal import Journal
 from vibethinker_jax.train.optim import Optim, optimizer
 from vibethinker_jax.train.state import Checkpoints, Diverged, gradient_adder, start, updater
@@ -211,3 +212,21 @@ def test_few_programs_are_in_flight(small, algebra, text, monkeypatch):
     losses.append(metrics['loss_sum'])
     assert len(waited) == max(0, n - 2)
   assert all(a is b for a, b in zip(waited, losses))
+
+
+@pytest.mark.parametrize('dtype, rate, least, most', [('float32', 1e-6, 0.99, 1), ('bfloat16', 1e-6, 0, 0.05)])
+def test_an_update_that_the_weights_are_too_coarse_for_is_told(small, capsys, dtype, rate, least, most):
+  """Its norm is healthy either way; the share of the weights that moved is not."""
+  model = jax.tree.map(lambda x: x.astype(dtype), small)
+  state = start(model, optimizer(Optim(rate), 10))
+  gradient = jax.tree.map(lambda x: jax.random.normal(jax.random.key(x.size), x.shape, x.dtype), model)
+  before = jax.tree.map(np.asarray, model)
+  state, norms = updater(optimizer(Optim(rate), 10))(state, (gradient, jax.numpy.float32(1)))
+  pairs = list(zip(jax.tree.leaves(before), jax.tree.leaves(state.model), strict=True))
+  share = sum(int((a != b).sum()) for a, b in pairs) / sum(a.size for a, _ in pairs)
+  assert norms['moved'] == pytest.approx(share, rel=1e-4) and least <= share <= most
+  assert norms['update_norm'] > 0.5 * rate * sum(a.size for a, _ in pairs) ** 0.5
+  alarm = Alarm('sft/x')
+  for _ in range(2):  # said once
+    alarm.look_at_update({'moved': float(norms['moved'])})
+  assert capsys.readouterr().out.count('WARNING sft/x: an update moved') == (dtype == 'bfloat16')

@@ -37,7 +37,7 @@ def load(args: argparse.Namespace):
 
   from vibethinker_jax.engine.cache import Int8Slots, Slots
   from vibethinker_jax.engine.engine import Engine
-  from vibethinker_jax.model.hf import read_config
+  from vibethinker_jax.model.config import read_config
   from vibethinker_jax.model.int8 import quantize
   from vibethinker_jax.model.mesh import own_mesh
   from vibethinker_jax.recipe import TINY_BASE

@@ -17,6 +17,7 @@ _SIZES = {
   'F': 'intermediate_size',
   'tied': 'tie_word_embeddings',
   'rope_theta': 'rope_theta',
+  'rope_scaling': 'rope_scaling',
   'norm_eps': 'rms_norm_eps',
 }
 

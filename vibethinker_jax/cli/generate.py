@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
   from vibethinker_jax import host
   from vibethinker_jax.engine.engine import Engine, Request
   from vibethinker_jax.engine.sampling import Sampling, number_of
-  from vibethinker_jax.model.hf import read_config
+  from vibethinker_jax.model.config import read_config
   from vibethinker_jax.model.mesh import own_mesh
 
   flags.check_range('--n', args.n, 1, 2**31)

@@ -17,17 +17,23 @@ def load(directory: pathlib.Path, dtype: str):
 
 
 def text_of(directory: pathlib.Path):
-  """The tokenizer (a Text), None where there is none. Not every one needs to know ChatML here."""
+  """The tokenizer (a Text), None where there is none. Not every one needs to know ChatML here.
+
+  Raises BadInput where it has ids that the directory's model has no row for.
+  """
   if not (directory / 'tokenizer.json').exists():
     return None
   from transformers import PreTrainedTokenizerFast
 
   from vibethinker_jax.data.text import Text
+  from vibethinker_jax.model.config import read_config
 
   try:
-    return Text(PreTrainedTokenizerFast.from_pretrained(str(directory)))  # not AutoTokenizer: see data/text.py
+    text = Text(PreTrainedTokenizerFast.from_pretrained(str(directory)))  # not AutoTokenizer: see data/text.py
   except Exception as error:  # the tokenizers library raises bare Exception for a broken file
     raise BadInput(f'{directory / "tokenizer.json"}: not a tokenizer ({error})') from None
+  text.check(read_config(directory).V, directory)
+  return text
 
 
 def stop_ids(directory: pathlib.Path, text) -> set[int]:
@@ -40,14 +46,9 @@ def stop_ids(directory: pathlib.Path, text) -> set[int]:
 
 def config_stop_ids(directory: pathlib.Path) -> tuple[int, ...]:
   """eos_token_id of generation_config.json, or else of config.json."""
-  for name in ('generation_config.json', 'config.json'):
-    ids = (json_of(directory / name) or {}).get('eos_token_id')
-    if ids is not None:
-      ids = ids if isinstance(ids, list) else [ids]
-      if any(type(i) is not int for i in ids):
-        raise BadInput(f'{directory / name}: eos_token_id is {ids}, expected whole numbers')
-      return tuple(ids)
-  return ()
+  from vibethinker_jax.model.config import eos_ids
+
+  return eos_ids(directory)
 
 
 def json_of(path: pathlib.Path) -> dict | None:

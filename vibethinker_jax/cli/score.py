@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-  from vibethinker_jax.model.hf import read_config
+  from vibethinker_jax.model.config import read_config
 
   files.apart([('--in', args.input), ('--model', args.model)], [('--out', args.output)])
   rows = files.rows(args.input, {'id', 'tokens', 'text'})

@@ -2,12 +2,20 @@
 
 A prompt is what generation will see, a response is what it will be asked for: they are tokenised apart and joined, so
 that training and sampling agree on every id at the border.
+
+Text is text: where a problem, a solution or a message has the characters of a control token in it (`<|im_end|>`), they
+become the ids of those characters. Control ids come from the chat template and the end of a turn alone.
 """
 
 import dataclasses
+import functools
+import json
 import pathlib
+import re
+from collections.abc import Iterator
 
 import numpy as np
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from vibethinker_jax.data.problem import Problem, Solution
@@ -30,12 +38,67 @@ class Text:
     ids = (self.tokenizer.convert_tokens_to_ids(TURN_END), self.tokenizer.eos_token_id)
     return tuple(sorted({i for i in ids if i is not None}))
 
+  @property
+  def size(self) -> int:
+    """Rows that a model needs for every id of the tokenizer: its largest one and one more."""
+    return max(self.tokenizer.get_vocab().values()) + 1
+
+  def check(self, rows: int, model: pathlib.Path | str) -> None:
+    """Raises BadInput where the tokenizer has ids for which `model`, with an embedding of `rows`, has no row."""
+    if self.size > rows:
+      raise BadInput(
+        f'{self.tokenizer.name_or_path}: the tokenizer has ids up to {self.size - 1}, {model} has an embedding of '
+        f'{rows} rows: expected the tokenizer of this model'
+      )
+
+  @functools.cached_property
+  def controls(self) -> dict[str, int]:
+    """Control tokens and their ids: what the tokenizer calls special, and what ends a response. `<think>` is one only
+    where the tokenizer says so."""
+    added = self.tokenizer.added_tokens_decoder
+    return {token.content: i for i, token in added.items() if token.special or i in self.stop_ids}
+
+  @functools.cached_property
+  def _longest_first(self) -> list[str]:
+    """Control tokens, those that others begin with later, as a tokenizer looks for them."""
+    return sorted(self.controls, key=len, reverse=True)
+
+  @functools.cached_property
+  def literal(self) -> Tokenizer:
+    """The tokenizer to which control tokens are text like any other."""
+    raw = json.loads(self.tokenizer.backend_tokenizer.to_str())
+    for token in raw['added_tokens']:
+      token['special'] |= token['content'] in self.controls
+    literal = Tokenizer.from_str(json.dumps(raw | {'truncation': None, 'padding': None}))
+    literal.encode_special_tokens = True
+    return literal
+
+  def encode(self, text: str) -> list[int]:
+    """Ids of text as text, nothing added."""
+    return self.literal.encode(text, add_special_tokens=False).ids
+
   def chat(self, messages: list[dict]) -> list[int]:
     """Ids of a conversation, ending where the assistant begins to speak."""
     if self.system is not None and (not messages or messages[0]['role'] != 'system'):
       messages = [{'role': 'system', 'content': self.system}, *messages]
+    written = ''.join(_strings(messages))
+    found = [token for token in self._longest_first if token in written]
+    # In the messages a stand-in takes the place of a control token while the template writes its own; half a surrogate
+    # pair, which is no character and so in no text
+    unused = (chr(i) for i in range(0xD800, 0xE000) if chr(i) not in written)
+    stands_for = dict(zip(unused, found))
+    for stand_in, token in stands_for.items():
+      messages = _replaced(messages, token, stand_in)
     text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return self.tokenizer.encode(text, add_special_tokens=False)
+    if not found:
+      return self.tokenizer.encode(text, add_special_tokens=False)
+    ids = []
+    for part in re.split(f'({"|".join(map(re.escape, self._longest_first))})', text):
+      if part in self.controls:
+        ids.append(self.controls[part])
+      else:
+        ids += self.encode(''.join(stands_for.get(character, character) for character in part))
+    return ids
 
   def prompt(self, problem: Problem) -> list[int]:
     """Ids of a problem's prompt."""
@@ -53,6 +116,24 @@ class Text:
     """Text of response ids as a judge has to see it: `<think>` stands in front where the prompt opened the thought."""
     opened = self.tokenizer.decode(prompt[-8:]).rstrip().endswith(THOUGHT[0])
     return f'{THOUGHT[0] if opened else ""}{self.decode(ids)}'
+
+
+def _strings(value) -> Iterator[str]:
+  """Every text within lists and objects."""
+  if isinstance(value, str):
+    yield value
+  elif isinstance(value, dict | list | tuple):
+    for part in (*value, *value.values()) if isinstance(value, dict) else value:
+      yield from _strings(part)
+
+
+def _replaced(value, old: str, new: str):
+  """The value with `old` replaced by `new` in every text within lists and objects."""
+  if isinstance(value, str):
+    return value.replace(old, new)
+  if isinstance(value, dict):
+    return {_replaced(name, old, new): _replaced(part, old, new) for name, part in value.items()}
+  return [_replaced(part, old, new) for part in value] if isinstance(value, list | tuple) else value
 
 
 def load_text(directory: pathlib.Path, system: str | None = None) -> Text:
@@ -73,8 +154,8 @@ def render(text: Text, problem: Problem, solution: Solution) -> dict[str, np.nda
   target belongs to the prompt, the key span's weight inside one, 1 elsewhere, the end of the turn included.
   """
   prompt = text.prompt(problem)
-  coded = text.tokenizer(solution.text, add_special_tokens=False, return_offsets_mapping=True)
-  response, offsets = coded['input_ids'], coded['offset_mapping']
+  coded = text.literal.encode(solution.text, add_special_tokens=False)
+  response, offsets = coded.ids, coded.offsets
   weights = np.ones(len(response) + 1, np.float32)
   for begin, end, weight in solution.key_spans:
     for i, (a, b) in enumerate(offsets):

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+_JITTER = 2e-6  # a bound on what rounding does to a sum of V = 151,936 probabilities in float32
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
@@ -89,18 +91,22 @@ def row_keys(seed: jax.Array, request: jax.Array, sample: jax.Array) -> jax.Arra
 def keep(scaled: jax.Array, top_k: jax.Array, top_p: jax.Array, min_p: jax.Array) -> jax.Array:
   """Which tokens may be drawn: bool [R,V] from scaled logits [R,V] and each row's filters [R].
 
-  top-k keeps the k likeliest (ties with the k-th included), top-p the smallest set of likeliest tokens whose mass,
-  after top-k, reaches p, min-p those at least min_p times as likely as the likeliest. The likeliest is always kept.
+  top-k keeps the k likeliest, top-p the smallest set of likeliest tokens whose mass, after top-k, reaches p, min-p
+  those at least min_p times as likely as the likeliest. What is exactly as likely as the last one kept is kept too,
+  and the likeliest always.
   """
   V = scaled.shape[-1]
   ordered = jnp.flip(jnp.sort(scaled, axis=-1), -1)
-  rank = jnp.arange(V)
-  within_k = rank < jnp.where(top_k < 0, V, top_k)[:, None]
-  mass = jax.nn.softmax(jnp.where(within_k, ordered, -jnp.inf), axis=-1)
+  at = lambda rank: jnp.take_along_axis(ordered, rank[:, None], axis=-1)
+  kth = at(jnp.where(top_k < 0, V, jnp.minimum(top_k, V)) - 1)
+  mass = jax.nn.softmax(jnp.where(ordered >= kth, ordered, -jnp.inf), axis=-1)
   before = jnp.cumsum(mass, axis=-1) - mass
-  kept = within_k & (before < top_p[:, None]) & (ordered >= ordered[:, :1] + jnp.log(min_p)[:, None])
-  last = jnp.maximum(kept.sum(-1) - 1, 0)
-  return scaled >= jnp.take_along_axis(ordered, last[:, None], axis=-1)
+  # Sums made in parallel jitter, and need not rise: the set ends with the first token before which p is reached
+  reached = (before >= (top_p - _JITTER)[:, None]) & (top_p < 1)[:, None]
+  rank = jnp.arange(V)
+  beyond = jnp.where(reached & (rank > 0), rank, V).min(-1)
+  least = jnp.maximum(at(beyond - 1), jnp.maximum(kth, ordered[:, :1] + jnp.log(min_p)[:, None]))
+  return scaled >= least
 
 
 def penalized(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
@@ -109,7 +115,24 @@ def penalized(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Arr
   The repetition penalty of CTRL (arXiv 1909.05858), as transformers applies it.
   """
   penalty = penalty[:, None]
-  return jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+  wanted = jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
+  return jnp.minimum(wanted, jnp.finfo(wanted.dtype).max)  # infinite logits have no differences
+
+
+def pick(mass: jax.Array, uniform: jax.Array) -> jax.Array:
+  """The inverse of the cumulative distribution: token int32 [R] at `uniform` [R], in [0,1), of the mass float32 [R,V].
+
+  Only tokens with mass come into question: the answer is the first of them at which the sum so far exceeds the
+  threshold. So whatever rounding does to the sums, which made in parallel need not even rise, a token without mass is
+  never drawn. What is below the smallest normal number, whose logarithm may be lost, counts as none. A row without any
+  mass, which only broken logits have, gives the last token.
+  """
+  V = mass.shape[-1]
+  so_far = jnp.where(mass >= jnp.finfo(mass.dtype).tiny, jnp.cumsum(mass, axis=-1), 0.0)
+  total = so_far.max(-1)
+  threshold = jnp.minimum(uniform * total, jnp.nextafter(total, 0.0))  # below the total: some token exceeds it
+  first = jnp.where(so_far > threshold[:, None], jnp.arange(V), V - 1).min(-1)
+  return first.astype(jnp.int32)
 
 
 def draw(logits: jax.Array, keys: jax.Array, position: jax.Array, law: Law, seen: jax.Array | None, filters: bool):
@@ -122,16 +145,14 @@ def draw(logits: jax.Array, keys: jax.Array, position: jax.Array, law: Law, seen
   norm = jax.nn.logsumexp(logits, axis=-1)
   greedy = law.temperature == 0
   wanted = logits if seen is None else penalized(logits, seen, law.repetition_penalty)
-  scaled = wanted / jnp.where(greedy, 1.0, law.temperature)[:, None]
+  # the likeliest at 0, before a small temperature could make infinities of them
+  temperature = jnp.maximum(jnp.where(greedy, 1.0, law.temperature), jnp.finfo(jnp.float32).tiny)
+  scaled = (wanted - wanted.max(-1, keepdims=True)) / temperature[:, None]
   if filters:
     scaled = jnp.where(keep(scaled, law.top_k, law.top_p, law.min_p), scaled, -jnp.inf)
-  mass = jnp.exp(scaled - scaled.max(-1, keepdims=True))
-  cumulated = jnp.cumsum(mass, axis=-1)
+  mass = jnp.exp(scaled)
   uniform = jax.vmap(lambda key, i: jax.random.uniform(jax.random.fold_in(key, i)))(keys, position)
-  # uniform < 1, so the threshold stays below the total and a token of positive mass crosses it
-  threshold = jnp.minimum(uniform * cumulated[:, -1], jnp.nextafter(cumulated[:, -1], 0.0))
-  sampled = (cumulated <= threshold[:, None]).sum(-1)
-  token = jnp.where(greedy, jnp.argmax(wanted, -1), sampled).astype(jnp.int32)
-  pick = lambda table: jnp.take_along_axis(table, token[:, None], axis=-1)[:, 0]
-  under_law = jnp.log(pick(mass)) - jnp.log(mass.sum(-1))
-  return token, pick(logits) - norm, jnp.where(greedy, 0.0, under_law)
+  token = jnp.where(greedy, jnp.argmax(wanted, -1).astype(jnp.int32), pick(mass, uniform))
+  of = lambda table: jnp.take_along_axis(table, token[:, None], axis=-1)[:, 0]
+  under_law = jnp.log(of(mass)) - jnp.log(mass.sum(-1))
+  return token, of(logits) - norm, jnp.where(greedy, 0.0, under_law)

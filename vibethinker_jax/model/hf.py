@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from vibethinker_jax.cluster import gather, together, wrote
-from vibethinker_jax.errors import BadInput
+from vibethinker_jax.model.config import BadModel, config_json, read_config
 from vibethinker_jax.model.mesh import rest_sharding
 from vibethinker_jax.model.qwen2 import Config, Qwen2, shape
 
@@ -58,104 +58,28 @@ TOKENIZER_FILES = (
 PIECE = 64 * 2**20  # bytes read from a file at a time
 
 
-class BadModel(BadInput):
-  """A directory is not a Qwen2 we can read. The message is one line naming the file and what was expected."""
-
-
-def read_config(directory: pathlib.Path) -> Config:
-  """Config from config.json, with `rope_theta` (older releases) or `rope_parameters` (transformers 5)."""
-  path = pathlib.Path(directory) / 'config.json'
-  try:
-    raw = json.loads(path.read_text())
-  except OSError:
-    raise BadModel(f'{path}: not found (expected a Hugging Face model directory)') from None
-  except json.JSONDecodeError as error:
-    raise BadModel(f'{path}: not JSON ({error.msg}, line {error.lineno})') from None
-  if not isinstance(raw, dict):
-    raise BadModel(f'{path}: expected a JSON object, found {type(raw).__name__}')
-  if raw.get('model_type') != 'qwen2':
-    raise BadModel(f'{path}: model_type is {raw.get("model_type")!r}, expected "qwen2"')
-  rope = raw.get('rope_parameters') or raw.get('rope_scaling') or {}
-  if rope.get('rope_type', rope.get('type', 'default')) != 'default':
-    raise BadModel(f'{path}: rope scaling {rope} is not supported, expected the default rotary positions')
-  if raw.get('hidden_act', 'silu') != 'silu':
-    raise BadModel(f'{path}: hidden_act is {raw["hidden_act"]!r}, expected "silu"')
-  if raw.get('use_sliding_window'):
-    raise BadModel(f'{path}: use_sliding_window is true, expected full attention')
-  try:
-    heads, K, D = raw['num_attention_heads'], raw['num_key_value_heads'], raw['hidden_size']
-    return Config(
-      V=raw['vocab_size'],
-      D=D,
-      L=raw['num_hidden_layers'],
-      K=K,
-      G=heads // K,
-      H=raw.get('head_dim') or D // heads,
-      F=raw['intermediate_size'],
-      rope_theta=float(rope.get('rope_theta', raw.get('rope_theta', 10000.0))),
-      positions=raw['max_position_embeddings'],
-      norm_eps=raw['rms_norm_eps'],
-      tied=raw.get('tie_word_embeddings', False),
-    )
-  except KeyError as error:
-    raise BadModel(f'{path}: field {error} is missing') from None
-
-
-def config_json(c: Config, dtype: str, eos_ids: tuple[int, ...]) -> dict:
-  """config.json of a Qwen2ForCausalLM, readable by transformers 4 and 5 (both spellings of the rotary base)."""
-  return {
-    'architectures': ['Qwen2ForCausalLM'],
-    'model_type': 'qwen2',
-    'vocab_size': c.V,
-    'hidden_size': c.D,
-    'num_hidden_layers': c.L,
-    'num_attention_heads': c.K * c.G,
-    'num_key_value_heads': c.K,
-    'head_dim': c.H,
-    'intermediate_size': c.F,
-    'hidden_act': 'silu',
-    'rope_theta': c.rope_theta,
-    'rope_parameters': {'rope_type': 'default', 'rope_theta': c.rope_theta},
-    'max_position_embeddings': c.positions,
-    'rms_norm_eps': c.norm_eps,
-    'tie_word_embeddings': c.tied,
-    'use_sliding_window': False,
-    'attention_dropout': 0.0,
-    'initializer_range': 0.02,
-    'eos_token_id': eos_ids[0] if len(eos_ids) == 1 else list(eos_ids) or None,
-    'torch_dtype': dtype,
-  }
-
-
 def load(directory: pathlib.Path, dtype: str | None = None, mesh: Mesh | None = None) -> Qwen2:
   """The model of a Hugging Face directory, in its own dtype or cast to `dtype`, on one device or resting on `mesh`.
 
   Tensors go to the devices one by one, each process reading what its devices hold: the host never has more than one
-  tensor's share and a piece of its file. An lm_head.weight beside tied embeddings is accepted and ignored. Raises
-  BadModel, before anything is read where a file or a tensor is missing.
+  tensor's share and a piece of its file. Raises BadModel, before any of them is read, where a file or a tensor is
+  missing or is not what config.json asks for, or where there is a tensor that a Qwen2 does not have.
   """
   directory = pathlib.Path(directory)
   c = read_config(directory)
   where = _shards(directory)
+  kinds = _checked(directory, where, c)
   model = jax.eval_shape(lambda: Qwen2(c, jax.random.key(0)))
-  tables = [row for row in MODEL_NAMES if row[0] != 'head' or not c.tied]
-  wanted = [theirs for _, theirs, _ in tables]
-  wanted += [f'model.layers.{i}.{theirs}' for _, theirs, _ in LAYER_NAMES for i in range(c.L)]
-  for name in wanted:
-    if name not in where:
-      raise BadModel(f'{directory}: tensor {name} is missing')
   one = SingleDeviceSharding(jax.local_devices()[0])
 
-  def array(name: str, theirs: str, ours: str, sharding) -> jax.Array:
-    _check_shape(where[name], name, _their_shape(shape(c, theirs), theirs))
-    read = lambda index: _read(where[name], name, c, theirs, ours, index, kind)
-    kind = _dtype(where[name], name) if dtype is None else jnp.dtype(dtype)
+  def array(name: str, kind, theirs: str, ours: str, sharding) -> jax.Array:
+    read = lambda index: _read(where[name], name, c, theirs, ours, index, jnp.dtype(kind))
     return jax.make_array_from_callback(shape(c, ours), sharding, read)
 
-  for ours, theirs, axes in tables:
+  for ours, theirs, axes in _tables(c):
     param = vars(model)[ours]
     sharding = one if mesh is None else rest_sharding(param, mesh)
-    setattr(model, ours, param.replace(array(theirs, axes, param.axes, sharding)))
+    setattr(model, ours, param.replace(array(theirs, dtype or kinds[theirs], axes, param.axes, sharding)))
   put = jax.jit(lambda stack, layer, i: jax.lax.dynamic_update_index_in_dim(stack, layer, i, 0), donate_argnums=0)
   for ours, theirs, axes in LAYER_NAMES:
     param = vars(model.layers)[ours]
@@ -163,7 +87,7 @@ def load(directory: pathlib.Path, dtype: str | None = None, mesh: Mesh | None = 
     layer = one if mesh is None else NamedSharding(mesh, PartitionSpec(*whole.spec[1:]))
     stack = None
     for i in range(c.L):
-      x = array(f'model.layers.{i}.{theirs}', axes, param.axes, layer)
+      x = array(f'model.layers.{i}.{theirs}', dtype or kinds[theirs], axes, param.axes, layer)
       if stack is None:
         stack = jnp.zeros((c.L, *x.shape), x.dtype, device=whole)
       # waited for, so that tensors do not pile up in the host's memory before they are put in their place
@@ -310,22 +234,59 @@ def fingerprint(directory: pathlib.Path) -> str:
   return gather(whole.hexdigest())[0]
 
 
-def _check_shape(path: pathlib.Path, name: str, wanted: tuple[int, ...]) -> None:
+def _tables(c: Config) -> list[tuple[str, str, str]]:
+  """The rows of MODEL_NAMES that a model of this config has."""
+  return [row for row in MODEL_NAMES if row[0] != 'head' or not c.tied]
+
+
+def _checked(directory: pathlib.Path, where: dict[str, pathlib.Path], c: Config) -> dict:
+  """The dtype of every row of our tables, once there is every tensor that the config asks for, and no other."""
+  wanted = {theirs: (theirs, axes) for _, theirs, axes in _tables(c)}
+  wanted |= {f'model.layers.{i}.{theirs}': (theirs, axes) for _, theirs, axes in LAYER_NAMES for i in range(c.L)}
+  head, config = MODEL_NAMES[-1][1], directory / 'config.json'
+  if (directory / 'adapter_config.json').exists():
+    raise BadModel(f'{directory / "adapter_config.json"}: an adapter, expected whole weights (merge it first)')
+  if not c.tied and head not in where:
+    raise BadModel(f'{config}: tie_word_embeddings is false, but {directory} has no tensor {head}')
+  for name in wanted:
+    if name not in where:
+      raise BadModel(f'{directory}: tensor {name} is missing')
+  for name, path in where.items():
+    # what some releases of transformers wrote beside the weights follows from config.json
+    if name not in wanted and name != head and not name.endswith('.rotary_emb.inv_freq'):
+      raise BadModel(f'{path}: tensor {name} is not one of a Qwen2 of {c.L} layers, as {config} describes it')
+  kinds = {}
+  for name, (theirs, axes) in wanted.items():
+    kind = _check(where[name], name, _their_shape(shape(c, axes), axes))
+    kinds[theirs] = jnp.promote_types(kind, kinds.get(theirs, kind))  # layers are stacked: one dtype that holds all
+  if c.tied and head in where and not _same(where, MODEL_NAMES[0][1], head):
+    raise BadModel(f'{config}: tie_word_embeddings is true, but {head} is not equal to {MODEL_NAMES[0][1]}')
+  return kinds
+
+
+def _check(path: pathlib.Path, name: str, wanted: tuple[int, ...]) -> str:
+  """A tensor's dtype, where its shape is the wanted one."""
+  kinds = {'F32': 'float32', 'BF16': 'bfloat16', 'F16': 'float16'}
   with _open(path) as file:
     if name not in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
       raise BadModel(f'{path}: tensor {name} is missing, although the index places it here')
-    found = tuple(file.get_slice(name).get_shape())
+    found, kind = tuple(file.get_slice(name).get_shape()), file.get_slice(name).get_dtype()
   if found != wanted:
     raise BadModel(f'{path}: {name} has shape {found}, config.json asks for {wanted}')
+  if kind not in kinds:
+    raise BadModel(f'{path}: {name} is {kind}, expected one of {", ".join(kinds)}')
+  return kinds[kind]
 
 
-def _dtype(path: pathlib.Path, name: str):
-  kinds = {'F32': jnp.float32, 'BF16': jnp.bfloat16, 'F16': jnp.float16}
-  with _open(path) as file:
-    found = file.get_slice(name).get_dtype()
-  if found not in kinds:
-    raise BadModel(f'{path}: {name} is {found}, expected one of {", ".join(kinds)}')
-  return jnp.dtype(kinds[found])
+def _same(where: dict[str, pathlib.Path], one: str, other: str) -> bool:
+  """Whether two tables hold the same numbers; they are read in pieces."""
+  with _open(where[one]) as a, _open(where[other]) as b:
+    a, b = a.get_slice(one), b.get_slice(other)
+    rows, columns = a.get_shape()
+    if [rows, columns] != b.get_shape():
+      return False
+    step = max(1, PIECE // (4 * columns))
+    return all(np.array_equal(a[i : min(i + step, rows)], b[i : min(i + step, rows)]) for i in range(0, rows, step))
 
 
 def _write_json(path: pathlib.Path, value: dict) -> None:
@@ -337,9 +298,11 @@ def _shards(directory: pathlib.Path) -> dict[str, pathlib.Path]:
   index = directory / 'model.safetensors.index.json'
   if index.exists():
     try:
-      names = json.loads(index.read_text())['weight_map']
+      names = dict(json.loads(index.read_text())['weight_map'])
     except (ValueError, KeyError, TypeError):
       raise BadModel(f'{index}: expected a JSON object with "weight_map"') from None
+    if not all(isinstance(f, str) for f in names.values()):
+      raise BadModel(f'{index}: expected the name of a file for every tensor in "weight_map"')
     missing = sorted({f for f in names.values() if not (directory / f).exists()})
     if missing:
       raise BadModel(f'{directory / missing[0]}: not found, although {index.name} names it')

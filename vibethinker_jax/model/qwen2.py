@@ -19,9 +19,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
 
 from vibethinker_jax.model.attention import attend_packed, attend_shared
 from vibethinker_jax.model.mesh import ACTIVATION, AT_REST, einsum, shard, spec, use
+from vibethinker_jax.model.rope import Scaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Config:
   H: int
   F: int
   rope_theta: float = 1e6
+  rope_scaling: Scaling | None = None  # how rotary frequencies are stretched (rope.py)
   positions: int = 32768
   norm_eps: float = 1e-6
   tied: bool = True
@@ -134,10 +137,13 @@ class Qwen2(nnx.Module):
   def logits(self, hidden: jax.Array) -> jax.Array:
     """Hidden states [B,T,D] -> float32 logits [B,T,V]."""
     table = self.embed if self.head is None else self.head
-    return einsum('BTD,VD->BTV', hidden, use(table, hidden.dtype)).astype(jnp.float32)
+    where = None if jax.sharding.get_abstract_mesh().empty else spec('BTV', ACTIVATION)
+    return unembed(hidden, use(table, hidden.dtype), where)
 
-  def token_logps(self, hidden: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """ln p(target) and the entropy (nats) of the distribution it was taken from, both float32 [B,T].
+  def token_logps(
+    self, hidden: jax.Array, targets: jax.Array, temperature: jax.Array | float = 1.0
+  ) -> tuple[jax.Array, jax.Array]:
+    """ln p(target) at `temperature`, and the entropy (nats) of the distribution it was taken from, both float32 [B,T].
 
     Computed in chunks of positions, each recomputed in the backward pass, so that only `logit_chunk` positions of a
     row have their logits on a device at a time. An unused result costs nothing.
@@ -148,17 +154,18 @@ class Qwen2(nnx.Module):
     table = (self.embed if self.head is None else self.head)[...].astype(hidden.dtype)
     local = functools.partial(token_logps, chunk=self.config.logit_chunk)
     if jax.sharding.get_abstract_mesh().empty:
-      return local(table, hidden, targets)
+      return local(table, hidden, targets, temperature)
 
-    def gathered(table, hidden, targets):
+    def gathered(table, hidden, targets, temperature):
       # in this order: backward scatters the gradient over fsdp first, and sums only its part over data and seq
       table = jax.lax.pcast(table, ('data', 'seq'), to='varying')
       table = jax.lax.all_gather(table, 'fsdp', axis=1, tiled=True)
-      return local(table, hidden, targets, vocabulary='tensor')
+      return local(table, hidden, targets, temperature, vocabulary='tensor')
 
     rows = spec('BT', ACTIVATION)
-    ins = (spec('VD', AT_REST), spec('BTD', ACTIVATION), rows)
-    return jax.shard_map(gathered, in_specs=ins, out_specs=(rows, rows))(table, hidden, targets)
+    ins = (spec('VD', AT_REST), spec('BTD', ACTIVATION), rows, PartitionSpec())
+    temperature = jnp.asarray(temperature, jnp.float32)
+    return jax.shard_map(gathered, in_specs=ins, out_specs=(rows, rows))(table, hidden, targets, temperature)
 
   def _scan(self, tokens: jax.Array, positions: jax.Array, mix: Callable):
     """Through all layers: hidden states, and what `mix` keeps of each layer, stacked."""
@@ -178,7 +185,32 @@ class Qwen2(nnx.Module):
     return table.at[tokens].get(out_sharding=spec('BTD', ACTIVATION))
 
 
-def token_logps(table: jax.Array, hidden: jax.Array, targets: jax.Array, chunk: int, vocabulary: str | None = None):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def unembed(hidden: jax.Array, table: jax.Array, where: PartitionSpec | None = None) -> jax.Array:
+  """Logits float32 [B,T,V] of hidden [B,T,D] under `table` [V,D] of the same dtype; `where`: their layout on a mesh.
+
+  The products are summed in float32 and stay so: rounded to bfloat16, a logit of 20 is off by up to 0.06. Gradients are
+  taken in the dtype of the operands, as those of every other matrix.
+  """
+  return jnp.einsum('BTD,VD->BTV', hidden, table, preferred_element_type=jnp.float32, out_sharding=where)
+
+
+def _unembed_backward(where, operands, gradient):
+  narrow = lambda hidden, table: jnp.einsum('BTD,VD->BTV', hidden, table, out_sharding=where)
+  return jax.vjp(narrow, *operands)[1](gradient.astype(operands[0].dtype))
+
+
+unembed.defvjp(lambda hidden, table, where: (unembed(hidden, table, where), (hidden, table)), _unembed_backward)
+
+
+def token_logps(
+  table: jax.Array,
+  hidden: jax.Array,
+  targets: jax.Array,
+  temperature: jax.Array | float,
+  chunk: int,
+  vocabulary: str | None = None,
+):
   """Qwen2.token_logps of hidden [B,T,D] under the un-embedding `table` [V,D], at most `chunk` positions at a time.
 
   `vocabulary`: the mesh axis over which V is spread, inside jax.shard_map.
@@ -189,7 +221,7 @@ def token_logps(table: jax.Array, hidden: jax.Array, targets: jax.Array, chunk: 
 
   def one(part):
     h, y = part
-    logits = jnp.einsum('BTD,VD->BTV', h, wide.astype(h.dtype)).astype(jnp.float32)
+    logits = unembed(h, wide.astype(h.dtype)) / temperature
     peak = over_V(jax.lax.stop_gradient(logits.max(-1, keepdims=True)), jax.lax.pmax)
     norm = jnp.log(over_V(jnp.exp(logits - peak).sum(-1), jax.lax.psum)) + peak[..., 0]
     here = first + jnp.arange(logits.shape[-1]) == y[..., None]
@@ -214,10 +246,14 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
 
 
 def rope_table(positions: jax.Array, c: Config) -> tuple[jax.Array, jax.Array]:
-  """cos and sin [B,T,H/2], float32, of the rotary angles at `positions` [B,T]."""
-  frequency = c.rope_theta ** (-jnp.arange(0, c.H, 2, dtype=jnp.float32) / c.H)
-  angle = positions[..., None].astype(jnp.float32) * frequency
-  return jnp.cos(angle), jnp.sin(angle)
+  """cos and sin [B,T,H/2], float32, of the rotary angles at `positions` [B,T], times their amplitude."""
+  if c.rope_scaling is None:
+    frequency, amplitude = c.rope_theta ** (-jnp.arange(0, c.H, 2, dtype=jnp.float32) / c.H), None
+  else:
+    frequency, amplitude = c.rope_scaling.stretched(c.rope_theta, c.H)
+  angle = positions[..., None].astype(jnp.float32) * jnp.asarray(frequency, jnp.float32)
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  return (cos, sin) if amplitude is None else (cos * amplitude, sin * amplitude)
 
 
 def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -11,7 +11,6 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from vibethinker_jax import host, rollout
 from vibethinker_jax.cluster import Stop, Stopped, shared
@@ -25,6 +24,7 @@ from vibethinker_jax.model.mesh import spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.rollout import Rollout
 from vibethinker_jax.train import mgpo
+from vibethinker_jax.train.alarm import Alarm
 from vibethinker_jax.train.journal import Journal
 from vibethinker_jax.train.optim import Optim, optimizer, schedule
 from vibethinker_jax.train.profile import Profile
@@ -144,12 +144,12 @@ def make_loss(m: MGPO, temperature: float) -> Callable:
 
   def loss(model: Qwen2, batch: Responses):
     hidden = hidden_states(model, batch)
-    # the head is linear: hidden / temperature gives the law the tokens were drawn from
-    logps, entropy = model.token_logps(hidden / temperature, batch.targets)
+    logps, entropy = model.token_logps(hidden, batch.targets, temperature)  # of the law the tokens were drawn from
     total, count = mgpo.policy_loss(
       logps, batch.old_logps, batch.advantages, batch.mask, m.clip_low, m.clip_high, m.aggregate
     )
-    ratio = jnp.exp(jnp.where(batch.mask > 0, logps - batch.old_logps, 0.0))
+    log_ratio = jnp.where(batch.mask > 0, logps - batch.old_logps, 0.0)
+    ratio = jnp.exp(log_ratio)
     drift = jnp.zeros_like(logps)
     if m.kl:
       drift = mgpo.kl_k3(logps, batch.ref_logps)
@@ -160,6 +160,7 @@ def make_loss(m: MGPO, temperature: float) -> Callable:
       'entropy_sum': (entropy * batch.mask).sum(),
       'kl_sum': (drift * batch.mask).sum(),
       'clipped_sum': (outside * batch.mask).sum(),
+      'gap_sum': jnp.abs(log_ratio).sum(),
       'ratio_min': ratio.min(),
       'ratio_max': ratio.max(),
     }
@@ -183,7 +184,7 @@ def _updater(o: Optim, steps: int) -> Callable:
 def score(model: Qwen2, batch: Responses, temperature: float) -> jax.Array:
   """ln p of the targets [B,T] at `temperature`."""
   hidden = hidden_states(model, batch)
-  return model.token_logps(hidden / temperature, batch.targets)[0]
+  return model.token_logps(hidden, batch.targets, temperature)[0]
 
 
 class Trainer:
@@ -230,7 +231,7 @@ class Trainer:
       done = int(state.step) // m.updates
       self.journal.rewind(name, done)
       order = grain.MapDataset.range(len(problems)).shuffle(seed=self.seed + _APART * number).repeat()
-      alarm = _Alarm(name)
+      alarm = Alarm(name)
 
       with host.bar(stage.steps, name, 'step', done) as bar:
         for step in range(done + 1, stage.steps + 1):
@@ -248,7 +249,8 @@ class Trainer:
           row |= learned
           check_finite(name, step, row)
           self.journal.write(name, step, row)
-          alarm.look(row)
+          alarm.look_at_rollouts(row)
+          alarm.look_at_update(row)
           leaving = self.stop()
           if leaving or step % r.save_every == 0 or step == stage.steps:
             checkpoints.begin_save(state, {'cursor': cursor})
@@ -338,9 +340,9 @@ class Trainer:
     """`updates` updates, each on its share of the groups.
 
     At the first the ratio is 1 up to rounding: to 1e-5 in float32, coarser where the engine and the trainer compute in
-    bfloat16 by other kernels (ratio_min and ratio_max tell).
+    bfloat16 by other kernels. `logp_gap` is how far the two ln p of a token are apart then, on average.
     """
-    sums, rows = [], []
+    sums, rows, first = [], [], 0
     for share in np.array_split(np.arange(len(rolled.prompts)), self.m.updates):
       flat = [
         (rolled.prompts[p], completion, advantages[p, g])
@@ -362,18 +364,21 @@ class Trainer:
       gradient = (gradient[0], gradient[1] + silent)
       state, norms = update(state, gradient)
       rows.append(norms)
+      first = first or len(sums)
     sums, rows = jax.device_get((sums, rows))
     total = {k: sum(float(s[k]) for s in sums) for k in ('loss_sum', 'tokens', 'entropy_sum', 'kl_sum', 'clipped_sum')}
-    tokens = max(total['tokens'], 1.0)
+    tokens, at_first = max(total['tokens'], 1.0), lambda name: sum(float(s[name]) for s in sums[:first])
     return state, {
       'loss': total['loss_sum'] / max(sum(float(row['count']) for row in rows), 1.0),
       'entropy': total['entropy_sum'] / tokens,
       'kl': total['kl_sum'] / tokens,
       'clip_fraction': total['clipped_sum'] / tokens,
+      'logp_gap': at_first('gap_sum') / max(at_first('tokens'), 1.0),
       'ratio_min': min(float(s['ratio_min']) for s in sums),
       'ratio_max': max(float(s['ratio_max']) for s in sums),
       'grad_norm': max(float(row['grad_norm']) for row in rows),
       'update_norm': max(float(row['update_norm']) for row in rows),
+      'moved': min(float(row['moved']) for row in rows),
     }
 
   def _with_signal(self, rows: list[tuple]) -> tuple[list[tuple], float]:
@@ -441,21 +446,3 @@ def _informative(rolled: Rollout, most: int, least: int) -> np.ndarray:
   if len(chosen) == 0:
     return others[:most]
   return np.concatenate([chosen, others[: max(0, least - len(chosen))]])
-
-
-class _Alarm:
-  """Says loudly, once until it is over, when most of what is computed teaches nothing."""
-
-  def __init__(self, name: str):
-    self._name, self._on = name, set()
-
-  def look(self, row: dict) -> None:
-    silent = row['all_right'] + row['all_wrong']
-    self._say('truncated', row['truncated'] > 0.5, f'{row["truncated"]:.0%} of samples ran out of tokens')
-    self._say('signal', silent > 0.8, f'{silent:.0%} of groups are all right or all wrong: no signal from them')
-    self._say('ratio', row['ratio_max'] > 5, f'a probability ratio of {row["ratio_max"]:.1f}: far off-policy')
-
-  def _say(self, what: str, now: bool, text: str) -> None:
-    if now and what not in self._on:
-      tqdm.write(f'WARNING {self._name}: {text}')
-    (self._on.add if now else self._on.discard)(what)

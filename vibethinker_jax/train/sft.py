@@ -19,6 +19,7 @@ from vibethinker_jax.data.text import Text, render
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.train.alarm import Alarm
 from vibethinker_jax.train.journal import Journal
 from vibethinker_jax.train.optim import Optim, optimizer, schedule
 from vibethinker_jax.train.profile import Profile
@@ -95,6 +96,7 @@ def run(
     done = int(state.step)
     journal.rewind(stage, done)
 
+    alarm = Alarm(stage)
     with host.bar(s.steps, stage, 'step', done) as bar:
       late = None  # metrics are read one step late, so that the device never waits for the host
       clock = time.perf_counter()
@@ -107,12 +109,12 @@ def run(
         state, norms = update(state, sums)
         seconds, clock = time.perf_counter() - clock, time.perf_counter()
         if late is not None:
-          _record(journal, stage, bar, *late)
+          _record(journal, alarm, stage, bar, *late)
         values = {**norms, 'losses': losses, 'learning_rate': rate(step - 1)}
         late = (step, values, s.accumulation * s.rows * s.length / seconds)
         leaving = stop()
         if leaving or step % s.save_every == 0 or step == s.steps:
-          _record(journal, stage, bar, *late)
+          _record(journal, alarm, stage, bar, *late)
           late = None
           checkpoints.begin_save(state, data.position())
         if leaving and step < s.steps:
@@ -123,7 +125,9 @@ def run(
   return state
 
 
-def _record(journal: Journal, stage: str, bar: tqdm, step: int, values: dict, tokens_per_s: float) -> None:
+def _record(
+  journal: Journal, alarm: Alarm, stage: str, bar: tqdm, step: int, values: dict, tokens_per_s: float
+) -> None:
   read = jax.device_get(values)
   loss_sum = float(sum(read.pop('losses')))  # here, not on the devices: that would be a program for each
   read = {name: float(value) for name, value in read.items()}
@@ -134,5 +138,6 @@ def _record(journal: Journal, stage: str, bar: tqdm, step: int, values: dict, to
   }
   check_finite(stage, step, row)
   journal.write(stage, step, row)
+  alarm.look_at_update(row)
   bar.set_postfix_str(f'loss {row["loss"]:.3f}, {tokens_per_s / 1e3:.1f}k tokens/s', refresh=False)
   bar.update(1)
