@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from vibethinker_jax.data.text import load_text
 from vibethinker_jax.recipe import TINY_BASE
-from vibethinker_jax.serve.transcript import Transcript, special_ids, token_of
+from vibethinker_jax.serve.transcript import Transcript, Wanted, special_ids, token_of
 
 TEXT = load_text(TINY_BASE)
 IDS = st.lists(st.integers(0, len(TEXT.tokenizer) - 1), max_size=150)  # bytes of half characters, special tokens, all
@@ -16,7 +16,7 @@ def ids_of(words: str) -> list[int]:
 
 def said(ids, sizes, stops=(), tokenwise=False) -> tuple[list[str], list]:
   """The parts sent when ids come in pieces of these sizes, in turn, and the tokens told."""
-  transcript, parts, told, at = Transcript(TEXT, stops, tokenwise), [], [], 0
+  transcript, parts, told, at = Transcript(TEXT, Wanted(stops, tokens=tokenwise)), [], [], 0
   for n in [*sizes, *[1] * len(ids)]:
     part, tokens = transcript.feed(ids[at : at + n], [0.5] * len(ids[at : at + n]))
     parts.append(part)
@@ -80,7 +80,7 @@ def test_the_first_of_several_stop_strings_counts():
 
 
 def test_what_may_become_a_stop_string_is_held_back():
-  transcript = Transcript(TEXT, ['three'])
+  transcript = Transcript(TEXT, Wanted(['three']))
   assert transcript.feed(ids_of('one th'), [0.0] * 9)[0] == 'one '
   assert transcript.feed(ids_of('is'), [0.0] * 9)[0] == 'this'
 

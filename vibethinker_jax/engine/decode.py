@@ -118,8 +118,8 @@ def decode_block(
 ):
   """Up to `steps` <= `block` tokens for every row, ending early when at most `enough` rows are still drawing.
 
-  Returns the rows, the cache, tokens int32 and the two log-probs float32 [R,block], with `top` also `likeliest` in their
-  place, ids and ln p [R,block,TOP], how many of them each row drew [R], and the steps made.
+  Returns the rows, the cache, tokens int32 and the two log-probs float32 [R,block], with `top` also `likeliest` in
+  their place, ids and ln p [R,block,TOP], how many of them each row drew [R], and the steps made.
   """
   R = rows.token.shape[0]
   layers = model.unstacked()

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from vibethinker_jax.serve.worker import Closing, EngineFailure
+from vibethinker_jax.serve.exceptions import Busy, Closing, EngineFailure
 
 
 class ApiError(Exception):
@@ -39,6 +39,11 @@ class ApiError(Exception):
 def engine_failed(error: EngineFailure) -> ApiError:
   """500: ours, and the engine goes on with the next request."""
   return ApiError(500, str(error), code='engine_failure')
+
+
+def busy(error: Busy) -> ApiError:
+  """429, to be tried again."""
+  return ApiError(429, str(error), code='rate_limit_exceeded', retry_s=error.retry_s)
 
 
 def shutting_down(error: Closing) -> ApiError:
@@ -98,10 +103,10 @@ def _invalid(error: RequestValidationError) -> ApiError:
   first = error.errors()[0]
   if first['type'] == 'json_invalid':
     return ApiError(400, f'the body is not JSON ({first["ctx"]["error"]})')
-  path = lambda fault: [str(p) for p in fault['loc'][1:] if isinstance(p, int) or p.isidentifier()]
-  param = '.'.join(path(first)) or None
+  path = [str(part) for part in first['loc'][1:] if isinstance(part, int) or part.isidentifier()]
+  if first['type'] == 'fault' and first.get('ctx', {}).get('param'):
+    path.append(first['ctx']['param'])
+  param = '.'.join(path) or None
   if first['type'] == 'extra_forbidden':
     return ApiError(400, f'Unrecognized request argument supplied: {param}', param)
-  # a field of several types has a complaint for each of them
-  messages = dict.fromkeys(f['msg'] for f in error.errors() if path(f)[:1] == path(first)[:1])
-  return ApiError(400, f'{param or "the body"}: {", or: ".join(list(messages)[:4])}', param)
+  return ApiError(400, f'{param or "the body"}: {first["msg"]}', param)
