@@ -71,7 +71,7 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
     n, top = asked.n or 1, asked.top or 0
     sampling, most = asked.sampling(PLAIN), kind.max_tokens
     request = service.request(ids, n, asked.limit, most, sampling, asked.seed, top > 0)
-    wanted = Wanted(asked.stops, asked.stop_ids, tokens=asked.top is not None, top=top)
+    wanted = Wanted(asked.stops, asked.stop_ids, tokens=asked.top is not None, thinking=True, top=top)
     separate = service.separate if asked.separate_reasoning is None else asked.separate_reasoning
     told, opened = asked.include_reasoning is not False, service.opens_thinking(ids)
     form = Chat(asked.top, [ReasoningParser(opened) for _ in range(n)] if separate or not told else (), told)

@@ -34,6 +34,7 @@ class Wanted:
   stop_ids: frozenset[int] = frozenset()
   tokens: bool = False  # also tell which tokens the text is made of (slower)
   special: bool = False  # those too that are no text, as the one that ends it
+  thinking: bool = False  # <think> and </think> are text, also where the tokenizer calls them special
   top: int = 0
 
 
@@ -42,7 +43,8 @@ class Transcript:
 
   def __init__(self, text: Text, wanted: Wanted = Wanted()):
     self._text, self._wanted = text, wanted
-    self._special = special_ids(text)
+    self._tags = thinking_tags(text) if wanted.thinking else {}
+    self._special = special_ids(text) - self._tags.keys()
     self._window: list[int] = []
     self._read = 0  # characters of the window's text that are in `_held` or were sent
     self._held = ''  # certain text that may be the beginning of a stop string
@@ -83,7 +85,7 @@ class Transcript:
     """What was held back, when nothing more comes."""
     if self.met:
       return '', []
-    self._held += self._text.decode(self._window)[self._read :]  # half a character, which stays one
+    self._held += self._cut()
     out = self._send(self._before_stop(len(self._held)))
     return out, self._tell(all_of_them=not self.met)
 
@@ -108,6 +110,17 @@ class Transcript:
 
   def _decode(self, ids: Sequence[int]) -> str:
     """The text that becomes certain with these tokens."""
+    if self._tags.keys().isdisjoint(ids):
+      return self._certain(ids)
+    return ''.join(self._certain([i]) if i not in self._tags else self._cut() + self._tags[i] for i in ids)
+
+  def _cut(self) -> str:
+    """Half a character, which stays one: no token that follows is part of it."""
+    rest = self._text.decode(self._window)[self._read :]
+    self._window, self._read = [], 0
+    return rest
+
+  def _certain(self, ids: Sequence[int]) -> str:
     self._window += [i for i in ids if i not in self._special]
     whole = self._text.decode(self._window)
     sure = len(whole) - whole.endswith(CUT)
@@ -124,6 +137,13 @@ class Transcript:
 def special_ids(text: Text) -> frozenset[int]:
   """Ids that Text.decode leaves out; more than the tokenizer's all_special_ids, which lacks ChatML's marks."""
   return frozenset(i for i, token in text.tokenizer.added_tokens_decoder.items() if token.special)
+
+
+@functools.cache
+def thinking_tags(text: Text) -> dict[int, str]:
+  """Those of the special ids that begin and end what a model thinks."""
+  words = ((i, text.tokenizer.convert_ids_to_tokens(i)) for i in special_ids(text))
+  return {i: word for i, word in words if word in ('<think>', '</think>')}
 
 
 def token_of(
