@@ -182,8 +182,13 @@ def test_broken_bodies(live, body, status):
 
 
 def test_unknown_paths_and_methods(live):
-  assert httpx.get(f'{live.url}/v2').json()['error']['type'] == 'invalid_request_error'
-  assert httpx.get(f'{live.url}/v1/completions').status_code == 405
+  missing = httpx.post(f'{live.url}/v1/responses', json={}).json()['error']
+  assert missing['type'] == 'invalid_request_error'
+  assert missing['message'].startswith('/v1/responses: not found, this server has /health, ')
+  assert '/v1/chat/completions' in missing['message']
+  wrong = httpx.get(f'{live.url}/v1/completions')
+  assert wrong.status_code == 405 and wrong.headers['allow'] == 'POST'
+  assert wrong.json()['error']['message'] == '/v1/completions takes POST, not GET'
 
 
 def test_a_failing_engine_answers_and_starts_anew(client, live, monkeypatch):

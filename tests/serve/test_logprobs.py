@@ -1,5 +1,5 @@
-"""How likely tokens are: those of prompts, as `vibethinker score` has it, and the likeliest in place of those drawn; and
-how many tokens an answer is said to have."""
+"""How likely tokens are: those of prompts, as `vibethinker score` has it, and the likeliest in place of those drawn;
+and how many tokens an answer is said to have."""
 
 import asyncio
 import json

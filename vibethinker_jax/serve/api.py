@@ -2,6 +2,7 @@
 /health and /metrics.
 """
 
+import asyncio
 import dataclasses
 import hmac
 import time
@@ -98,7 +99,8 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
       scores = [None] * len(ids)
       if asked.top is not None:
         scores = await unless_gone(service, http, service.scores(ids, top > 0))
-      whole = [echo(service.text, *one, top) for one in zip(asked.prompts, ids, scores)]
+      # in a thread, for a long prompt has many tokens to be written
+      whole = [await asyncio.to_thread(echo, service.text, *one, top) for one in zip(asked.prompts, ids, scores)]
       echoes = [one for one in whole for _ in range(n)]
     wanted = Wanted(asked.stops, asked.stop_ids, tokens=asked.top is not None, special=True, top=top)
     work = Work(ids, requests, empty_samples(service, n * len(ids), wanted))

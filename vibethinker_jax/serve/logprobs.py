@@ -27,7 +27,7 @@ def echo(text: Text, prompt: str | list[int], ids: Sequence[int], score: Score |
     top_here = [] if n == 0 or not top else zip(*(x[n - 1, :top].tolist() for x in likeliest_of(score)))
     tokens.append(token_of(text, i, logp, begin, top_here))
     cut.append(i)
-    word = text.tokenizer.decode(cut)
+    word = tokens[-1].text if len(cut) == 1 else text.tokenizer.decode(cut)
     if not word.endswith(CUT):
       begin, cut = begin + len(word), []
   return Echo(said, tokens)

@@ -83,6 +83,11 @@ def handle_errors(app: FastAPI) -> None:
 
   @app.exception_handler(HTTPException)
   async def other(http: Request, error: HTTPException) -> Response:
+    if error.status_code == 404:
+      return ApiError(404, f'{http.url.path}: not found, this server has {", ".join(_paths(app))}').response()
+    if error.status_code == 405:
+      allowed = (error.headers or {}).get('Allow', '')
+      return ApiError(405, f'{http.url.path} takes {allowed}, not {http.method}').response(error.headers)
     return ApiError(error.status_code, str(error.detail)).response(error.headers)
 
   @app.exception_handler(EngineFailure)
@@ -96,6 +101,11 @@ def handle_errors(app: FastAPI) -> None:
   @app.exception_handler(Exception)
   async def unforeseen(http: Request, error: Exception) -> Response:
     return ApiError(500, f'the server failed ({type(error).__name__})').response()
+
+
+def _paths(app: FastAPI) -> list[str]:
+  """What may be asked, without the parts of it that are named."""
+  return sorted({route.path for route in app.routes if '{' not in route.path})
 
 
 def _invalid(error: RequestValidationError) -> ApiError:

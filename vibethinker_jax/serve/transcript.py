@@ -156,6 +156,7 @@ def token_of(
   return Token(*_word(text, i), logprob, begin, tuple(Token(*_word(text, j), logp) for j, logp in likeliest))
 
 
+@functools.cache
 def _word(text: Text, i: int) -> tuple[str, list[int] | None]:
   word = text.tokenizer.decode([i])
   if CUT not in word:
