@@ -206,7 +206,7 @@ def offline(length: str, numbers: list[int], tally: Tally) -> float:
     drawn += len(c.tokens)
     texts[numbers[c.request]] = c.tokens
   seconds = time.monotonic() - begin
-  same = sum(_said(text, texts[i]) == tally.whole[i] for i in numbers)
+  same = sum(_said(text, texts[i].tolist()) == tally.whole[i] for i in numbers)
   print(
     f'{same} of {len(numbers)} served texts equal those of the engine alone ({drawn / len(numbers):.0f} tokens each)'
   )

@@ -2,10 +2,20 @@
 
 import httpx
 import pytest
+from openai.types import completion_create_params as completion_params
+from openai.types.chat import (
+  ChatCompletionAssistantMessageParam,
+  ChatCompletionContentPartTextParam,
+  ChatCompletionMessage,
+  ChatCompletionStreamOptionsParam,
+)
+from openai.types.chat import completion_create_params as chat_params
 from pydantic import ValidationError
 
-from vibethinker_jax.serve.messages import Message
-from vibethinker_jax.serve.schema import ChatRequest, CompletionRequest
+from vibethinker_jax.engine.engine import Request
+from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.serve.messages import Message, Part
+from vibethinker_jax.serve.schema import ChatRequest, CompletionRequest, StreamOptions
 
 ASK = [{'role': 'user', 'content': 'Solve 7x + 12 = 61.'}]
 
@@ -218,3 +228,30 @@ def test_more_stop_strings_than_openai_takes(live):
   assert (
     ask([f'never{i}' for i in range(40)] + [text[9:12]]).choices[0].message.content == text[: text.find(text[9:12])]
   )
+
+
+@pytest.mark.parametrize(
+  'ours, theirs',
+  [
+    (ChatRequest, chat_params.CompletionCreateParamsStreaming.__annotations__),
+    (CompletionRequest, completion_params.CompletionCreateParamsStreaming.__annotations__),
+    (Message, ChatCompletionAssistantMessageParam.__annotations__),
+    (Message, ChatCompletionMessage.model_fields),
+    (Part, ChatCompletionContentPartTextParam.__annotations__),
+    (StreamOptions, ChatCompletionStreamOptionsParam.__annotations__),
+  ],
+)
+def test_every_field_of_openai_is_known(ours, theirs):
+  """As the installed client has them."""
+  assert len(theirs) > 1 and set(theirs) <= set(ours.model_fields)
+
+
+def test_a_repetition_penalty_is_the_engines(live, tiny):
+  engine, model, text = tiny
+  request = Request(tuple(text.chat(ASK)), 40, 1, Sampling(0.0, repetition_penalty=1.5))
+  (drawn,) = engine.generate(model, [request])
+  answer = lambda **more: live.client().chat.completions.create(
+    model='vibethinker', messages=ASK, max_tokens=40, temperature=0, extra_body=more
+  )
+  said = answer(repetition_penalty=1.5).choices[0].message.content
+  assert said == text.decode(drawn.tokens) != answer(repetition_penalty=1).choices[0].message.content
