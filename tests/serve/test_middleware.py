@@ -61,7 +61,7 @@ def test_without_the_flag_no_other_origin_is_let_in(live):
 )
 def test_a_body_says_that_it_is_json(live, kind, status, says):
   headers = {} if kind is None else {'Content-Type': kind}
-  answer = httpx.post(f'{live.url}/v1/chat/completions', content=BODY, headers=headers)
+  answer = httpx.post(f'{live.url}/v1/chat/completions', content=BODY, headers=headers, timeout=120)
   assert answer.status_code == status
   if says:
     assert says in answer.json()['error']['message']
