@@ -22,12 +22,14 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 
 from vibethinker_jax.data import synthetic
-from vibethinker_jax.data.text import load_text
+from vibethinker_jax.data.text import Text, load_text
 from vibethinker_jax.engine.engine import Engine, Request
 from vibethinker_jax.model import hf
 from vibethinker_jax.recipe import TINY_BASE
+from vibethinker_jax.serve.transcript import Transcript, Wanted
 
 ROWS, BLOCK, LONGEST = 64, 32, 256
 
@@ -141,6 +143,7 @@ async def client(port: int, numbers, end: float, length: str, tally: Tally) -> N
         'stream': True,
         'stream_options': {'include_usage': True},
         'seed': i,
+        'separate_reasoning': False,
         'max_tokens': 160,
       }
     ).encode()
@@ -203,11 +206,17 @@ def offline(length: str, numbers: list[int], tally: Tally) -> float:
     drawn += len(c.tokens)
     texts[numbers[c.request]] = c.tokens
   seconds = time.monotonic() - begin
-  same = sum(text.decode(texts[i]) == tally.whole[i] for i in numbers)
+  same = sum(_said(text, texts[i].tolist()) == tally.whole[i] for i in numbers)
   print(
     f'{same} of {len(numbers)} served texts equal those of the engine alone ({drawn / len(numbers):.0f} tokens each)'
   )
   return drawn / seconds
+
+
+def _said(text: Text, ids: Sequence[int]) -> str:
+  """What a chat says of these tokens."""
+  transcript = Transcript(text, Wanted(thinking=True))
+  return transcript.feed(ids, [0.0] * len(ids))[0] + transcript.end()[0]
 
 
 def health(port: int) -> dict:

@@ -73,8 +73,8 @@ def test_a_tokenizer_with_more_ids_than_the_model_has_rows(make_model, tmp_path,
 
 
 def test_score_equals_torch(cli, transformers_qwen2, tmp_path, monkeypatch):
-  monkeypatch.setattr('vibethinker_jax.cli.score._TOKENS', 64)  # several batches of a length, the last one not full
-  monkeypatch.setattr('vibethinker_jax.cli.score._LOGITS', 50)
+  monkeypatch.setattr('vibethinker_jax.engine.score._TOKENS', 64)  # several batches of a length, the last one not full
+  monkeypatch.setattr('vibethinker_jax.engine.score._LOGITS', 50)
   theirs = transformers_qwen2.make(tmp_path / 'm')
   rng = np.random.default_rng(0)
   rows = [{'id': f'r{n}', 'tokens': rng.integers(0, 48, n).tolist()} for n in (300, 1, 2, 33, 64, 34, 5, 100)]

@@ -44,12 +44,12 @@ class Live:
 
 
 @contextlib.contextmanager
-def _served(service: Service):
+def _served(service: Service, cors: tuple[str, ...] = ()):
   """The service behind uvicorn, in a thread with a loop of its own."""
   sock = socket.create_server(('127.0.0.1', 0))
   ready, ended = threading.Event(), threading.Event()
   loop = asyncio.new_event_loop()
-  server = Server(uvicorn.Config(api.build(service), log_level='warning', timeout_graceful_shutdown=5))
+  server = Server(uvicorn.Config(api.build(service, cors), log_level='warning', timeout_graceful_shutdown=5))
 
   async def main():
     service.worker.start()
@@ -95,7 +95,7 @@ def make_service(tiny, judges):
 
 @pytest.fixture(scope='session')
 def served():
-  """served(service): a context, the service behind a port."""
+  """served(service, cors=()): a context, the service behind a port."""
   return _served
 
 

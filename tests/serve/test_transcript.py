@@ -1,10 +1,12 @@
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vibethinker_jax.data.text import load_text
 from vibethinker_jax.recipe import TINY_BASE
-from vibethinker_jax.serve.transcript import Transcript, special_ids, token_of
+from vibethinker_jax.serve.transcript import Transcript, Wanted, special_ids, thinking_tags, token_of
 
 TEXT = load_text(TINY_BASE)
 IDS = st.lists(st.integers(0, len(TEXT.tokenizer) - 1), max_size=150)  # bytes of half characters, special tokens, all
@@ -16,7 +18,7 @@ def ids_of(words: str) -> list[int]:
 
 def said(ids, sizes, stops=(), tokenwise=False) -> tuple[list[str], list]:
   """The parts sent when ids come in pieces of these sizes, in turn, and the tokens told."""
-  transcript, parts, told, at = Transcript(TEXT, stops, tokenwise), [], [], 0
+  transcript, parts, told, at = Transcript(TEXT, Wanted(stops, tokens=tokenwise)), [], [], 0
   for n in [*sizes, *[1] * len(ids)]:
     part, tokens = transcript.feed(ids[at : at + n], [0.5] * len(ids[at : at + n]))
     parts.append(part)
@@ -80,7 +82,7 @@ def test_the_first_of_several_stop_strings_counts():
 
 
 def test_what_may_become_a_stop_string_is_held_back():
-  transcript = Transcript(TEXT, ['three'])
+  transcript = Transcript(TEXT, Wanted(['three']))
   assert transcript.feed(ids_of('one th'), [0.0] * 9)[0] == 'one '
   assert transcript.feed(ids_of('is'), [0.0] * 9)[0] == 'this'
 
@@ -100,3 +102,41 @@ def test_a_long_text_is_not_decoded_over_and_over(monkeypatch):
   for i in range(1000):
     transcript.feed([5 + i % 300] * 4, [0.0] * 4)
   assert sum(decoded) < 1000 * 80
+
+
+@settings(max_examples=100, deadline=None)
+@given(ids=IDS, sizes=st.lists(st.integers(0, 40), max_size=8), tokens=st.booleans())
+def test_thinking_may_be_text_though_its_tags_are_special(ids, sizes, tokens):
+  tags = thinking_tags(TEXT)
+  assert sorted(tags.values()) == ['</think>', '<think>']
+  transcript, text, at = Transcript(TEXT, Wanted(thinking=True, tokens=tokens)), '', 0
+  for n in [*sizes, len(ids)]:
+    text += transcript.feed(ids[at : at + n], [0.5] * n)[0]
+    at += n
+  text += transcript.end()[0]
+  pieces = [list(group) for _, group in itertools.groupby(ids, key=lambda i: tags.get(i))]
+  assert text == ''.join(tags[p[0]] * len(p) if p[0] in tags else TEXT.decode(p) for p in pieces)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+  words=st.text(st.sampled_from('ab€ '), min_size=1, max_size=30),
+  stop=st.text(st.sampled_from('ab€ '), min_size=1, max_size=3),
+  size=st.integers(1, 40),
+  by_id=st.booleans(),
+)
+def test_tokens_are_counted_up_to_the_stop(words, stop, size, by_id):
+  """Whatever the pieces are: the one with which the stop is complete is the last that counts."""
+  ids = ids_of(words)
+  last = ids_of(stop)[-1]
+  ends = (n for n in range(1, len(ids) + 1) if (ids[n - 1] == last if by_id else stop in TEXT.decode(ids[:n])))
+  expected = next(ends, len(ids))
+  transcript = Transcript(TEXT, Wanted(stop_ids=frozenset({last})) if by_id else Wanted([stop]))
+  for at in range(0, len(ids), size):
+    transcript.feed(ids[at : at + size], [0.5] * size)
+    if transcript.met:
+      break
+  transcript.end()
+  assert transcript.count == expected
+  if by_id:
+    assert transcript.text == TEXT.decode(ids[:expected])

@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import re
 
 from vibethinker_jax.cli import engines, files, flags
 from vibethinker_jax.errors import BadInput
@@ -13,7 +14,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--port', type=int, default=8000)
   parser.add_argument('--page-port', type=int, default=7860)
   parser.add_argument('--no-page', action='store_true', help='the API alone')
+  parser.add_argument(
+    '--cors', action='append', default=[], metavar='ORIGIN', help='pages from there may ask (once for each; * for all)'
+  )
   parser.add_argument('--keys', type=pathlib.Path, metavar='F', help='API keys, one a line (default: none asked for)')
+  parser.add_argument(
+    '--separate-reasoning',
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help='<think>...</think> as reasoning_content apart from content, where a request does not say',
+  )
   parser.add_argument('--warm', type=int, default=256, metavar='N', help='lengths compiled beforehand, beside serving')
   parser.add_argument('--grace', type=float, default=30.0, metavar='S', help='seconds to finish in after SIGTERM')
 
@@ -26,9 +36,29 @@ def run(args: argparse.Namespace) -> None:
   flags.check_range('--warm', args.warm, 0, 2**31)
   if not 0 <= args.grace < float('inf'):
     raise BadInput(f'--grace {args.grace}: expected 0 or more seconds')
-  keys = () if args.keys is None else tuple(line.strip() for line in files.lines(args.keys) if line.strip())
-  if args.keys is not None and not keys:
-    raise BadInput(f'{args.keys}: no keys in it, expected one a line')
+  for origin in args.cors:
+    _check_origin(origin)
+  keys = () if args.keys is None else _keys(args.keys)
   engine, model, text = engines.load(args)
-  doors = server.Doors(args.host, args.port, None if args.no_page else args.page_port)
-  server.run(engine, model, text, args.name, doors, args.waiting, args.warm, keys, args.grace)
+  doors = server.Doors(args.host, args.port, None if args.no_page else args.page_port, tuple(args.cors))
+  grace_s, separate = args.grace, args.separate_reasoning
+  server.run(engine, model, text, args.name, doors, args.waiting, args.warm, keys, grace_s, separate)
+
+
+def _keys(path: pathlib.Path) -> tuple[str, ...]:
+  """The keys of a file, none of which is shown. Raises BadInput for what cannot stand in a header."""
+  keys = []
+  for number, line in enumerate(files.lines(path), 1):
+    key = line.strip(' \t')
+    if re.search('[^!-~]', key):
+      raise BadInput(f'{path}, line {number}: a key may have ASCII letters, digits and signs only, and no blanks in it')
+    keys += [key] if key else []
+  if not keys:
+    raise BadInput(f'{path}: no keys in it, expected one a line')
+  return tuple(keys)
+
+
+def _check_origin(origin: str) -> None:
+  """Raises BadInput for what browsers do not send as an origin."""
+  if origin != '*' and not re.fullmatch(r'[a-z][a-z0-9+.-]*://[^/\s?#@]+', origin):
+    raise BadInput(f'--cors {origin}: expected * or an origin such as http://localhost:3000, without a path')

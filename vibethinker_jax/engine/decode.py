@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vibethinker_jax.engine.pages import Pages
-from vibethinker_jax.engine.sampling import Law, draw, row_keys
+from vibethinker_jax.engine.sampling import TOP, Law, draw, likeliest, row_keys
 from vibethinker_jax.model.qwen2 import Qwen2
 
 
@@ -87,12 +87,12 @@ def prefill(model: Qwen2, shelf: tuple, tokens, start, last):
   return shelf, model.logits(jnp.take_along_axis(hidden, last[:, None, None], axis=1))[:, 0]
 
 
-@functools.partial(jax.jit, static_argnames=['stop_ids', 'filters'], donate_argnames=['rows'])
-def seat(rows: Rows, logits, lengths, seats: Seats, stop_ids: tuple, filters: bool):
+@functools.partial(jax.jit, static_argnames=['stop_ids', 'filters', 'top'], donate_argnames=['rows'])
+def seat(rows: Rows, logits, lengths, seats: Seats, stop_ids: tuple, filters: bool, top: bool = False):
   """Give rows to samples of prefilled prompts (`logits` [P,V], `lengths` [P]), and draw the first token of each.
 
-  Returns the rows, and token, ln p and ln p under the law of the first tokens [N]. The prompts' keys and values are for
-  `copy_prompts`.
+  Returns the rows, and token, ln p and ln p under the law of the first tokens [N]; with `top`, also `likeliest` in
+  their place, ids and ln p [N,TOP]. The prompts' keys and values are for `copy_prompts`.
   """
   key = row_keys(seats.seed, seats.number, seats.sample)
   token, logp, law = draw(logits[seats.source], key, seats.count, seats.law, seats.seen, filters)
@@ -108,15 +108,18 @@ def seat(rows: Rows, logits, lengths, seats: Seats, stop_ids: tuple, filters: bo
   )
   pages, others = rows.pages, dataclasses.replace(rows, pages=None)
   others = jax.tree.map(lambda a, b: a.at[seats.dest].set(b, mode='drop'), others, new)
-  return dataclasses.replace(others, pages=pages), token, logp, law
+  likely = likeliest(logits[seats.source]) if top else ()
+  return dataclasses.replace(others, pages=pages), token, logp, law, *likely
 
 
-@functools.partial(jax.jit, static_argnames=['stop_ids', 'block', 'filters'], donate_argnames=['rows', 'cache'])
-def decode_block(model: Qwen2, rows: Rows, cache: tuple, steps, enough, stop_ids: tuple, block: int, filters: bool):
+@functools.partial(jax.jit, static_argnames=['stop_ids', 'block', 'filters', 'top'], donate_argnames=['rows', 'cache'])
+def decode_block(
+  model: Qwen2, rows: Rows, cache: tuple, steps, enough, stop_ids: tuple, block: int, filters: bool, top: bool = False
+):
   """Up to `steps` <= `block` tokens for every row, ending early when at most `enough` rows are still drawing.
 
-  Returns the rows, the cache, tokens int32 and the two log-probs float32 [R,block], how many of them each row drew [R],
-  and the steps made.
+  Returns the rows, the cache, tokens int32 and the two log-probs float32 [R,block], with `top` also `likeliest` in
+  their place, ids and ln p [R,block,TOP], how many of them each row drew [R], and the steps made.
   """
   R = rows.token.shape[0]
   layers = model.unstacked()
@@ -128,14 +131,17 @@ def decode_block(model: Qwen2, rows: Rows, cache: tuple, steps, enough, stop_ids
     return (i < steps) & (live > 0) & ((i == 0) | (live > enough))
 
   def step(carry):
-    i, rows, cache, tokens, logps, laws, drawn = carry
+    i, rows, cache, tokens, logps, laws, likely, drawn = carry
     found = tuple(_found(layer, rows.pages) for layer in cache)
     hidden, cache = model.extend(layers, rows.token[:, None], rows.position[:, None], found)
     cache = tuple(_at_rest(layer) for layer in cache)
     key = jax.random.wrap_key_data(rows.key)
-    token, logp, law = draw(model.logits(hidden)[:, 0], key, rows.count, rows.law, rows.seen, filters)
+    logits = model.logits(hidden)[:, 0]
+    token, logp, law = draw(logits, key, rows.count, rows.law, rows.seen, filters)
     live = rows.left > 0
-    put = lambda table, column: jax.lax.dynamic_update_slice(table, column[:, None], (0, i))
+    put = lambda table, column: jax.lax.dynamic_update_slice(table, column[:, None], (0, i, 0)[: table.ndim])
+    if top:
+      likely = tuple(put(table, column) for table, column in zip(likely, likeliest(logits)))
     rows = dataclasses.replace(
       rows,
       token=jnp.where(live, token, rows.token),
@@ -144,12 +150,15 @@ def decode_block(model: Qwen2, rows: Rows, cache: tuple, steps, enough, stop_ids
       left=jnp.where(live & ~jnp.isin(token, stops), rows.left - 1, 0),
       seen=None if rows.seen is None else rows.seen.at[jnp.arange(R), token].max(live),
     )
-    return i + 1, rows, cache, put(tokens, token), put(logps, logp), put(laws, law), drawn + live
+    return i + 1, rows, cache, put(tokens, token), put(logps, logp), put(laws, law), likely, drawn + live
 
-  zeros = lambda kind: jnp.zeros((R, block), kind)
-  start = (jnp.int32(0), rows, cache, zeros(jnp.int32), zeros(jnp.float32), zeros(jnp.float32), jnp.zeros(R, jnp.int32))
-  i, *out = jax.lax.while_loop(going, step, start)
-  return *out, i
+  zeros = lambda kind, *more: jnp.zeros((R, block, *more), kind)
+  columns = zeros(jnp.int32), zeros(jnp.float32), zeros(jnp.float32)
+  most = min(TOP, model.config.V)
+  likely = (zeros(jnp.int32, most), zeros(jnp.float32, most)) if top else ()
+  start = (jnp.int32(0), rows, cache, *columns, likely, jnp.zeros(R, jnp.int32))
+  i, rows, cache, *columns, likely, drawn = jax.lax.while_loop(going, step, start)
+  return rows, cache, *columns, *likely, drawn, i
 
 
 @jax.jit

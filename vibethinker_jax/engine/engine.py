@@ -38,6 +38,7 @@ class Request:
   sampling: Sampling = dataclasses.field(default_factory=Sampling)
   seed: int = 0
   number: int = 0
+  top: bool = False  # whether its pieces also tell the likeliest tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Piece:
   logps: np.ndarray  # float32 [n]: ln p under the model at temperature 1, what scoring the sequence gives
   law_logps: np.ndarray  # float32 [n]: ln p under the law each was drawn from
   finish: str  # '' while there is more to come, then 'stop' or 'length'
+  likeliest: tuple[np.ndarray, np.ndarray] | None = None  # with Request.top: ids and ln p [n,TOP] (sampling.likeliest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -358,13 +360,14 @@ class Run:
       groups.setdefault((seat.ticket, seat.begun), []).append(seat)
     self._resize(max(len(seat.prefix) for seat in chosen) + engine.block)
     filters = any(seat.request.sampling.filters for seat in chosen)
+    top = any(seat.request.top for seat in chosen)
     # neighbours in length together, so that a short prompt is not padded to a long one
     for together in _batches(sorted(groups.values(), key=lambda group: len(group[0].prefix)), engine):
       shelf, logits, lengths = self._prefill([group[0].prefix for group in together])
       seated = [(p, seat) for p, group in enumerate(together) for seat in group]
       dest = [rows[id(seat)] for _, seat in seated]
       columns = _seats(seated, dest, R, None if self._rows.seen is None else engine.config.V)
-      self._rows, *first = decode.seat(self._rows, logits, lengths, columns, engine.stop_ids, filters)
+      self._rows, *first = decode.seat(self._rows, logits, lengths, columns, engine.stop_ids, filters, top)
       source, dest, pages = columns.source, columns.dest, self._rows.pages
       self._cache = tuple(decode.copy_prompts(a, pages, b, source, dest) for a, b in zip(self._cache, shelf))
       self._in_flight(first)
@@ -396,13 +399,16 @@ class Run:
     size = self._cache[0].size if self._book is None else self._rows.pages.shape[1] * engine.paging.size
     steps = min(engine.block, size - used + 1)
     filters = any(seat is not None and seat.request.sampling.filters for seat in self._seats)
+    top = any(seat is not None and seat.request.top for seat in self._seats)
+    numbers = np.int32(steps), np.int32(enough)
     self._rows, self._cache, *out = decode.decode_block(
-      self._model, self._rows, self._cache, np.int32(steps), np.int32(enough), engine.stop_ids, engine.block, filters
+      self._model, self._rows, self._cache, *numbers, engine.stop_ids, engine.block, filters, top
     )
     return tuple(out)
 
-  def _look(self, tokens, logps, laws, drawn, steps) -> None:
+  def _look(self, *out) -> None:
     """Wait for the block, and see who drew how much and who is done; the tokens themselves are read later."""
+    *columns, drawn, steps = out
     left, drawn, steps = jax.device_get((self._rows.left, drawn, steps))
     self._engine.row_steps += len(self._seats) * int(steps)
     who = []
@@ -414,7 +420,7 @@ class Run:
       seat.used += int(drawn[row])
       if over:
         self._leave(row)
-    self._unread.append(_Drawn([tokens, logps, laws], who))
+    self._unread.append(_Drawn(columns, who))
 
   def _leave(self, row: int) -> None:
     """The row is free, and so are its pages."""
@@ -481,21 +487,24 @@ class _Seat:
 
 
 class _Drawn:
-  """Tokens and log-probs still on the device: three arrays [N,block] or [N], and whose they are."""
+  """Tokens and log-probs still on the device, three arrays [N,block] or [N], or five; and whose they are."""
 
   def __init__(self, arrays: list, who: list[tuple[int, _Seat, int, bool]]):
     self.arrays, self.who = arrays, who  # who: (index into N, sample, how many tokens, whether they are its last)
 
   def pieces(self, stop_ids: tuple) -> list[Piece]:
     """Read, and cut up."""
-    tokens, logps, laws = (np.asarray(x).reshape(len(x), -1) for x in jax.device_get(self.arrays))
+    tokens, logps, laws, *likely = jax.device_get(self.arrays)
+    tokens, logps, laws = (x.reshape(len(x), -1) for x in (tokens, logps, laws))
+    likely = [x.reshape(*tokens.shape, -1) for x in likely]
     out = []
     for row, seat, n, over in self.who:
       if n:
         seat.drawn += tokens[row, :n].tolist()
       finish = ('stop' if seat.drawn[-1] in stop_ids else 'length') if over else ''
       if n or over:
-        out.append(Piece(seat.ticket, seat.sample, tokens[row, :n], logps[row, :n], laws[row, :n], finish))
+        top = tuple(x[row, :n] for x in likely) if seat.request.top else None
+        out.append(Piece(seat.ticket, seat.sample, tokens[row, :n], logps[row, :n], laws[row, :n], finish, top))
     return out
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 _JITTER = 2e-6  # a bound on what rounding does to a sum of V = 151,936 probabilities in float32
+TOP = 20  # tokens that `likeliest` names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,3 +157,12 @@ def draw(logits: jax.Array, keys: jax.Array, position: jax.Array, law: Law, seen
   of = lambda table: jnp.take_along_axis(table, token[:, None], axis=-1)[:, 0]
   under_law = jnp.log(of(mass)) - jnp.log(mass.sum(-1))
   return token, of(logits) - norm, jnp.where(greedy, 0.0, under_law)
+
+
+def likeliest(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The TOP likeliest tokens (all, of a smaller vocabulary) of logits [...,V], the likeliest first.
+
+  Returns their ids int32 and their ln p under the model at temperature 1, float32 [...,TOP].
+  """
+  values, ids = jax.lax.top_k(logits, min(TOP, logits.shape[-1]))
+  return ids, values - jax.nn.logsumexp(logits, axis=-1, keepdims=True)

@@ -5,83 +5,107 @@ import dataclasses
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
+from vibethinker_jax.engine import engine as engines
+from vibethinker_jax.serve import logprobs
+from vibethinker_jax.serve.exceptions import Closing, EngineFailure
+from vibethinker_jax.serve.reasoning import ReasoningParser
 from vibethinker_jax.serve.refusals import ApiError, engine_failed, shutting_down
-from vibethinker_jax.serve.service import Sample, Service, collect, each_step, empty_samples, usage_of
+from vibethinker_jax.serve.service import Sample, Service, collect, each_step, usage_of
 from vibethinker_jax.serve.transcript import Token
-from vibethinker_jax.serve.worker import Closing, EngineFailure, Stream
+from vibethinker_jax.serve.worker import Stream
 
 
-@dataclasses.dataclass(frozen=True)
 class Chat:
-  """How a chat's answer is written."""
+  """How a chat's answer is written.
 
-  model: str
-  kind: str = 'chat.completion'
-  prefix: str = 'chatcmpl'
+  top: how many of the likeliest tokens are told beside each, None for no log-probabilities. parsers: one for each
+  choice where thinking is told apart, `reasoning` whether it is told then.
+  """
 
-  def whole(self, sample: Sample, logprobs: bool) -> dict:
-    """A choice's own fields, all at once."""
-    message = {'role': 'assistant', 'content': sample.text, 'refusal': None}
-    return {'message': message, 'logprobs': self.logprobs(sample.tokens) if logprobs else None}
+  kind, prefix = 'chat.completion', 'chatcmpl'
 
-  def part(self, text: str, tokens: list[Token], first: bool, at: int, logprobs: bool) -> dict:
-    """The same of one event: what is new, from character `at` on."""
-    delta = ({'role': 'assistant'} if first else {}) | ({'content': text} if text or first else {})
-    return {'delta': delta, 'logprobs': self.logprobs(tokens) if logprobs else None}
+  def __init__(self, top: int | None, parsers: Sequence[ReasoningParser] = (), reasoning: bool = True):
+    self._top, self._parsers, self._reasoning = top, parsers, reasoning
 
-  def logprobs(self, tokens: list[Token]) -> dict:
-    """Token by token."""
-    content = [{'token': t.text, 'logprob': t.logprob, 'bytes': t.bytes, 'top_logprobs': []} for t in tokens]
-    return {'content': content, 'refusal': None}
+  def whole(self, i: int, sample: Sample) -> dict:
+    """Choice i's own fields, all at once."""
+    reasoning, content = self._parsed(i, sample.text, True)
+    message = {'role': 'assistant', 'content': content, 'refusal': None}
+    if reasoning:
+      message['reasoning_content'] = reasoning
+    return {'message': message, 'logprobs': None if self._top is None else logprobs.of_chat(sample.tokens)}
+
+  def part(self, i: int, text: str, tokens: list[Token], first: bool, last: bool) -> dict:
+    """The same of one event: what is new."""
+    reasoning, content = self._parsed(i, text, last)
+    delta = {'role': 'assistant'} if first else {}
+    if reasoning:
+      delta['reasoning_content'] = reasoning
+    if content or first:
+      delta['content'] = content
+    return {'delta': delta, 'logprobs': None if self._top is None else logprobs.of_chat(tokens)}
+
+  def _parsed(self, i: int, text: str, last: bool) -> tuple[str, str]:
+    """What is new of choice i's reasoning and of its content."""
+    if not self._parsers:
+      return '', text
+    parser = self._parsers[i]
+    parts = [parser.feed(text), parser.end()] if last else [parser.feed(text)]
+    reasoning, content = (''.join(column) for column in zip(*parts))
+    return reasoning if self._reasoning else '', content
+
+
+class Completion:
+  """How a completion's answer is written. top: see Chat. echoes: what each choice begins with, if anything."""
+
+  kind, prefix = 'text_completion', 'cmpl'
+
+  def __init__(self, top: int | None, echoes: Sequence[logprobs.Echo] = ()):
+    self._top, self._echoes = top, echoes
+
+  def whole(self, i: int, sample: Sample) -> dict:
+    """See Chat."""
+    return self.part(i, sample.text, sample.tokens, True, True)
+
+  def part(self, i: int, text: str, tokens: list[Token], first: bool, last: bool) -> dict:
+    """See Chat."""
+    echo = self._echoes[i] if self._echoes else _SILENCE
+    told = None if self._top is None else logprobs.of_completion(tokens, self._top, len(echo.text))
+    if not first:
+      return {'text': text, 'logprobs': told}
+    if told is not None:
+      prompt = logprobs.of_completion(echo.tokens, self._top, 0)
+      told = {name: None if value is None else prompt[name] + value for name, value in told.items()}
+    return {'text': echo.text + text, 'logprobs': told}
+
+
+_SILENCE = logprobs.Echo('', [])
 
 
 @dataclasses.dataclass(frozen=True)
-class Completion:
-  """How a completion's answer is written."""
+class Work:
+  """What is to be drawn for a request: its prompts' ids, and a request to the engine for each, or none at all."""
 
-  model: str
-  kind: str = 'text_completion'
-  prefix: str = 'cmpl'
-
-  def whole(self, sample: Sample, logprobs: bool) -> dict:
-    """See Chat."""
-    return {'text': sample.text, 'logprobs': self.logprobs(sample.tokens, 0) if logprobs else None}
-
-  def part(self, text: str, tokens: list[Token], first: bool, at: int, logprobs: bool) -> dict:
-    """See Chat."""
-    return {'text': text, 'logprobs': self.logprobs(tokens, at) if logprobs else None}
-
-  def logprobs(self, tokens: list[Token], at: int) -> dict:
-    """Lists side by side, with each token's place in the text."""
-    offsets = []
-    for token in tokens:
-      offsets.append(at)
-      at += len(token.text)
-    return {
-      'tokens': [t.text for t in tokens],
-      'token_logprobs': [t.logprob for t in tokens],
-      'top_logprobs': None,
-      'text_offset': offsets,
-    }
+  prompts: Sequence[Sequence[int]]
+  requests: Sequence[engines.Request]
+  samples: list[Sample]
 
 
-async def respond(service: Service, http: Request, form, requests, asked, logprobs: bool) -> Response:
-  """The samples of some requests, streamed or whole. Choices are numbered through the requests."""
-  stream = service.ask(requests)
-  samples = empty_samples(service, requests, asked.stops, logprobs)
-  head = {'id': new_id(form.prefix), 'object': form.kind, 'created': int(time.time()), 'model': form.model}
+async def respond(service: Service, http: Request, form: Chat | Completion, work: Work, asked) -> Response:
+  """The samples, streamed or whole. Choices are numbered through the prompts."""
+  stream = service.ask(work.requests)
+  head = {'id': new_id(form.prefix), 'object': form.kind, 'created': int(time.time()), 'model': service.name}
   if asked.stream:
-    usage = asked.stream_options is not None and bool(asked.stream_options.include_usage)
-    return _Events(service, stream, _events(stream, requests, samples, form, head, logprobs, usage))
+    return _Events(service, stream, _events(stream, work, form, head, asked.counted))
   with stream:
-    await unless_gone(service, http, collect(stream, requests, samples))
-  choices = [{'index': i, **form.whole(s, logprobs), 'finish_reason': s.finish} for i, s in enumerate(samples)]
-  return JSONResponse({**head, 'choices': choices, 'usage': usage_of(requests, samples)})
+    await unless_gone(service, http, collect(stream, work.requests, work.samples))
+  choices = [{'index': i, **form.whole(i, s), 'finish_reason': s.finish} for i, s in enumerate(work.samples)]
+  return JSONResponse({**head, 'choices': choices, 'usage': usage_of(work.prompts, work.samples)})
 
 
 class _Events(Response):
@@ -114,26 +138,25 @@ class _Left(Exception):
   """The client went away."""
 
 
-async def _events(
-  stream: Stream, requests, samples: list[Sample], form, head: dict, logprobs: bool, usage: bool
-) -> AsyncIterator[str]:
+async def _events(stream: Stream, work: Work, form: Chat | Completion, head: dict, usage: bool) -> AsyncIterator[str]:
   """Server-sent events, a step's worth at a time."""
   kind = 'chat.completion.chunk' if form.kind == 'chat.completion' else form.kind
   lead = f'data: {json.dumps({**head, "object": kind})[:-1]}, "choices": '  # the same for every event
   tail = ', "usage": null}\n\n' if usage else '}\n\n'
   begun: set[int] = set()
   try:
-    async for deltas in each_step(stream, requests, samples):
+    async for deltas in each_step(stream, work.requests, work.samples):
       out = []
       for i, (text, tokens) in deltas.items():
-        finish = samples[i].finish or None
+        finish = work.samples[i].finish or None
         if text or tokens or finish:
-          part = form.part(text, tokens, i not in begun, len(samples[i].text) - len(text), logprobs)
-          out.append(f'{lead}[{json.dumps({"index": i, **part, "finish_reason": finish})}]{tail}')
+          part = form.part(i, text, tokens, i not in begun, finish is not None)
+          if tokens or finish or part.get('delta', True):  # text may be held back that is perhaps a tag's
+            out.append(f'{lead}[{json.dumps({"index": i, **part, "finish_reason": finish})}]{tail}')
           begun.add(i)
-      if all(sample.finish for sample in samples):  # with the last piece, for every write wakes the client
+      if all(sample.finish for sample in work.samples):  # with the last piece, for every write wakes the client
         if usage:
-          out.append(f'{lead}[], "usage": {json.dumps(usage_of(requests, samples))}}}\n\n')
+          out.append(f'{lead}[], "usage": {json.dumps(usage_of(work.prompts, work.samples))}}}\n\n')
         out.append('data: [DONE]\n\n')
       if out:
         yield ''.join(out)

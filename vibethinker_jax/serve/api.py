@@ -2,6 +2,7 @@
 /health and /metrics.
 """
 
+import asyncio
 import dataclasses
 import hmac
 import time
@@ -10,20 +11,24 @@ from collections.abc import Sequence
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.middleware.cors import CORSMiddleware
 
 from vibethinker_jax.serve import solve
-from vibethinker_jax.serve.answers import Chat, Completion, new_id, respond, unless_gone
+from vibethinker_jax.serve.answers import Chat, Completion, Work, new_id, respond, unless_gone
+from vibethinker_jax.serve.logprobs import echo
+from vibethinker_jax.serve.middleware import Counted, Limited, Methods
 from vibethinker_jax.serve.presets import PRESETS, Preset
+from vibethinker_jax.serve.reasoning import ReasoningParser
 from vibethinker_jax.serve.refusals import REFUSALS, ApiError, handle_errors
 from vibethinker_jax.serve.schema import ChatRequest, CompletionRequest, SolveRequest
 from vibethinker_jax.serve.service import Service, ask_of, collect, empty_samples, usage_of
+from vibethinker_jax.serve.transcript import Wanted
 
-BODY = 4 << 20  # bytes of a request at most
 PLAIN = Preset('', temperature=1.0, top_p=1.0, max_tokens=2**31, system='')  # OpenAI's defaults
 
 
-def build(service: Service) -> FastAPI:
-  """The application."""
+def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
+  """The application. cors: origins whose pages may ask from a browser, '*' for all."""
   app = FastAPI(
     title='vibethinker_jax',
     description='An OpenAI-compatible server on the engine that samples the rollouts.',
@@ -32,6 +37,7 @@ def build(service: Service) -> FastAPI:
     redoc_url=None,
   )
   guarded = [Depends(_guard(service.keys))] if service.keys else []
+  posted = [*guarded, Depends(_check_content_type)]
 
   @app.get('/health')
   async def health() -> dict:
@@ -56,30 +62,51 @@ def build(service: Service) -> FastAPI:
     _check_model(service, name)
     return _model(service)
 
-  @app.post('/v1/chat/completions', dependencies=guarded, responses=REFUSALS)
+  @app.post('/v1/chat/completions', dependencies=posted, responses=REFUSALS)
   async def chat(asked: ChatRequest, http: Request) -> dict:
     """A conversation continued, as OpenAI documents it."""
     _check_model(service, asked.model)
     kind = asked.kind() or PLAIN
     messages = service.with_system([message.plain() for message in asked.messages], kind.system)
     ids = service.ids(messages)
-    most = kind.max_tokens
-    request = service.request(ids, asked.n or 1, asked.limit, most, asked.sampling(PLAIN), asked.seed)
-    return await respond(service, http, Chat(service.name), [request], asked, bool(asked.logprobs))
+    n, top = asked.n or 1, asked.top or 0
+    sampling, most = asked.sampling(PLAIN), kind.max_tokens
+    request = service.request(ids, n, asked.limit, most, sampling, asked.seed, top > 0)
+    wanted = Wanted(asked.stops, asked.stop_ids, tokens=asked.top is not None, thinking=True, top=top)
+    separate = service.separate if asked.separate_reasoning is None else asked.separate_reasoning
+    told, opened = asked.include_reasoning is not False, service.opens_thinking(ids)
+    form = Chat(asked.top, [ReasoningParser(opened) for _ in range(n)] if separate or not told else (), told)
+    return await respond(service, http, form, Work([ids], [request], empty_samples(service, n, wanted)), asked)
 
-  @app.post('/v1/completions', dependencies=guarded, responses=REFUSALS)
+  @app.post('/v1/completions', dependencies=posted, responses=REFUSALS)
   async def complete(asked: CompletionRequest, http: Request) -> dict:
     """Text continued, as OpenAI documents it."""
     _check_model(service, asked.model)
     encode = lambda prompt: service.text.tokenizer.encode(prompt, add_special_tokens=False)
     ids = [encode(prompt) if isinstance(prompt, str) else prompt for prompt in asked.prompts]
-    requests = [service.request(i, asked.n or 1, asked.limit, 0, asked.sampling(PLAIN), asked.seed) for i in ids]
-    n = sum(request.samples for request in requests)
-    if n > service.worker.capacity:
-      raise ApiError(400, f'{n} samples, this server takes at most {service.worker.capacity} at a time', 'prompt')
-    return await respond(service, http, Completion(service.name), requests, asked, asked.logprobs is not None)
+    n, top, sampling = asked.n or 1, asked.top or 0, asked.sampling(PLAIN)
+    if n * len(ids) > service.worker.capacity:
+      raise ApiError(
+        400, f'{n * len(ids)} samples, this server takes at most {service.worker.capacity} at a time', 'prompt'
+      )
+    for prompt in ids:
+      service.check_room(prompt, asked.limit)
+    requests = []
+    if asked.limit:
+      requests = [service.request(i, n, asked.limit, 0, sampling, asked.seed, top > 0) for i in ids]
+    echoes = []
+    if asked.echo:
+      scores = [None] * len(ids)
+      if asked.top is not None:
+        scores = await unless_gone(service, http, service.scores(ids, top > 0))
+      # in a thread, for a long prompt has many tokens to be written
+      whole = [await asyncio.to_thread(echo, service.text, *one, top) for one in zip(asked.prompts, ids, scores)]
+      echoes = [one for one in whole for _ in range(n)]
+    wanted = Wanted(asked.stops, asked.stop_ids, tokens=asked.top is not None, special=True, top=top)
+    work = Work(ids, requests, empty_samples(service, n * len(ids), wanted))
+    return await respond(service, http, Completion(asked.top, echoes), work, asked)
 
-  @app.post('/v1/solve', dependencies=guarded, responses=REFUSALS)
+  @app.post('/v1/solve', dependencies=posted, responses=REFUSALS)
   async def solve_it(asked: SolveRequest, http: Request) -> dict:
     """A problem solved: answers, key steps, checks, verdicts; and of several solutions their spectrum."""
     _check_model(service, asked.model)
@@ -91,8 +118,9 @@ def build(service: Service) -> FastAPI:
       kind.max_tokens,
       asked.sampling(kind),
       asked.seed,
+      top=False,
     )
-    samples = empty_samples(service, [request], (), False)
+    samples = empty_samples(service, request.samples, Wanted())
     with service.ask([request]) as stream:
       await unless_gone(service, http, collect(stream, [request], samples))
     answer = tuple(asked.answer) if isinstance(asked.answer, list) else asked.answer
@@ -101,11 +129,16 @@ def build(service: Service) -> FastAPI:
     )
     solutions, spectrum = await unless_gone(service, http, judged)
     head = {'id': new_id('solve'), 'object': 'solve', 'created': int(time.time()), 'model': service.name}
-    return JSONResponse({**head, **_solved(solutions, spectrum), 'usage': usage_of([request], samples)})
+    return JSONResponse({**head, **_solved(solutions, spectrum), 'usage': usage_of([request.prompt], samples)})
 
   handle_errors(app)
-  app.add_middleware(_Counted, meters=service.worker.meters)
-  app.add_middleware(_Limited)
+  app.add_middleware(Counted, meters=service.worker.meters)
+  app.add_middleware(Limited)
+  app.add_middleware(Methods)
+  if cors:
+    app.add_middleware(
+      CORSMiddleware, allow_origins=cors, allow_methods=['*'], allow_headers=['*'], expose_headers=['Retry-After']
+    )
   return app
 
 
@@ -135,6 +168,16 @@ def _check_model(service: Service, name: str | None) -> None:
     )
 
 
+async def _check_content_type(http: Request) -> None:
+  """Raises ApiError for a body that is not called JSON."""
+  given = http.headers.get('content-type')
+  if given is None:
+    raise ApiError(415, 'The header Content-Type is missing: send "Content-Type: application/json"')
+  kind = given.partition(';')[0].strip().lower()
+  if kind != 'application/json' and not (kind.startswith('application/') and kind.endswith('+json')):
+    raise ApiError(415, f'The header Content-Type is {given!r}: send "Content-Type: application/json"')
+
+
 def _guard(keys: tuple[str, ...]):
   """A dependency that lets only bearers of a key through."""
   bearer = HTTPBearer(auto_error=False)
@@ -147,61 +190,3 @@ def _guard(keys: tuple[str, ...]):
       raise ApiError(401, 'The API key is not known here', code='invalid_api_key')
 
   return check
-
-
-class _Limited:
-  """Reads a request's body before the application does, and answers 413 to one that is too large."""
-
-  def __init__(self, app):
-    self._app = app
-
-  async def __call__(self, scope, receive, send) -> None:
-    if scope['type'] != 'http':
-      return await self._app(scope, receive, send)
-    parts, size, more = [], 0, True
-    while more and size <= 16 * BODY:  # most of what is too large is still read: who sends does not listen yet
-      message = await receive()
-      if message['type'] == 'http.disconnect':
-        return None
-      part, more = message.get('body', b''), message.get('more_body', False)
-      size += len(part)
-      if size <= BODY:
-        parts.append(part)
-    if size > BODY:
-      error = ApiError(413, f'the body is larger than {BODY} bytes')
-      return await error.response()(scope, receive, send)
-    body = {'type': 'http.request', 'body': b''.join(parts), 'more_body': False}
-
-    async def replay():
-      nonlocal body
-      if body is None:
-        return await receive()
-      message, body = body, None
-      return message
-
-    return await self._app(scope, replay, send)
-
-
-class _Counted:
-  """Counts requests by route and by the status answered."""
-
-  def __init__(self, app, meters):
-    self._app, self._requests = app, meters.requests
-
-  async def __call__(self, scope, receive, send) -> None:
-    if scope['type'] != 'http':
-      return await self._app(scope, receive, send)
-    status = 499  # unless an answer begins
-
-    async def noted(message):
-      nonlocal status
-      if message['type'] == 'http.response.start':
-        status = message['status']
-      await send(message)
-
-    try:
-      await self._app(scope, receive, noted)
-    finally:
-      route = scope.get('route')
-      self._requests.labels(route.path if route is not None else 'other', status).inc()
-    return None

@@ -19,6 +19,7 @@ class Meters:
     self.gone = name(prometheus.Counter, 'clients_gone', 'Clients that went away before their answer was complete')
     self.tokens = name(prometheus.Counter, 'tokens', 'Tokens drawn')
     self.prompt_tokens = name(prometheus.Counter, 'prompt_tokens', 'Tokens of prompts')
+    self.scored = name(prometheus.Counter, 'scored_tokens', 'Tokens of prompts that were scored (echo with logprobs)')
     self.restarts = name(prometheus.Counter, 'engine_restarts', 'Failures of the engine, each followed by a new run')
     self.first_token = prometheus.Histogram(
       'vibethinker_time_to_first_token_seconds',
@@ -34,6 +35,7 @@ class Meters:
       'rows_in_use': ('Rows that hold a sample', lambda: self.live),
       'samples_waiting': ('Samples waiting for a row', lambda: self.queued),
       'samples_open': ('Samples asked for and not finished', lambda: worker.open),
+      'prompts_open': ('Prompts being scored or waiting for it', lambda: worker.scorer.open),
       'tokens_per_second': ('Tokens drawn a second, over the last ten', lambda: worker.tokens_per_second),
       'warm': ('1 once everything was compiled that is compiled beforehand', lambda: float(worker.warm)),
     }

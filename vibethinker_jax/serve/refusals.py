@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from vibethinker_jax.serve.worker import Closing, EngineFailure
+from vibethinker_jax.serve.exceptions import Busy, Closing, EngineFailure
 
 
 class ApiError(Exception):
@@ -39,6 +39,11 @@ class ApiError(Exception):
 def engine_failed(error: EngineFailure) -> ApiError:
   """500: ours, and the engine goes on with the next request."""
   return ApiError(500, str(error), code='engine_failure')
+
+
+def busy(error: Busy) -> ApiError:
+  """429, to be tried again."""
+  return ApiError(429, str(error), code='rate_limit_exceeded', retry_s=error.retry_s)
 
 
 def shutting_down(error: Closing) -> ApiError:
@@ -78,6 +83,11 @@ def handle_errors(app: FastAPI) -> None:
 
   @app.exception_handler(HTTPException)
   async def other(http: Request, error: HTTPException) -> Response:
+    if error.status_code == 404:
+      return ApiError(404, f'{http.url.path}: not found, this server has {", ".join(_paths(app))}').response()
+    if error.status_code == 405:
+      allowed = (error.headers or {}).get('Allow', '')
+      return ApiError(405, f'{http.url.path} takes {allowed}, not {http.method}').response(error.headers)
     return ApiError(error.status_code, str(error.detail)).response(error.headers)
 
   @app.exception_handler(EngineFailure)
@@ -93,15 +103,20 @@ def handle_errors(app: FastAPI) -> None:
     return ApiError(500, f'the server failed ({type(error).__name__})').response()
 
 
+def _paths(app: FastAPI) -> list[str]:
+  """What may be asked, without the parts of it that are named."""
+  return sorted({route.path for route in app.routes if '{' not in route.path})
+
+
 def _invalid(error: RequestValidationError) -> ApiError:
   """One line out of pydantic's list: the field, and what was expected there."""
   first = error.errors()[0]
   if first['type'] == 'json_invalid':
     return ApiError(400, f'the body is not JSON ({first["ctx"]["error"]})')
-  path = lambda fault: [str(p) for p in fault['loc'][1:] if isinstance(p, int) or p.isidentifier()]
-  param = '.'.join(path(first)) or None
+  path = [str(part) for part in first['loc'][1:] if isinstance(part, int) or part.isidentifier()]
+  if first['type'] == 'fault' and first.get('ctx', {}).get('param'):
+    path.append(first['ctx']['param'])
+  param = '.'.join(path) or None
   if first['type'] == 'extra_forbidden':
     return ApiError(400, f'Unrecognized request argument supplied: {param}', param)
-  # a field of several types has a complaint for each of them
-  messages = dict.fromkeys(f['msg'] for f in error.errors() if path(f)[:1] == path(first)[:1])
-  return ApiError(400, f'{param or "the body"}: {", or: ".join(list(messages)[:4])}', param)
+  return ApiError(400, f'{param or "the body"}: {first["msg"]}', param)

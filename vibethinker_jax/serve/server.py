@@ -33,11 +33,12 @@ _PARTING_S = 3  # for connections that stay open after their answer, as browsers
 
 @dataclasses.dataclass(frozen=True)
 class Doors:
-  """Where to listen. page: port of the chat page, None for none."""
+  """Where to listen, and to whose pages. page: port of the chat page, None for none. cors: origins, '*' for all."""
 
   host: str = '127.0.0.1'
   port: int = 8000
   page: int | None = 7860
+  cors: tuple[str, ...] = ()
 
 
 class Server(uvicorn.Server):
@@ -58,8 +59,9 @@ def run(
   warm: int = 1024,
   keys: tuple[str, ...] = (),
   grace_s: float = 30.0,
+  separate: bool = True,
 ) -> None:
-  """Serve until told to stop. Raises BadInput where a port is taken."""
+  """Serve until told to stop; `separate` as Service has it. Raises BadInput where a port is taken."""
   begin = time.monotonic()
   # the engine's thread wants the interpreter for moments only, and would wait 5 ms for each of them
   sys.setswitchinterval(0.0005)
@@ -71,11 +73,13 @@ def run(
     say(*memory(engine, model))
     judges = Judges()
     stack.callback(judges.close)
-    service = Service(name, text, Worker(engine, model, waiting, warm), judges, keys)
-    asyncio.run(_serve(service, listening, grace_s, begin))
+    service = Service(name, text, Worker(engine, model, waiting, warm), judges, keys, separate)
+    asyncio.run(_serve(service, listening, doors.cors, grace_s, begin))
 
 
-async def _serve(service: Service, listening: list[socket.socket], grace_s: float, begin: float) -> None:
+async def _serve(
+  service: Service, listening: list[socket.socket], cors: tuple[str, ...], grace_s: float, begin: float
+) -> None:
   told, told_again = asyncio.Event(), asyncio.Event()
   loop = asyncio.get_running_loop()
   for sign in (signal.SIGTERM, signal.SIGINT):
@@ -83,7 +87,7 @@ async def _serve(service: Service, listening: list[socket.socket], grace_s: floa
   worker = service.worker
   worker.start()
   await first_breath(worker)
-  apps = [api.build(service)]
+  apps = [api.build(service, cors)]
   if len(listening) > 1:
     from vibethinker_jax.serve import page  # Gradio takes seconds to import
 

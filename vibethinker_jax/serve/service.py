@@ -9,11 +9,13 @@ import jinja2
 from vibethinker_jax.data.text import Text
 from vibethinker_jax.engine import engine as engines
 from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.engine.score import Score
 from vibethinker_jax.serve import solve
+from vibethinker_jax.serve.exceptions import Busy, Closing
 from vibethinker_jax.serve.presets import Preset
-from vibethinker_jax.serve.refusals import ApiError, shutting_down
-from vibethinker_jax.serve.transcript import Token, Transcript
-from vibethinker_jax.serve.worker import Busy, Closing, Stream, Worker
+from vibethinker_jax.serve.refusals import ApiError, busy, shutting_down
+from vibethinker_jax.serve.transcript import Token, Transcript, Wanted
+from vibethinker_jax.serve.worker import Stream, Worker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Service:
   worker: Worker
   judges: solve.Judges
   keys: tuple[str, ...] = ()
+  separate: bool = True  # whether thinking is told apart where a request does not say
 
   def ids(self, messages: list[dict]) -> list[int]:
     """A conversation as token ids. Raises ApiError where the chat template refuses it."""
@@ -39,40 +42,67 @@ class Service:
       return messages
     return [{'role': 'system', 'content': system}, *messages]
 
-  def request(self, ids: Sequence[int], n: int, limit: int | None, most: int, sampling: Sampling, seed: int | None):
-    """A request to the engine. `limit` is what was asked for, `most` what is otherwise taken where there is room.
+  def opens_thinking(self, ids: Sequence[int]) -> bool:
+    """Whether a conversation's ids end with a `<think>` of the chat template."""
+    return self.text.tokenizer.decode(ids[-16:]).rstrip().endswith('<think>')
+
+  def request(
+    self, ids: Sequence[int], n: int, limit: int | None, most: int, sampling: Sampling, seed: int | None, top: bool
+  ) -> engines.Request:
+    """A request to the engine. `limit` is what was asked for, `most` what is otherwise taken where there is room, `top`
+    whether the likeliest tokens are.
 
     Raises ApiError, with the numbers, where it does not fit.
     """
-    longest = self.worker.engine.max_length
-    room = longest - len(ids)
-    if room < 1 or (limit or 1) > room:
-      raise ApiError(
-        400,
-        f'This model takes {longest} tokens in all. The prompt has {len(ids)} and {limit or 1} are to be generated: '
-        'shorten the prompt or ask for less.',
-        code='context_length_exceeded',
-      )
+    self.check_room(ids, limit or 1)
+    room = self.worker.engine.max_length - len(ids)
     if n > self.worker.capacity:
       raise ApiError(400, f'n is {n}, this server takes at most {self.worker.capacity} samples at a time', 'n')
     seed = secrets.randbits(32) if seed is None else seed
     request = engines.Request(
-      tuple(ids), limit or min(most, room), n, sampling, seed=seed % 2**32, number=(seed >> 32) % 2**32
+      tuple(ids), limit or min(most, room), n, sampling, seed=seed % 2**32, number=(seed >> 32) % 2**32, top=top
     )
     if (why := self.worker.engine.refusal(request)) is not None:
       raise ApiError(400, why)
     return request
+
+  def check_room(self, ids: Sequence[int], drawn: int) -> None:
+    """Raises ApiError, with the numbers, where a prompt and `drawn` tokens are more than the model takes, or one of the
+    ids is none of its."""
+    longest, V = self.worker.engine.max_length, self.worker.engine.config.V
+    if len(ids) + drawn > longest:
+      raise ApiError(
+        400,
+        f'This model takes {longest} tokens in all. The prompt has {len(ids)} and {drawn} are to be generated: '
+        'shorten the prompt or ask for less.',
+        code='context_length_exceeded',
+      )
+    if not ids:
+      raise ApiError(400, 'the prompt is empty, expected at least one token', 'prompt')
+    if not 0 <= min(ids) <= max(ids) < V:
+      raise ApiError(400, f'prompt ids must lie in 0..{V - 1}', 'prompt')
 
   def ask(self, requests: Sequence[engines.Request]) -> Stream:
     """Worker.ask, whose refusals become 429 and 503."""
     try:
       stream = self.worker.ask(requests)
     except Busy as error:
-      raise ApiError(429, str(error), code='rate_limit_exceeded', retry_s=error.retry_s) from None
+      raise busy(error) from None
     except Closing as error:
       raise shutting_down(error) from None
     self.worker.meters.prompt_tokens.inc(sum(len(request.prompt) for request in requests))
     return stream
+
+  async def scores(self, prompts: Sequence[Sequence[int]], top: bool) -> list[Score]:
+    """Scorer.score, whose refusals become 429 and 503."""
+    try:
+      scores = await self.worker.scorer.score(prompts, top)
+    except Busy as error:
+      raise busy(error) from None
+    except Closing as error:
+      raise shutting_down(error) from None
+    self.worker.meters.scored.inc(sum(map(len, prompts)))
+    return scores
 
 
 def ask_of(service: Service, problem: str, kind: Preset) -> list[dict]:
@@ -87,8 +117,12 @@ class Sample:
 
   transcript: Transcript
   tokens: list[Token] = dataclasses.field(default_factory=list)
-  count: int = 0  # tokens drawn, the one that ends it included
   finish: str = ''  # as OpenAI has it: 'stop' or 'length'
+
+  @property
+  def count(self) -> int:
+    """Tokens drawn, up to the one that ends it."""
+    return self.transcript.count
 
   @property
   def text(self) -> str:
@@ -96,17 +130,22 @@ class Sample:
     return self.transcript.text
 
 
-def empty_samples(
-  service: Service, requests: Sequence[engines.Request], stops: Sequence[str], logprobs: bool
-) -> list[Sample]:
-  """The samples before anything was drawn, in the order of the choices."""
-  return [Sample(Transcript(service.text, stops, logprobs)) for request in requests for _ in range(request.samples)]
+def empty_samples(service: Service, n: int, wanted: Wanted) -> list[Sample]:
+  """n samples before anything was drawn."""
+  return [Sample(Transcript(service.text, wanted)) for _ in range(n)]
 
 
 async def each_step(
   stream: Stream, requests: Sequence[engines.Request], samples: list[Sample]
 ) -> AsyncIterator[dict[int, tuple[str, list[Token]]]]:
-  """What each step adds to which choice. The samples are kept up to date."""
+  """What each step adds to which choice. The samples are kept up to date.
+
+  Without requests nothing is drawn, and all are done at once.
+  """
+  if not requests:
+    for sample in samples:
+      sample.finish = 'length'
+    yield {i: ('', []) for i in range(len(samples))}
   first = [sum(request.samples for request in requests[:i]) for i in range(len(requests))]
   async for pieces in stream:
     out: dict[int, tuple[str, list[Token]]] = {}
@@ -115,14 +154,13 @@ async def each_step(
       sample = samples[i]
       if sample.finish:
         continue  # met its stop string while this was being drawn
-      text, tokens = sample.transcript.feed(piece.tokens.tolist(), piece.logps.tolist())
+      text, tokens = sample.transcript.feed(piece.tokens.tolist(), piece.logps.tolist(), piece.likeliest)
       if piece.finish:
         rest, more = sample.transcript.end()
         text, tokens = text + rest, tokens + more
       sample.finish = 'stop' if sample.transcript.met else piece.finish
       if sample.finish and not piece.finish:
         stream.drop(number, piece.sample)
-      sample.count += len(piece.tokens)
       sample.tokens += tokens
       before, earlier = out.get(i, ('', []))
       out[i] = before + text, earlier + tokens
@@ -142,14 +180,14 @@ async def grow(
 
   `most` new tokens where there is room. Raises ApiError, EngineFailure and Closing.
   """
-  request = service.request(service.ids(messages), n, None, most, sampling, None)
-  samples = empty_samples(service, [request], (), False)
+  request = service.request(service.ids(messages), n, None, most, sampling, None, top=False)
+  samples = empty_samples(service, n, Wanted())
   with service.ask([request]) as stream:
     async for _ in each_step(stream, [request], samples):
       yield samples
 
 
-def usage_of(requests: Sequence[engines.Request], samples: Sequence[Sample]) -> dict:
+def usage_of(prompts: Sequence[Sequence[int]], samples: Sequence[Sample]) -> dict:
   """Tokens taken and drawn, as OpenAI counts them: a prompt once, however many samples it has."""
-  prompt, drawn = sum(len(request.prompt) for request in requests), sum(sample.count for sample in samples)
+  prompt, drawn = sum(map(len, prompts)), sum(sample.count for sample in samples)
   return {'prompt_tokens': prompt, 'completion_tokens': drawn, 'total_tokens': prompt + drawn}

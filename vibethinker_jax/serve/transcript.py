@@ -6,68 +6,92 @@ of either is held back until more has come.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from vibethinker_jax.data.text import Text
 
-_CUT = '\ufffd'  # what an incomplete character decodes to
+CUT = '\ufffd'  # what an incomplete character decodes to
 _WINDOW = 64  # tokens decoded again with each piece, at most
 _CONTEXT = 8  # of them, how many are kept: more than a character has bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Token:
-  """A token that was sent, as OpenAI's clients know it."""
+  """A token that was sent, as OpenAI's clients know it, and the likeliest in its place, if they were asked for."""
 
   text: str
   bytes: list[int] | None
-  logprob: float
+  logprob: float | None  # None of a prompt's first
+  begin: int = 0  # where in the text
+  top: tuple['Token', ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+  """What a request wants of its samples' tokens. `top` is how many of the likeliest are told beside each one."""
+
+  stops: Sequence[str] = ()
+  stop_ids: frozenset[int] = frozenset()
+  tokens: bool = False  # also tell which tokens the text is made of (slower)
+  special: bool = False  # those too that are no text, as the one that ends it
+  thinking: bool = False  # <think> and </think> are text, also where the tokenizer calls them special
+  top: int = 0
 
 
 class Transcript:
-  """Text of one sample, fed piece by piece. `met` once a stop string was; what follows is not looked at.
+  """Text of one sample, fed piece by piece. `met` once a stop string or id was; what follows is not looked at."""
 
-  tokenwise: also tell which tokens the text is made of (slower).
-  """
-
-  def __init__(self, text: Text, stops: Sequence[str] = (), tokenwise: bool = False):
-    self._text, self._stops, self._tokenwise = text, stops, tokenwise
-    self._special = special_ids(text)
+  def __init__(self, text: Text, wanted: Wanted = Wanted()):
+    self._text, self._wanted = text, wanted
+    self._tags = thinking_tags(text) if wanted.thinking else {}
+    self._special = special_ids(text) - self._tags.keys()
     self._window: list[int] = []
     self._read = 0  # characters of the window's text that are in `_held` or were sent
     self._held = ''  # certain text that may be the beginning of a stop string
     self._sent = 0
-    self._waiting: list[tuple[int, int, float]] = []  # (where its text begins, id, ln p) of tokens not told yet
+    self._waiting: list[tuple[int, Callable[[], Token]]] = []  # where its text begins, and a token not told yet
     self.text = ''  # all that was sent
+    self.count = 0  # tokens fed, up to the one with which the stop was complete
     self.met = False
 
-  def feed(self, ids: Sequence[int], logps: Sequence[float]) -> tuple[str, list[Token]]:
-    """What can be sent now that these tokens have come: text, and the tokens that begin in it."""
-    if not (self._tokenwise or self._stops):
+  def feed(self, ids: Sequence[int], logps: Sequence[float], likeliest=None) -> tuple[str, list[Token]]:
+    """What can be sent now that these tokens have come: text, and the tokens that begin in it.
+
+    `likeliest`: ids and ln p as Piece has them, where they are to be told.
+    """
+    wanted = self._wanted
+    if not (wanted.tokens or wanted.stops or wanted.stop_ids):
+      self.count += len(ids)
       self._held += self._decode(ids)
       return self._send(len(self._held)), []
     out, told = '', []
-    for i, logp in zip(ids, logps):
+    for n, (i, logp) in enumerate(zip(ids, logps)):
       if self.met:
         break
-      if self._tokenwise and i not in self._special:
-        self._waiting.append((self._sent + len(self._held), i, logp))
+      self.count += 1
+      if wanted.tokens and (wanted.special or i not in self._special):
+        top = () if likeliest is None else tuple(zip(*(column[n, : wanted.top].tolist() for column in likeliest)))
+        begin = self._sent + len(self._held)
+        self._waiting.append((begin, functools.partial(token_of, self._text, i, logp, begin, top)))
       self._held += self._decode([i])
-      out += self._send(self._before_stop(len(self._held) - _overlap(self._held, self._stops)))
+      out += self._send(self._before_stop(len(self._held) - _overlap(self._held, wanted.stops)))
       told += self._tell()
+      if i in wanted.stop_ids and not self.met:
+        rest, more = self.end()
+        out, told, self.met = out + rest, told + more, True
     return out, told
 
   def end(self) -> tuple[str, list[Token]]:
     """What was held back, when nothing more comes."""
     if self.met:
       return '', []
-    self._held += self._text.decode(self._window)[self._read :]  # half a character, which stays one
+    self._held += self._cut()
     out = self._send(self._before_stop(len(self._held)))
     return out, self._tell(all_of_them=not self.met)
 
   def _before_stop(self, n: int) -> int:
     """Where in what is held the first stop string begins, n where there is none."""
-    found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+    found = [at for stop in self._wanted.stops if (at := self._held.find(stop)) >= 0]
     self.met = bool(found)
     return min(found, default=n)
 
@@ -80,21 +104,32 @@ class Transcript:
 
   def _tell(self, all_of_them: bool = False) -> list[Token]:
     """Tokens that begin in what was sent."""
-    n = sum(all_of_them or begin < self._sent for begin, _, _ in self._waiting)
+    n = sum(all_of_them or begin < self._sent for begin, _ in self._waiting)
     told, self._waiting = self._waiting[:n], self._waiting[n:]
-    return [token_of(self._text, i, logp) for _, i, logp in told]
+    return [token() for _, token in told]
 
   def _decode(self, ids: Sequence[int]) -> str:
     """The text that becomes certain with these tokens."""
+    if self._tags.keys().isdisjoint(ids):
+      return self._certain(ids)
+    return ''.join(self._certain([i]) if i not in self._tags else self._cut() + self._tags[i] for i in ids)
+
+  def _cut(self) -> str:
+    """Half a character, which stays one: no token that follows is part of it."""
+    rest = self._text.decode(self._window)[self._read :]
+    self._window, self._read = [], 0
+    return rest
+
+  def _certain(self, ids: Sequence[int]) -> str:
     self._window += [i for i in ids if i not in self._special]
     whole = self._text.decode(self._window)
-    sure = len(whole) - whole.endswith(_CUT)
+    sure = len(whole) - whole.endswith(CUT)
     new = whole[self._read : sure]
     self._read = max(self._read, sure)
     if len(self._window) > _WINDOW:
       self._window = self._window[-_CONTEXT:]
       whole = self._text.decode(self._window)
-      self._read = len(whole) - whole.endswith(_CUT)
+      self._read = len(whole) - whole.endswith(CUT)
     return new
 
 
@@ -104,14 +139,30 @@ def special_ids(text: Text) -> frozenset[int]:
   return frozenset(i for i, token in text.tokenizer.added_tokens_decoder.items() if token.special)
 
 
-def token_of(text: Text, i: int, logprob: float) -> Token:
-  """Token i: its text, with half a character shown as a question mark, and its bytes where they are known."""
+@functools.cache
+def thinking_tags(text: Text) -> dict[int, str]:
+  """Those of the special ids that begin and end what a model thinks."""
+  words = ((i, text.tokenizer.convert_ids_to_tokens(i)) for i in special_ids(text))
+  return {i: word for i, word in words if word in ('<think>', '</think>')}
+
+
+def token_of(
+  text: Text, i: int, logprob: float | None, begin: int = 0, likeliest: Iterable[tuple[int, float]] = ()
+) -> Token:
+  """Token i: its text, with half a character shown as a question mark, and its bytes where they are known.
+
+  `likeliest`: id and ln p of those to be told beside it.
+  """
+  return Token(*_word(text, i), logprob, begin, tuple(Token(*_word(text, j), logp) for j, logp in likeliest))
+
+
+@functools.cache
+def _word(text: Text, i: int) -> tuple[str, list[int] | None]:
   word = text.tokenizer.decode([i])
-  if _CUT not in word:
-    return Token(word, list(word.encode()), logprob)
+  if CUT not in word:
+    return word, list(word.encode())
   letters = text.tokenizer.convert_ids_to_tokens(i)
-  known = all(c in _BYTES for c in letters)
-  return Token(word, [_BYTES[c] for c in letters] if known else None, logprob)
+  return word, [_BYTES[c] for c in letters] if all(c in _BYTES for c in letters) else None
 
 
 def _overlap(held: str, stops: Sequence[str]) -> int:

@@ -21,7 +21,9 @@ import numpy as np
 from vibethinker_jax import host
 from vibethinker_jax.engine.engine import Engine, Piece, Request, Run
 from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.serve.exceptions import Busy, Closing, EngineFailure
 from vibethinker_jax.serve.meters import Meters
+from vibethinker_jax.serve.scorer import Scorer
 
 _log = logging.getLogger('vibethinker')
 _WINDOW_S = 10.0  # what "tokens per second" looks back on
@@ -29,32 +31,17 @@ _TIDY_S = 5.0  # between two looks at how much compiled programs take
 _ENOUGH = 0.5  # of the memory mappings, for what is compiled beforehand
 
 
-class Busy(Exception):
-  """The queue is full. `retry_s`: when it may be worth another try."""
-
-  def __init__(self, message: str, retry_s: int):
-    super().__init__(message)
-    self.retry_s = retry_s
-
-
-class Closing(Exception):
-  """The server shuts down."""
-
-
-class EngineFailure(Exception):
-  """The engine failed while it worked on a request. The next one finds it at work again."""
-
-
 class Worker:
   """Owns a Run. All methods but the constructor are for one event loop, the one that called `start`.
 
-  waiting: samples that may wait for a row. warm: prompt and whole length up to which shapes are compiled beforehand, in
-  a thread beside; 0 for none.
+  waiting: samples that may wait for a row; `scorer` takes as many prompts as there is room for samples. warm: prompt
+  and whole length up to which shapes are compiled beforehand, in a thread beside; 0 for none.
   """
 
   def __init__(self, engine: Engine, model: Qwen2, waiting: int, warm: int = 0):
     self.engine, self.meters = engine, Meters()
     self.capacity = engine.row_sizes[0] + waiting
+    self.scorer = Scorer(model, self.capacity)
     self._model = model
     self._warm = min(warm, engine.max_length)
     self._deeds: queue.SimpleQueue = queue.SimpleQueue()
@@ -120,9 +107,11 @@ class Worker:
   async def drain(self, grace_s: float) -> None:
     """Turn away who comes, let those at work finish, and after `grace_s` seconds tell the rest that it is over."""
     self._closing = True
+    self.scorer.close()
     end = time.monotonic() + grace_s
-    while self._streams and time.monotonic() < end:
+    while (self._streams or self.scorer.open) and time.monotonic() < end:
       await asyncio.sleep(0.02)
+    self.scorer.give_up()
     for stream in set(self._streams.values()):
       stream.fail(Closing('the server was shut down before the answer was complete'))
 
@@ -132,6 +121,7 @@ class Worker:
     self._deeds.put(None)
     for thread in self._threads:
       await asyncio.to_thread(thread.join, 60)
+    await self.scorer.stop()
 
   def _retry(self) -> int:
     """Seconds until some of the open samples are likely to be done, from the rate at which tokens are drawn."""

@@ -1,0 +1,73 @@
+"""Log-probabilities as OpenAI's clients expect them, of chats and of completions, and those of an echoed prompt."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from vibethinker_jax.data.text import Text
+from vibethinker_jax.engine.score import Score
+from vibethinker_jax.serve.transcript import CUT, Token, token_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Echo:
+  """A prompt as its completion begins with it. Its tokens are there where log-probabilities are; the first has none."""
+
+  text: str
+  tokens: list[Token]
+
+
+def echo(text: Text, prompt: str | list[int], ids: Sequence[int], score: Score | None, top: int) -> Echo:
+  """A prompt, of token ids `ids`, with `top` of the likeliest tokens beside each of its tokens if there is a score."""
+  said = prompt if isinstance(prompt, str) else text.tokenizer.decode(ids)
+  if score is None:
+    return Echo(said, [])
+  logps, tokens = [None, *score.logps.tolist()], []
+  begin, cut = 0, []  # cut: tokens of a character that is not complete
+  for n, (i, logp) in enumerate(zip(ids, logps)):
+    top_here = [] if n == 0 or not top else zip(*(x[n - 1, :top].tolist() for x in likeliest_of(score)))
+    tokens.append(token_of(text, i, logp, begin, top_here))
+    cut.append(i)
+    word = tokens[-1].text if len(cut) == 1 else text.tokenizer.decode(cut)
+    if not word.endswith(CUT):
+      begin, cut = begin + len(word), []
+  return Echo(said, tokens)
+
+
+def likeliest_of(score: Score):
+  """Ids and ln p of the likeliest tokens, as Piece has them."""
+  return score.likeliest_ids, score.likeliest_logps
+
+
+def of_chat(tokens: Sequence[Token]) -> dict:
+  """Token by token."""
+  alone = lambda t: {'token': t.text, 'logprob': t.logprob, 'bytes': t.bytes}
+  return {'content': [{**alone(t), 'top_logprobs': list(map(alone, t.top))} for t in tokens], 'refusal': None}
+
+
+def of_completion(tokens: Sequence[Token], top: int, before: int) -> dict:
+  """Lists side by side, with each token's place in a text in which `before` characters come before them.
+
+  The `top` likeliest are a dict for each token, which has the token itself as well.
+  """
+  return {
+    'tokens': [_name(t) for t in tokens],
+    'token_logprobs': [t.logprob for t in tokens],
+    'top_logprobs': [_likeliest(t) for t in tokens] if top else None,
+    'text_offset': [before + t.begin for t in tokens],
+  }
+
+
+def _likeliest(token: Token) -> dict[str, float] | None:
+  if token.logprob is None:
+    return None
+  out: dict[str, float] = {}
+  for other in (token, *token.top):  # the token first: its two values may differ in the last bit
+    out.setdefault(_name(other), other.logprob)
+  return out
+
+
+def _name(token: Token) -> str:
+  """Its text; where that is half a character, its bytes, so that no two tokens have one name."""
+  if CUT not in token.text or token.bytes is None:
+    return token.text
+  return 'bytes:' + ''.join(f'\\x{b:02x}' for b in token.bytes)

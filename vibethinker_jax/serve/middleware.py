@@ -1,0 +1,85 @@
+"""What every request passes before an endpoint sees it: HEAD and OPTIONS, the size of its body, and the count of it."""
+
+from fastapi.responses import Response
+from starlette.routing import Match
+
+from vibethinker_jax.serve.refusals import ApiError
+
+BODY = 4 << 20  # bytes of a request at most
+
+
+class Methods:
+  """HEAD is answered as GET is, which the server sends without its body; OPTIONS with what a path allows."""
+
+  def __init__(self, app):
+    self._app = app
+
+  async def __call__(self, scope, receive, send) -> None:
+    if scope['type'] != 'http':
+      return await self._app(scope, receive, send)
+    if scope['method'] == 'HEAD':
+      return await self._app({**scope, 'method': 'GET'}, receive, send)
+    if scope['method'] == 'OPTIONS':
+      allowed = set().union(*(r.methods for r in scope['app'].routes if r.matches(scope)[0] is not Match.NONE))
+      if allowed:
+        allowed |= {'OPTIONS'} | ({'HEAD'} if 'GET' in allowed else set())
+        return await Response(status_code=204, headers={'Allow': ', '.join(sorted(allowed))})(scope, receive, send)
+    return await self._app(scope, receive, send)
+
+
+class Limited:
+  """Reads a request's body before the application does, and answers 413 to one that is too large."""
+
+  def __init__(self, app):
+    self._app = app
+
+  async def __call__(self, scope, receive, send) -> None:
+    if scope['type'] != 'http':
+      return await self._app(scope, receive, send)
+    parts, size, more = [], 0, True
+    while more and size <= 16 * BODY:  # most of what is too large is still read: who sends does not listen yet
+      message = await receive()
+      if message['type'] == 'http.disconnect':
+        return None
+      part, more = message.get('body', b''), message.get('more_body', False)
+      size += len(part)
+      if size <= BODY:
+        parts.append(part)
+    if size > BODY:
+      error = ApiError(413, f'the body is larger than {BODY} bytes')
+      return await error.response()(scope, receive, send)
+    body = {'type': 'http.request', 'body': b''.join(parts), 'more_body': False}
+
+    async def replay():
+      nonlocal body
+      if body is None:
+        return await receive()
+      message, body = body, None
+      return message
+
+    return await self._app(scope, replay, send)
+
+
+class Counted:
+  """Counts requests by route and by the status answered."""
+
+  def __init__(self, app, meters):
+    self._app, self._requests = app, meters.requests
+
+  async def __call__(self, scope, receive, send) -> None:
+    if scope['type'] != 'http':
+      return await self._app(scope, receive, send)
+    status = 499  # unless an answer begins
+
+    async def noted(message):
+      nonlocal status
+      if message['type'] == 'http.response.start':
+        status = message['status']
+      await send(message)
+
+    try:
+      await self._app(scope, receive, noted)
+    finally:
+      route = scope.get('route')
+      self._requests.labels(route.path if route is not None else 'other', status).inc()
+    return None
