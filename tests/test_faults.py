@@ -151,7 +151,9 @@ def test_signals_in_every_stage_and_strange_surroundings(command, whole, tmp_pat
         time.sleep(0.01)
       process.send_signal(sent)
       ended, said = command.end(process)
-      assert ended == code and len(said) == 1 and line in said[0], (stage, sent, ended, said)
+      # what falls into a callback of the garbage collector is told by Python, and raised again
+      dropped = [i for i, text in enumerate(said) if text.startswith('Exception ignored in')]
+      assert ended == code and line in said[-1] and (len(said) == 1 or dropped == [0]), (stage, sent, ended, said)
   assert command.run(workdir, '-O') == (0, []) and digest(workdir) == whole
 
 

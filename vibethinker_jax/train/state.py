@@ -103,13 +103,13 @@ def check_finite(stage: str, step: int, values: dict) -> None:
 @functools.cache
 def _quiet() -> None:
   """Hear nothing of every save, nor page after page of what goes wrong in the checkpoint library's threads: it comes
-  back as an error to whoever waits. Threads of it that are none of Python's report to the hook for uncaught errors, once
-  the first of them has ended their loop.
+  back as an error to whoever waits. Threads of it that are none of Python's report to the hook for what nobody can
+  catch, once the first of them has ended their loop.
   """
   logging.getLogger('absl').addFilter(lambda record: 'orbax' not in pathlib.Path(record.pathname).parts)
-  before = sys.excepthook
+  before = sys.unraisablehook
   ended = lambda error: isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
-  sys.excepthook = lambda kind, error, trace: None if ended(error) else before(kind, error, trace)
+  sys.unraisablehook = lambda found: None if ended(found.exc_value) else before(found)
 
 
 class Checkpoints:
