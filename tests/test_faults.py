@@ -54,7 +54,8 @@ class Command:
   def start(self, workdir: pathlib.Path, *python: str) -> subprocess.Popen:
     command = [sys.executable, *python, 'experiments/ssp.py', f'--config={self.config}', f'--workdir={workdir}']
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.Popen(command, cwd=ROOT, env=self.environment, **pipes)
+    hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background are deaf to it
+    return subprocess.Popen(command, cwd=ROOT, env=self.environment, preexec_fn=hear, **pipes)
 
   def run(self, workdir: pathlib.Path, *python: str) -> tuple[int, list[str]]:
     """Its exit code, and the lines on standard error without progress bars."""
@@ -63,6 +64,13 @@ class Command:
   def end(self, process: subprocess.Popen) -> tuple[int, list[str]]:
     said = process.communicate(timeout=1200)[1].replace('\r', '\n').split('\n')
     return process.returncode, [line for line in said if line.strip() and '|' not in line]
+
+
+def catches(pid: int, number: int) -> bool:
+  """Whether a process has a handler for the signal: it is past its start."""
+  status = pathlib.Path(f'/proc/{pid}/status').read_text()
+  caught = next(line.split()[1] for line in status.splitlines() if line.startswith('SigCgt'))
+  return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def digest(workdir: pathlib.Path) -> str:
@@ -134,16 +142,18 @@ def test_signals_in_every_stage_and_strange_surroundings(command, whole, tmp_pat
     'evaluate': lambda: (workdir / 'evaluate' / 'base.json').exists(),
   }
   for stage, there in marks.items():
-    for sent, (code, line) in {
-      signal.SIGTERM: (0, 'the same command continues'),
-      signal.SIGINT: (130, 'interrupted'),
-    }.items():
+    for sent, code, line in (
+      (signal.SIGTERM, 0, 'the same command continues'),
+      (signal.SIGINT, 130, 'interrupted; the same command continues'),
+    ):
       process = command.start(workdir, '-O')
-      while process.poll() is None and not there():
+      while process.poll() is None and not (catches(process.pid, signal.SIGTERM) and there()):
         time.sleep(0.01)
       process.send_signal(sent)
       ended, said = command.end(process)
-      assert ended == code and len(said) == 1 and line in said[0], (stage, sent, ended, said)
+      # what falls into a callback of the garbage collector is told by Python, and raised again
+      dropped = [i for i, text in enumerate(said) if text.startswith('Exception ignored in')]
+      assert ended == code and line in said[-1] and (len(said) == 1 or dropped == [0]), (stage, sent, ended, said)
   assert command.run(workdir, '-O') == (0, []) and digest(workdir) == whole
 
 

@@ -106,6 +106,22 @@ def test_a_workdir_that_is_not_shared(monkeypatch, tmp_path):
     cluster.wrote(tmp_path / 'missing')
 
 
+def test_an_interruption_that_was_dropped_is_raised_again():
+  """As when Ctrl-C falls into a callback of the garbage collector."""
+  signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background have none
+  stop = cluster.Stop()
+  with stop:
+    assert not stop() and not stop.asked()
+    with pytest.raises(KeyboardInterrupt):
+      signal.raise_signal(signal.SIGINT)
+    for ask in (stop, stop.asked):
+      with pytest.raises(KeyboardInterrupt):
+        ask()
+  with stop:
+    assert not stop() and not stop.asked()
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_much_is_gathered_in_pieces(monkeypatch):
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
   monkeypatch.setattr(cluster, '_PIECE', 64)

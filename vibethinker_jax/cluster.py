@@ -104,21 +104,30 @@ class Stop:
   `stop()` after every step, on all processes, says the same on all of them; SIGTERM to one is enough. With several it
   answers for what had come by the call before, so that no device waits for the answer. A context: outside, SIGTERM
   kills.
+
+  Ctrl-C raises KeyboardInterrupt where it comes, and where that falls into a callback of the garbage collector, which
+  drops it, once more when the next question is asked.
   """
 
   def __init__(self):
-    self._asked, self._before, self._everybody = False, None, None
+    self._asked, self._interrupted, self._everybody = False, False, None
+    self._before: dict = {}
 
   def __enter__(self) -> 'Stop':
+    self._interrupted = False
     if threading.current_thread() is threading.main_thread():  # no other may set a handler
-      self._before = signal.signal(signal.SIGTERM, self._ask) or signal.SIG_DFL
+      self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._ask) or signal.SIG_DFL}
+      if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
     return self
 
   def __exit__(self, *_) -> None:
-    if self._before is not None:
-      signal.signal(signal.SIGTERM, self._before)
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+    self._before = {}
 
   def __call__(self) -> bool:
+    self._raise_again()
     if jax.process_count() == 1:
       return self._asked
     late, self._everybody = self._everybody, self._start_asking()
@@ -126,6 +135,7 @@ class Stop:
 
   def asked(self) -> bool:
     """Whether this process has got the signal: to cut short what others will hear of anyway."""
+    self._raise_again()
     return self._asked
 
   def _start_asking(self) -> jax.Array:
@@ -138,6 +148,14 @@ class Stop:
 
   def _ask(self, *_) -> None:
     self._asked = True
+
+  def _interrupt(self, *_) -> None:
+    self._interrupted = True
+    raise KeyboardInterrupt
+
+  def _raise_again(self) -> None:
+    if self._interrupted:
+      raise KeyboardInterrupt
 
 
 @jax.jit

@@ -6,6 +6,7 @@ import difflib
 import functools
 import importlib.machinery
 import importlib.util
+import os
 import pathlib
 import re
 import sys
@@ -155,7 +156,9 @@ def run_app(main: Callable) -> None:
       sys.exit(_refused(str(error)))
     except Failure as error:
       _refused(str(error))
-      sys.exit(1)
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(1)  # threads of libraries that were writing would tell of it, page after page, while Python ends
     except cluster.Stopped as saved:
       print(f'\n{saved}; the same command continues', file=sys.stderr)
     except KeyboardInterrupt:

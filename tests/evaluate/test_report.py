@@ -7,7 +7,11 @@ import re
 import numpy as np
 import pytest
 
+from vibethinker_jax.evaluate import html as html_kit
 from vibethinker_jax.evaluate import plots, report
+from vibethinker_jax.evaluate.evaluate import scores
+from vibethinker_jax.evaluate.paired import difference
+from vibethinker_jax.evaluate.summary import Score, same_models, score_of
 
 MATH = ('algebra', 'geometry', 'calculus', 'statistics')
 SECTIONS = (
@@ -244,9 +248,14 @@ def test_every_number_of_the_table_is_there(page, whole):
   assert '240 × 16' in text and '60 × 16' in text
 
 
-def test_headline_compares_and_says_whether_intervals_are_disjoint(page):
+def test_headline_credits_each_stage_with_what_it_changed(page):
   text = Page(section(page, 'Headline')).text
-  assert 'Fusion moved Pass@8 on math from 40.0% to 66.0% (+26.0 points, 95% intervals disjoint).' in text
+  assert 'SFT moved Pass@8 on math from 40.0% to 55.0% (+15.0 points, 95% intervals disjoint).' in text
+  assert (
+    'The fused model has 66.0% Pass@8 on math: +11.0 points, 95% intervals disjoint to the 55.0% of the last '
+    'checkpoint; +8.0 points, 95% intervals disjoint to the 58.0% of the best single one (expert algebra).'
+  ) in text
+  assert 'Fusion moved' not in text
   assert 'MGPO moved Pass@1 on math from 35.0% to 52.0% (+17.0 points, 95% intervals disjoint).' in text
   assert 'MGPO moved Pass@1 on code from 27.0% to 44.0%' in text
 
@@ -256,6 +265,155 @@ def test_headline_does_not_call_overlapping_intervals_disjoint(tmp_path, small):
   summary['models']['rl']['math'] |= {'pass@1': 0.36, 'pass@1_ci': [0.33, 0.40]}
   text = Page(section(render(write_workdir(tmp_path, summary, [], [])), 'Headline')).text
   assert 'from 35.0% to 36.0% (+1.0 points, 95% intervals overlap)' in text
+
+
+def test_headline_says_what_got_worse(tmp_path, small):
+  small['models']['rl']['math'] |= {'pass@8': 0.5, 'pass@8_ci': [0.46, 0.54]}
+  small['models']['rl']['algebra'] |= {'pass@8': 0.6, 'pass@8_ci': [0.4, 0.8]}
+  small['models']['fused']['algebra'] |= {'pass@8': 0.65, 'pass@8_ci': [0.45, 0.85]}
+  text = Page(section(render(write_workdir(tmp_path, small, [], [])), 'Headline')).text
+  assert 'What got worse: Pass@8 on math after RL, 66.0% to 50.0% (-16.0 points, 95% intervals disjoint).' in text
+  assert 'chance may do: Pass@8 on algebra after RL, 65.0% to 60.0% (-5.0 points, 95% intervals overlap).' in text
+
+
+def write_verdicts(workdir, **models):
+  """evaluate/<model>.json, one domain."""
+  (workdir / 'evaluate').mkdir(parents=True)
+  for name, verdicts in models.items():
+    (workdir / 'evaluate' / f'{name}.json').write_text(json.dumps({'correct': {'algebra': verdicts}}))
+
+
+def of_verdicts(**models):
+  """A summary of one domain whose scores are those of the verdicts."""
+  return {'models': {m: {'algebra': scores(np.array(v, bool), len(v[0]))} for m, v in models.items()}}
+
+
+def test_differences_are_paired_where_the_verdicts_are_there(tmp_path):
+  """8 problems that both models solve and 6 that one does: the scores' intervals overlap, the paired one is above 0."""
+  easy = [[1, 1]] * 8 + [[0, 0]] * 12
+  fused, rl = easy + [[0, 0]] * 20, easy + [[1, 1]] * 6 + [[0, 0]] * 14
+  summary = of_verdicts(fused=fused, rl=rl)
+  alone = Page(section(render(write_workdir(tmp_path / 'a', summary, [], [])), 'Headline')).text
+  assert 'MGPO moved Pass@1 on algebra from 20.0% to 35.0% (+15.0 points, 95% intervals overlap).' in alone
+  write_verdicts(tmp_path / 'b', fused=fused, rl=rl)
+  text = Page(section(render(write_workdir(tmp_path / 'b', summary, [], [])), 'Headline')).text
+  d = difference(100 * np.array(rl).mean(1)[None], 100 * np.array(fused).mean(1)[None])
+  assert d.low > 0
+  assert f'from 20.0% to 35.0% (+15.0 points, 95% [{d.low:+.1f}, {d.high:+.1f}]).' in text
+  (tmp_path / 'b' / 'evaluate' / 'rl.json').write_text('{"correct": [1]}')
+  with pytest.raises(ValueError, match=r'rl\.json: expected the verdicts'):
+    report.write_report(tmp_path / 'b')
+
+
+def test_scores_that_are_all_alike_get_wilsons_interval(tmp_path):
+  verdicts = dict(fused=[[0, 0]] * 20, rl=[[1, 1]] * 20)
+  text = Page(render(write_workdir(tmp_path, of_verdicts(**verdicts), [], []))).text
+  assert '0.0% [0.0, 16.1]' in text and '100.0% [83.9, 100.0]' in text
+  stored = {'n_problems': 20, 'n_samples': 2, 'pass@1': 1.0, 'pass@1_ci': [1.0, 1.0]}  # as older runs have it
+  assert str(score_of({'models': {'rl': {'code': stored}}}, 'rl', 'code', 1)).endswith('[83.9, 100.0]</small>')
+
+
+def one_checkpoint(summary):
+  """All domains choose the last checkpoint of the one run, and fusing it with itself changes nothing."""
+  for expert in summary['experts'].values():
+    expert |= {'run': 'all', 'selected_step': 600}
+  for name in ('fused', *(f'expert_{d}' for d in MATH)):
+    summary['models'][name] = summary['models']['last']
+  return summary
+
+
+def test_one_model_with_several_names_is_shown_once(tmp_path, parts):
+  page = render(write_workdir(tmp_path, one_checkpoint(parts[0]), [], []))
+  name = 'last checkpoint = fused = experts algebra, geometry, calculus, statistics'
+  assert Page(section(page, 'The pipeline')).text.count(name) == 2  # Pass@1 and Pass@8
+  assert section(page, 'The pipeline').count('<tr><th scope="row">') == 2 * 4
+  headline = Page(section(page, 'Headline')).text
+  assert 'Fusion changed nothing: all domains chose the last checkpoint, and the fused model is that one.' in headline
+  assert 'The fused model has' not in headline
+
+
+def test_names_are_one_model_only_where_checkpoints_and_scores_are(parts):
+  summary = one_checkpoint(parts[0])
+  assert [len(group) for group in same_models(summary)] == [1, 6, 1, 1]
+  summary['experts']['algebra']['selected_step'] = 300  # another checkpoint that happens to score the same
+  alone = [group for group in same_models(summary) if 'expert_algebra' in group or 'fused' in group]
+  assert sorted(alone) == [('expert_algebra',), ('fused',)]
+  assert ('last', 'expert_geometry', 'expert_calculus', 'expert_statistics', 'fused') in same_models(
+    summary, [0.0, 0.5, 0.25, 0.25]
+  )
+  summary['models']['fused'] = summary['models']['rl']  # evaluated as another: then it is another
+  assert ('fused',) in same_models(summary, [0.0, 0.5, 0.25, 0.25])
+  for expert in summary['experts'].values():
+    del expert['run']
+  assert all(len(group) == 1 for group in same_models(summary))
+
+
+def test_tied_checkpoints_are_said(tmp_path, small):
+  small['experts']['algebra'] |= {'pass_at_k': [0.1, 0.5, 0.2, 0.5, 0.3, 0.5], 'selected_step': 400}
+  text = Page(section(render(write_workdir(tmp_path, small, [], [])), 'Pass@K of checkpoints')).text
+  assert 'algebra 400 tied with 200, 600 50.0%' in text
+
+
+def figure_of(rows, key):
+  panel = next(p for p in plots.RL_PANELS if key in p.keys)
+  return plots._curve_figure(plots.tracks_of(rows, 'rl'), panel, [key])
+
+
+def test_axes_say_what_can_be_read_off_them():
+  rows = [{'stage': 'rl/a', 'step': s, 'truncated': 0.0, 'ratio_max': 1 + s * 1e-5, 'kl': 0.5} for s in range(1, 6)]
+  (ax,) = figure_of(rows, 'truncated').axes
+  assert ax.get_ylim() == (-0.05, 1.0)  # not 0.06 to either side of 0
+  (ax,) = figure_of(rows, 'kl').axes
+  assert ax.get_ylim() == (0.0, 1.0)
+  (ax,) = figure_of(rows, 'ratio_max').axes
+  assert ax.lines[0].get_ydata() == pytest.approx([s * 1e-5 for s in range(1, 6)])
+  assert ax.get_ylabel().endswith('− 1') and ax.yaxis.get_major_formatter()(2e-5) == '2e−05'
+
+
+@pytest.mark.parametrize(
+  'values, wanted',
+  [([0, 0], (-2, 8)), ([100, 100], (92, 102)), ([50], (45, 55)), ([0, 100], (-2, 102)), ([], None)],
+)
+def test_axes_of_scores(values, wanted):
+  got = plots.score_limits([Score(v, math.nan, math.nan) for v in values])
+  assert got == (wanted if wanted is None else pytest.approx(wanted))
+
+
+def test_names_beside_a_plot_are_folded_not_cut(parts):
+  names = ['last checkpoint = fused = experts algebra, geometry', 'a/' + 'b' * 60]
+  folded = plots.folded(names)
+  assert all(len(line) <= 28 for name in folded for line in name.split('\n'))
+  assert [''.join(name.split()) for name in folded] == [''.join(name.split()) for name in names]
+
+
+def test_light_and_dark_have_every_colour_of_the_plots(page):
+  light, dark = re.search(r':root \{ color-scheme: light dark;(.*?)\}\n.*?:root \{(.*?)\}', page, re.DOTALL).groups()
+  names = lambda css: set(re.findall(r'--(\w+):', css))
+  assert names(light) == names(dark)
+  used = dict(re.findall(r'var\(--(\w+), (#\w{6})\)', page))
+  assert {'ink', 'blue', 'orange', 'red', 'line', 'axis'} <= set(used) <= names(light)
+  assert not re.search(r'(?:fill|stroke): #(?!f{6})', page)  # nothing of a plot keeps one colour on both
+
+
+def luminance(colour):
+  channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+  linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+  return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a, b):
+  """Of WCAG 2, from 1 to 21."""
+  dark, light = sorted(map(luminance, (a, b)))
+  return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize('scheme', [0, 1])
+def test_contrast(scheme):
+  paper, ground = (html_kit._PALETTE[name][scheme] for name in ('paper', 'ground'))
+  for name in ('ink', 'soft', 'rule', 'blue', 'red'):  # of text
+    assert min(contrast(html_kit._PALETTE[name][scheme], back) for back in (paper, ground)) >= 4.5, name
+  for name in ('orange', 'green', 'purple', 'gold', 'teal', 'pink', 'grey'):  # of lines
+    assert contrast(html_kit._PALETTE[name][scheme], paper) >= 3, name
 
 
 def test_experts_show_the_selected_step_and_its_held_out_score(page, whole):

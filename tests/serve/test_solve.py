@@ -5,7 +5,7 @@ import httpx
 import pytest
 
 from vibethinker_jax.data import synthetic
-from vibethinker_jax.serve import page, solve
+from vibethinker_jax.serve import markup, solve
 from vibethinker_jax.verify.answer import extract_boxed
 from vibethinker_jax.verify.grader import Grader
 
@@ -132,22 +132,14 @@ def test_solve_names_what_is_wrong(live, body, says):
 # ---- the page's writing
 
 
-def test_what_a_model_writes_is_shown_as_text():
-  assert page.written('a < b <script>') == 'a &lt; b &lt;script&gt;'
-  assert page.written('```\na < b\n```') == '```\na < b\n```'
-  assert page.written('2 * 3 * 4 and a_b_c') == '2 \\* 3 \\* 4 and a\\_b\\_c'
-  assert page.written('so \\boxed{\\frac{1}{2}} it is') == 'so $\\boxed{\\frac{1}{2}}$ it is'
-  assert page.written('$x * y * z$ \\boxed{1}') == '$x * y * z$ \\boxed{1}'
-
-
 def test_marks_and_dots(judges):
   texts = ['<think>\n2 + 2 = 5\n</think>\n1 + 1 = 2\n\\boxed{<2>}', '\\boxed{3}', 'none']
   solutions, spectrum = apart(judges, texts)
-  said = page._said(texts[0], solutions[0])
+  said = markup.messages(texts[0], solutions[0])
   assert said[0]['metadata'] == {'title': 'Thinking', 'status': 'done'} and '2 + 2 = 5' in said[0]['content']
-  assert '<span class="step holds">1 + 1 = 2</span>' in said[1]['content']
-  assert '<div class="answer"><small>Answer</small>$&lt;2&gt;$</div>' in said[1]['content']
-  assert page._said('<think>hm', None)[0]['metadata']['status'] == 'pending'
-  picture = page.drawing(solutions, spectrum)
+  assert '<span class="step holds">1 + 1 = 2 <b title="holds">✓</b></span>' in said[1]['content']
+  assert '<div class="answer"><small>Answer</small>\\(&lt;2&gt;\\)</div>' in said[1]['content']
+  assert markup.messages('<think>hm', None)[0]['metadata']['status'] == 'pending'
+  picture = markup.drawing(solutions, spectrum)
   assert [picture.count(f'data-solution="{i}"') for i in range(4)] == [1, 1, 1, 0]
   assert '&lt;2&gt;' in picture and '<2>' not in picture and 'no answer' in picture

@@ -27,8 +27,8 @@ def free_port() -> int:
 class Started:
   """`vibethinker serve` with these flags, as a process."""
 
-  def __init__(self, tmp_path, *flags: str):
-    self.port, self.page_port = free_port(), free_port()
+  def __init__(self, tmp_path, *flags: str, port: int = 0, page_port: int = 0):
+    self.port, self.page_port = port or free_port(), page_port or free_port()
     ports = ['--port', str(self.port), '--page-port', str(self.page_port)]
     self.url, self.log = f'http://127.0.0.1:{self.port}', tmp_path / 'log'
     with self.log.open('w') as log:
@@ -162,6 +162,134 @@ def browser():
     browser = playwright.chromium.launch(executable_path=chromium, args=flags)
     yield browser
     browser.close()
+
+
+@pytest.fixture
+def opened(site, browser):
+  """The page of the shared server, wide."""
+  page = browser.new_page(viewport={'width': 1280, 'height': 860})
+  page.goto(f'http://127.0.0.1:{site.page_port}')
+  page.wait_for_selector('#box textarea')
+  yield page
+  page.close()
+  assert site.idle()
+
+
+def test_a_refused_question_locks_nothing(opened):
+  """Too long, then empty, then one that can be answered; the same of the spectrum."""
+  long = 'x ' * 4200
+  opened.fill('#box textarea', long)
+  opened.click('#send')
+  opened.wait_for_selector('#notice .refusal:visible')
+  assert 'shorten the prompt' in opened.inner_text('#notice') and '4096 tokens' in opened.inner_text('#notice')
+  assert opened.locator('#send:visible').count() == 1 and opened.locator('#stop:visible').count() == 0
+  assert opened.input_value('#box textarea') == long and opened.locator('#talk .user').count() == 0
+  opened.fill('#box textarea', ' ')
+  opened.click('#send')
+  opened.get_by_text('Nothing was asked').wait_for()
+  opened.fill('#box textarea', 'Find the slope of 2x^2 + 10x at x = 5.')
+  opened.click('#send')
+  opened.wait_for_selector('#talk .answer .katex', timeout=120_000)
+  opened.wait_for_selector('#send:visible')
+  assert opened.locator('.refusal:visible').count() == 0
+
+  opened.get_by_role('tab', name='Spectrum').click()
+  opened.fill('#problem textarea', long)
+  opened.click('#draw')
+  opened.wait_for_selector('#warning .refusal:visible')
+  assert 'shorten the prompt' in opened.inner_text('#warning')
+  assert opened.locator('#draw:visible').count() == 1 and opened.locator('#halt:visible').count() == 0
+  opened.fill('#problem textarea', '')
+  opened.click('#draw')
+  opened.get_by_text('Nothing was asked').wait_for()
+  opened.fill('#problem textarea', 'Find the slope of 2x^2 + 10x at x = 5.')
+  opened.fill('#expected textarea', '30')
+  opened.click('#draw')
+  opened.wait_for_selector('[data-solution]', timeout=120_000)
+  assert opened.locator('.refusal:visible').count() == 0 and 'Right: ' in opened.inner_text('#picture')
+
+
+def test_a_number_out_of_range_locks_nothing(opened):
+  opened.get_by_text('Sampling').click()
+  for value in ('5', '', '-1'):
+    field = opened.get_by_label('number input for Temperature')
+    field.fill(value)
+    opened.fill('#box textarea', 'Solve 7x + 12 = 61.')
+    opened.click('#send')  # the field may put itself right; else the page says what is wrong
+    opened.wait_for_selector('#talk .answer, .refusal:visible, .toast-body', timeout=120_000)
+    opened.wait_for_selector('#send:visible')
+    opened.reload()
+    opened.wait_for_selector('#box textarea')
+    opened.get_by_text('Sampling').click()
+
+
+def test_dollars_code_and_names_in_the_page(opened):
+  opened.fill('#box textarea', 'Say $5 and $6, `a < b`, \\boxed{a_b_c}, \\boxed{50%} and $x < y$.')
+  opened.get_by_text('Sampling').click()
+  opened.get_by_label('number input for New tokens at most').fill('1')
+  opened.get_by_label('number input for New tokens at most').press('Enter')
+  opened.click('#send')
+  opened.wait_for_selector('#talk .user .katex')
+  said = opened.locator('#talk .user').first
+  assert 'Say $5 and $6' in said.inner_text() and said.locator('code').inner_text() == 'a < b'
+  assert said.locator('.katex').count() == 3 and said.locator('.katex-error').count() == 0
+  opened.wait_for_selector('#send:visible')
+
+
+def test_the_width_does_not_jump(opened):
+  width = lambda: opened.evaluate("document.querySelector('.gradio-container').getBoundingClientRect().width")
+  widths = [width()]
+  for tab in ('Spectrum', 'Chat'):
+    opened.get_by_role('tab', name=tab).click()
+    widths.append(width())
+  opened.fill('#box textarea', 'word ' * 300)
+  opened.click('#send')
+  opened.wait_for_selector('#talk .user')
+  widths.append(width())
+  assert set(widths) == {960}
+  opened.locator('#stop:visible').or_(opened.locator('#send:visible')).first.wait_for()
+  if opened.locator('#stop:visible').count():
+    opened.locator('#stop').dispatch_event('click')
+  opened.wait_for_selector('#send:visible')
+
+
+@pytest.mark.parametrize('sign', [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize('field, begin, stop', [('box', 'send', 'stop'), ('problem', 'draw', 'halt')])
+def test_a_server_that_goes_away_in_the_middle(browser, tmp_path, sign, field, begin, stop):
+  """Told to stop it says so on the page; killed, the page says that it is away, and is whole once it is back."""
+  server = Started(tmp_path, '--block', '2', '--grace', '0')
+  page = browser.new_page(viewport={'width': 1280, 'height': 860})
+  page.goto(f'http://127.0.0.1:{server.page_port}')
+  page.wait_for_selector('#box textarea')
+  page.get_by_text('Exploration').click()
+  page.get_by_text('Sampling').click()
+  for name, value in (('Temperature', '2'), ('Top-p', '1')):
+    page.get_by_label(f'number input for {name}').fill(value)
+    page.get_by_label(f'number input for {name}').press('Enter')
+  if field == 'problem':
+    page.get_by_role('tab', name='Spectrum').click()
+    page.get_by_label('number input for Solutions').fill('32')
+    page.get_by_label('number input for Solutions').press('Enter')
+  page.fill(f'#{field} textarea', 'x' * 40)
+  page.click(f'#{begin}')
+  page.wait_for_selector(f'#{stop}:visible')
+  page.wait_for_timeout(300)
+  server.process.send_signal(sign)
+  if sign == signal.SIGTERM:
+    page.wait_for_selector('.refusal:visible')
+    assert 'shut' in page.inner_text('.refusal:visible')
+    page.wait_for_selector(f'#{begin}:visible')
+    assert page.locator(f'#{stop}:visible').count() == 0
+    assert server.process.wait(120) == 0
+  else:
+    page.wait_for_selector('.toast-body')
+    assert 'was lost' in page.inner_text('.toast-body')
+    server.process.wait(120)
+    again = Started(tmp_path, '--block', '2', port=server.port, page_port=server.page_port)
+    page.wait_for_selector('#send:visible', timeout=60_000)
+    page.wait_for_selector('#stop', state='hidden')
+    assert again.end() == 0
+  page.close()
 
 
 @pytest.mark.parametrize('width, height', [(1280, 860), (390, 844)])

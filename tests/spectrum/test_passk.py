@@ -84,6 +84,18 @@ def test_bootstrap_of_equal_scores_is_a_point():
   assert passk.bootstrap_ci(np.full(7, 0.25)) == (0.25, 0.25)
 
 
+def test_wilsons_interval_agrees_with_scipy_and_stands_in_where_all_scores_are_alike():
+  stats = pytest.importorskip('scipy.stats')
+  for right, n in ((0, 20), (20, 20), (3, 11), (1, 1)):
+    theirs = stats.binomtest(right, n).proportion_ci(method='wilson')
+    assert passk.wilson(right / n, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+  assert passk.interval(np.zeros(20)) == passk.wilson(0.0, 20)
+  assert passk.interval(np.ones(20)) == passk.wilson(1.0, 20)
+  assert passk.interval(np.full(7, 0.25)) == passk.wilson(0.25, 7)
+  values = np.random.default_rng(2).random(40)
+  assert passk.interval(values) == passk.bootstrap_ci(values)
+
+
 def test_bootstrap_does_not_depend_on_the_chunk(monkeypatch):
   values = np.random.default_rng(3).random(30)
   want = passk.bootstrap_ci(values)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.evaluate import report
+from vibethinker_jax.evaluate import html
 from vibethinker_jax.study import ablation, selection, simplex, sweep
 from vibethinker_jax.train import rl
 from vibethinker_jax.train.journal import Journal
@@ -252,4 +252,4 @@ def test_the_page_of_any_sweep_is_made_again_from_its_files(whole):
   (whole / 'report.html').unlink()
   report_path = ablation.write_report(whole)
   assert report_path == whole / 'report.html' and page(whole) == before
-  assert report.duration(61) == '1 min 01 s'
+  assert html.duration(61) == '1 min 01 s'

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from vibethinker_jax.cluster import Stop, Stopped
-from vibethinker_jax.engine.engine import Completion, Engine
+from vibethinker_jax.data import synthetic
+from vibethinker_jax.engine.engine import Completion, Engine, Request
+from vibethinker_jax.engine.sampling import Sampling
 from vibethinker_jax.errors import BadInput
+from vibethinker_jax.model import hf
 from vibethinker_jax.model.mesh import MeshShape, make_mesh, place, spread_rows
+from vibethinker_jax.recipe import TINY_BASE
 from vibethinker_jax.train import mgpo, rl
 from vibethinker_jax.train.alarm import Alarm
 from vibethinker_jax.train.journal import Journal
@@ -69,6 +73,29 @@ def test_how_far_engine_and_trainer_are_apart_in_bfloat16(text, small, algebra, 
   for gap in (0.003, 0.03, 0.04):
     alarm.look_at_rollouts({**row, 'truncated': 0, 'all_right': 0, 'all_wrong': 0, 'ratio_max': 1, 'logp_gap': gap})
   assert capsys.readouterr().out.count('WARNING') == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('dtype, temperature', [('bfloat16', 1.0), ('bfloat16', 0.7), ('float32', 1.0)])
+def test_the_figures_of_the_docs(text, dtype, temperature):
+  """How far the two ln p of sampled tokens are apart on the tiny base (docs/performance.md)."""
+  model = hf.load(TINY_BASE, 'float32')
+  model.config = dataclasses.replace(model.config, dtype=dtype)
+  problems = synthetic.problems('algebra', 'train', 64, seed=0)
+  law = Sampling(temperature=temperature)
+  requests = [Request(tuple(text.prompt(p)), 96, 8, law, number=i) for i, p in enumerate(problems)]
+  engine = Engine(model.config, text.stop_ids, rows=256, block=32)
+  rows = [(list(requests[c.request].prompt), c, 1.0) for c in engine.generate(model, requests)]
+  shares, apart = rl.sharing(rows, 8), []
+  S = rl.rounded_up(max(len(share[0][0]) for share in shares) - 1, 32)
+  for i in range(0, len(shares), 8):
+    batch = rl.responses(shares[i : i + 8], 8, 8, S, 32)
+    apart.append((np.asarray(rl.score(model, batch, temperature)) - batch.old_logps)[batch.mask > 0])
+  apart = np.concatenate(apart)
+  ratio, mean = np.exp([apart.min(), apart.max()]), np.abs(apart).mean()
+  clipped = (np.abs(np.exp(apart) - 1) > 0.2).sum()
+  print(f'{dtype}, {temperature}: mean {mean:.4f}, largest {np.abs(apart).max():.4f}, ratio {ratio}, clipped {clipped}')
+  assert mean < (0.003 if dtype == 'bfloat16' else 1e-5)
 
 
 def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):

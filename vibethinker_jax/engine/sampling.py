@@ -16,6 +16,9 @@ import numpy as np
 _JITTER = 2e-6  # a bound on what rounding does to a sum of V = 151,936 probabilities in float32
 TOP = 20  # tokens that `likeliest` names
 
+# the largest logit and the smallest temperature that are told from others: infinities would have no differences
+_LARGEST, _COLDEST = 1e18, 1e-20
+
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
@@ -117,7 +120,7 @@ def penalized(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Arr
   """
   penalty = penalty[:, None]
   wanted = jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
-  return jnp.minimum(wanted, jnp.finfo(wanted.dtype).max)  # infinite logits have no differences
+  return jnp.minimum(wanted, _LARGEST)
 
 
 def pick(mass: jax.Array, uniform: jax.Array) -> jax.Array:
@@ -146,12 +149,10 @@ def draw(logits: jax.Array, keys: jax.Array, position: jax.Array, law: Law, seen
   norm = jax.nn.logsumexp(logits, axis=-1)
   greedy = law.temperature == 0
   wanted = logits if seen is None else penalized(logits, seen, law.repetition_penalty)
-  # the likeliest at 0, before a small temperature could make infinities of them
-  temperature = jnp.maximum(jnp.where(greedy, 1.0, law.temperature), jnp.finfo(jnp.float32).tiny)
-  scaled = (wanted - wanted.max(-1, keepdims=True)) / temperature[:, None]
+  scaled = wanted / jnp.where(greedy, 1.0, jnp.maximum(law.temperature, _COLDEST))[:, None]
   if filters:
     scaled = jnp.where(keep(scaled, law.top_k, law.top_p, law.min_p), scaled, -jnp.inf)
-  mass = jnp.exp(scaled)
+  mass = jnp.exp(scaled - scaled.max(-1, keepdims=True))
   uniform = jax.vmap(lambda key, i: jax.random.uniform(jax.random.fold_in(key, i)))(keys, position)
   token = jnp.where(greedy, jnp.argmax(wanted, -1).astype(jnp.int32), pick(mass, uniform))
   of = lambda table: jnp.take_along_axis(table, token[:, None], axis=-1)[:, 0]

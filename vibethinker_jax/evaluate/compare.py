@@ -10,24 +10,22 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.evaluate.html import duration, missing, note, percent, plots_of, table, write_page
 from vibethinker_jax.evaluate.plots import (
   COLOURS,
   STYLE,
-  headline_domains,
-  ks_of,
-  label,
+  curve_limits,
+  height_of,
   legend_above,
   legend_outside,
-  models_of,
-  number,
-  part,
-  plots_of,
   points,
   running_mean,
-  score_of,
+  score_limits,
   tracks_of,
 )
-from vibethinker_jax.evaluate.report import duration, missing, note, read_object, read_rows, table, write_page
+from vibethinker_jax.evaluate.report import read_object, read_rows
+from vibethinker_jax.evaluate.summary import headline_domains, ks_of, label, models_of, number, part, score_of
 
 _PANELS = (  # family of stages, title, y label, key
   ('rl', 'Reward', 'mean over rollouts', 'reward'),
@@ -41,11 +39,16 @@ _PANELS = (  # family of stages, title, y label, key
 def write_compared(directories: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path:
   """One page at `out` of the runs in `directories`; its path.
 
-  Raises FileNotFoundError where one is no directory, ValueError where a file of it is no JSON.
+  Raises FileNotFoundError where one is no directory, BadInput where one is named twice, ValueError where a file of it
+  is no JSON.
   """
+  first: dict[pathlib.Path, pathlib.Path] = {}
   for directory in directories:
     if not directory.is_dir():
       raise FileNotFoundError(f'no workdir to report on: {directory}')
+    if (same := first.setdefault(directory.resolve(), directory)) is not directory:
+      also = '' if same == directory else f', first as {same}'
+      raise BadInput(f'{directory}: this run is named twice{also}; expected runs that differ')
   names = _names(directories)
   read = lambda file: {name: read_object(d / file) for name, d in zip(names, directories)}
   configs, summaries = read('config.json'), read('summary.json')
@@ -71,7 +74,7 @@ def _names(directories: Sequence[pathlib.Path]) -> list[str]:
     names = ['/'.join(p[-n:]) for p in parts]
     if len(set(names)) == len(names):
       return names
-  return [f'{d} ({i})' for i, d in enumerate(directories, 1)]  # one directory given twice
+  return [str(d.resolve()) for d in directories]
 
 
 def _last(summary: dict) -> str | None:
@@ -86,20 +89,26 @@ def _scores(summaries: Mapping[str, dict]) -> str:
     return missing('None of these runs has a summary.json, which its evaluation ends with.')
   domains = list(dict.fromkeys(d for s in have.values() for d in headline_domains(s)))
   ks = sorted({k for s in have.values() for k in ks_of(s)})
+  shown = list(dict.fromkeys((ks[0], ks[-1])))
+  table_of = {name: [[score_of(s, _last(s), d, k) for k in ks] for d in domains] for name, s in have.items()}
+  limits = score_limits([score for cells in table_of.values() for row in cells for score in row])
   figures, rows = [], []
-  for d in domains:
+  for i, d in enumerate(domains):
     series = [
-      (f'Pass@{k}', colour, marker, [score_of(s, _last(s), d, k) for s in have.values()])
-      for k, colour, marker in zip((ks[0], ks[-1]), COLOURS[1:], 'oD')
-    ][: len(ks)]
-    figure = Figure((4.8, 1.2 + 0.42 * len(have)), layout='constrained')
+      (f'Pass@{k}', colour, marker, [cells[i][ks.index(k)] for cells in table_of.values()])
+      for k, colour, marker in zip(shown, COLOURS[1:], 'oD')
+    ]
+    figure = Figure((4.8, 1.2 + height_of(list(have))), layout='constrained')
     ax = figure.subplots()
-    points(ax, list(have), series)
+    points(ax, list(have), series, limits)
     ax.set_xlabel(f'problems solved, {d} (%), 95% interval')
     legend_above(ax, 2)
     figures.append((d, figure))
+  flat = {name: [score for row in cells for score in row] for name, cells in table_of.items()}
+  known = lambda column: [s.value for s in column if math.isfinite(s.value)]
+  best = [percent(max(known(column), default=math.nan)) for column in zip(*flat.values())]
   for name, s in have.items():
-    cells = [str(score_of(s, _last(s), d, k)) for d in domains for k in ks]
+    cells = [f'<b>{x}</b>' if percent(x.value) == b != '–' else str(x) for x, b in zip(flat[name], best)]
     rows.append([html.escape(name), html.escape(label(_last(s))), *cells])
   head = ['', 'model', *(f'{html.escape(d)}<small>Pass@{k}</small>' for d in domains for k in ks)]
   return (
@@ -107,7 +116,7 @@ def _scores(summaries: Mapping[str, dict]) -> str:
     + table(head, rows)
     + note(
       'Each interval is over the test problems and holds for one run. Whether a setting is better than another takes '
-      'several seeds of both: experiments/ablate_lambda.py.'
+      'several seeds of both: experiments/ablate_lambda.py. The best of a column is bold, several where they tie.'
     )
   )
 
@@ -144,6 +153,10 @@ def _curves(metrics: Mapping[str, Sequence[dict]]) -> str:
           continue
         ax.plot(x, y, color=colour, lw=0.7, alpha=0.3)
         ax.plot(x, running_mean(y), color=colour, lw=1.8, label=name)
+      if (limits := curve_limits(np.concatenate([y for _, y in lines.values()]))) is not None:
+        ax.set_ylim(limits)
+      longest = max(x[-1] for x, _ in lines.values() if len(x))
+      ax.set_xlim(-0.02 * longest, 1.02 * longest)  # the same steps in all panels of a family
       ax.set_xlabel('step')
       ax.set_ylabel(y_label)
       legend_outside(figure)

@@ -12,7 +12,7 @@ from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.sampling import Sampling
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.rollout import Rollout
-from vibethinker_jax.spectrum.passk import bootstrap_ci, pass_at_k
+from vibethinker_jax.spectrum.passk import interval, pass_at_k
 from vibethinker_jax.verify.grader import Grader
 
 
@@ -58,9 +58,9 @@ def scores(correct: np.ndarray, k: int) -> dict:
     'n_problems': P,
     'n_samples': N,
     'pass@1': float(one.mean()),
-    'pass@1_ci': list(bootstrap_ci(one)),
+    'pass@1_ci': list(interval(one)),
     f'pass@{k}': float(many.mean()),
-    f'pass@{k}_ci': list(bootstrap_ci(many)),
+    f'pass@{k}_ci': list(interval(many)),
   }
 
 

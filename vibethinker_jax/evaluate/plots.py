@@ -1,11 +1,10 @@
-"""The report's plots, and how it reads the numbers they show out of summary.json and metrics.jsonl."""
+"""The plots of runs: models beside each other, checkpoints, and curves over steps."""
 
-import html
-import io
+import itertools
 import math
-import re
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -13,123 +12,130 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-_DOMAINS = ('algebra', 'geometry', 'calculus', 'statistics', 'math', 'code', 'all')
-MODELS = {'base': 0, 'last': 1, 'uniform': 2, 'fused': 4, 'rl': 5}  # the order of the road; experts are 3
-BLUE, ORANGE, RED, GREY = '#2457c5', '#d9730d', '#b3263e', '#8a919c'
-COLOURS = ('#5b6472', BLUE, ORANGE, RED, '#20845a', '#7b4bb8', '#a8790a', '#0f8b9d', '#c9408f')  # of runs side by side
+from vibethinker_jax.evaluate.html import colour, plots_of
+from vibethinker_jax.evaluate.summary import (
+  Score,
+  headline_domains,
+  ks_of,
+  label,
+  number,
+  part,
+  same_models,
+  score_of,
+)
+
+INK, LINE, AXIS, RULE, GREY = map(colour, ('ink', 'line', 'axis', 'rule', 'grey'))
+BLUE, ORANGE, RED = map(colour, ('blue', 'orange', 'red'))
+# of runs side by side
+COLOURS = tuple(map(colour, ('soft', 'blue', 'orange', 'red', 'green', 'purple', 'gold', 'teal', 'pink')))
 STYLE = {
   'font.family': 'DejaVu Sans',
+  'text.color': INK,
+  'axes.labelcolor': INK,
+  'xtick.color': INK,
+  'ytick.color': INK,
+  'axes.facecolor': 'none',
   'axes.spines.top': False,
   'axes.spines.right': False,
-  'axes.edgecolor': '#9aa1ad',
+  'axes.edgecolor': AXIS,
+  'axes.formatter.useoffset': False,
   'axes.grid': True,
   'axes.axisbelow': True,
-  'grid.color': '#e6e9ee',
+  'grid.color': LINE,
   'legend.frameon': False,
   'legend.fontsize': 9,
 }
-SFT_PANELS = (  # title, y label, keys of the metrics
-  ('SFT loss', 'cross-entropy (nats per token)', ['loss']),
-  ('SFT gradient norm', 'gradient norm', ['grad_norm']),
-  ('SFT learning rate', 'learning rate', ['learning_rate']),
+
+
+class Panel(NamedTuple):
+  """A plot of metrics over steps."""
+
+  title: str
+  y_label: str
+  keys: Sequence[str]
+  origin: float = 0.0  # what is taken from every value before it is drawn
+
+
+SFT_PANELS = (
+  Panel('SFT loss', 'cross-entropy (nats per token)', ['loss']),
+  Panel('SFT gradient norm', 'gradient norm', ['grad_norm']),
+  Panel('SFT learning rate', 'learning rate', ['learning_rate']),
 )
 RL_PANELS = (
-  ('Reward', 'mean over rollouts', ['reward', 'pass_rate']),
-  ('Entropy', 'entropy (nats per token)', ['entropy']),
-  ('Response length', 'mean length (tokens)', ['mean_length']),
-  ('Truncated responses', 'share of responses (%)', ['truncated']),
-  ('Groups without a signal', 'share of groups (%)', ['all_right', 'all_wrong']),
-  ('Gradient norm', 'gradient norm', ['grad_norm']),
-  ('MGPO weight', 'mean max-entropy weight', ['weight_mean']),
-  ('Probability ratio', 'policy / rollout policy', ['ratio_min', 'ratio_max']),
-  ('Clipped tokens', 'share of tokens (%)', ['clip_fraction']),
-  ('Divergence', 'KL (nats per token)', ['kl']),
-  ('Steps that hold', 'share of equalities (%)', ['steps_share']),
+  Panel('Reward', 'mean over rollouts', ['reward', 'pass_rate']),
+  Panel('Entropy', 'entropy (nats per token)', ['entropy']),
+  Panel('Response length', 'mean length (tokens)', ['mean_length']),
+  Panel('Truncated responses', 'share of responses (%)', ['truncated']),
+  Panel('Groups without a signal', 'share of groups (%)', ['all_right', 'all_wrong']),
+  Panel('Gradient norm', 'gradient norm', ['grad_norm']),
+  Panel('MGPO weight', 'mean max-entropy weight', ['weight_mean']),
+  # a ratio is near 1 to five digits: only how far it is from 1 can be read off an axis
+  Panel('Probability ratio', 'policy / rollout policy − 1', ['ratio_min', 'ratio_max'], 1.0),
+  Panel('Clipped tokens', 'share of tokens (%)', ['clip_fraction']),
+  Panel('Divergence', 'KL (nats per token)', ['kl']),
+  Panel('Steps that hold', 'share of equalities (%)', ['steps_share']),
 )
 SMOOTH_FROM, WINDOW = 40, 9  # steps of a stage from which its curve gets a running mean, and of how many
+_NAME = 28  # characters of a name beside a plot in one line
 
 
-@dataclass(frozen=True)
-class Score:
-  """A score and its 95% interval in per cent; NaN where it was not measured."""
+def points(
+  ax: Axes,
+  rows: Sequence[str],
+  series: Sequence[tuple[str, str, str, list[Score]]],
+  limits: tuple[float, float] | None,
+) -> None:
+  """Scores with 95% whiskers, a name per row of the y axis; series: label, colour, marker, score per row.
 
-  value: float
-  lo: float
-  hi: float
-
-  def __str__(self) -> str:
-    interval = f' <small>[{self.lo:.1f}, {self.hi:.1f}]</small>' if math.isfinite(self.lo + self.hi) else ''
-    return percent(self.value) + interval
-
-
-def number(value: object) -> float:
-  """A finite number, or nan for whatever else stands in a summary."""
-  return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
-
-
-def part(data: dict, *keys: str) -> dict:
-  """A nested object, empty when it is missing or null."""
-  for key in keys:
-    data = data.get(key) or {}
-  return data
-
-
-def models_of(summary: dict) -> list[str]:
-  """The models in the order of the pipeline: MODELS, the experts among them, then others as they came."""
-  names = part(summary, 'models')
-  return sorted(names, key=lambda m: MODELS[m] if m in MODELS else 3 if m.startswith('expert_') else 6)
-
-
-def ordered(names: Sequence[str]) -> list[str]:
-  """Distinct names: the known domains in their order, then the others as they came."""
-  return [d for d in _DOMAINS if d in names] + [d for d in dict.fromkeys(names) if d not in _DOMAINS]
-
-
-def measured(summary: dict) -> list[str]:
-  """Domains that any model was evaluated on."""
-  return ordered([d for row in part(summary, 'models').values() for d in row])
-
-
-def ks_of(summary: dict) -> list[int]:
-  """[1, K], K the largest of the keys pass@K; [1] when there is no other."""
-  keys = [key for row in part(summary, 'models').values() for d in row for key in part(row, d)]
-  return sorted({1, max([int(key[5:]) for key in keys if re.fullmatch(r'pass@\d+', key)], default=1)})
-
-
-def score_of(summary: dict, model: str, domain: str, k: int) -> Score:
-  """Pass@k in per cent; nan where the summary has none."""
-  cell = part(summary, 'models', model, domain)
-  lo, hi = cell.get(f'pass@{k}_ci') or (None, None)
-  return Score(*(100 * number(x) for x in (cell.get(f'pass@{k}'), lo, hi)))
-
-
-def headline_domains(summary: dict) -> list[str]:
-  """Pooled mathematics (else everything, else the first domain that was measured), and code if measured."""
-  domains = measured(summary)
-  main = [d for d in ('math', 'all') if d in domains] + domains
-  return list(dict.fromkeys([*main[:1], *(['code'] if 'code' in domains else [])]))
-
-
-def label(model: str) -> str:
-  """A model's name as the page says it."""
-  if model.startswith('expert_'):
-    return f'expert {model[7:]}'
-  return {'last': 'last checkpoint', 'uniform': 'uniform mean', 'rl': 'fused + RL'}.get(model, model)
-
-
-def points(ax: Axes, rows: Sequence[str], series: Sequence[tuple[str, str, str, list[Score]]]) -> None:
-  """Scores with 95% whiskers, a name per row of the y axis; series: label, colour, marker, score per row."""
-  for i, (label, colour, marker, scores) in enumerate(series):
+  `limits`: of the x axis, as `score_limits` gives them for all plots that are to be compared.
+  """
+  for i, (name, shade, marker, scores) in enumerate(series):
     y = np.arange(len(rows)) + (i - (len(series) - 1) / 2) * 0.22
     whiskers = np.array([[s.value - s.lo for s in scores], [s.hi - s.value for s in scores]])
     # A missing interval has no whisker, and rounding in the file must not make one negative.
     whiskers = np.maximum(np.nan_to_num(whiskers), 0)
-    ax.errorbar([s.value for s in scores], y, xerr=whiskers, fmt=marker, color=colour, label=label, capsize=2.5)
-  ax.set_yticks(range(len(rows)), rows)
+    ax.errorbar([s.value for s in scores], y, xerr=whiskers, fmt=marker, color=shade, label=name, capsize=2.5)
+  ax.set_yticks(range(len(rows)), folded(rows))
   ax.set_ylim(len(rows) - 0.5, -0.5)
+  if limits is not None:
+    ax.set_xlim(limits)
   ax.grid(False, axis='y')
   for edge in range(1, len(rows)):
-    ax.axhline(edge - 0.5, color='#eef0f4', lw=0.8, zorder=0)
+    ax.axhline(edge - 0.5, color=LINE, lw=0.8, zorder=0)
+
+
+def score_limits(scores: Sequence[Score]) -> tuple[float, float] | None:
+  """An axis in per cent that holds the scores and their intervals; None where there is none.
+
+  It is 10 points wide at least: beside scores that are all 0, an axis of -0.06 to 0.06 would say something.
+  """
+  ends = [x for s in scores for x in (s.value, s.lo, s.hi) if math.isfinite(x)]
+  if not ends:
+    return None
+  low, high = min(ends), max(ends)
+  spare = max(0.06 * (high - low), (10 - (high - low)) / 2, 1.0)
+  low, high = low - spare, high + spare
+  if low < -2:  # shifted, not cut: the width stays
+    low, high = -2, high - 2 - low
+  if high > 102:
+    low, high = max(-2, low + 102 - high), 102
+  return low, high
+
+
+def summary_limits(summary: dict, domains: Sequence[str]) -> tuple[float, float] | None:
+  """score_limits of every model on these domains."""
+  every = itertools.product(part(summary, 'models'), domains, ks_of(summary))
+  return score_limits([score_of(summary, model, domain, k) for model, domain, k in every])
+
+
+def folded(names: Sequence[str]) -> list[str]:
+  """Names in lines short enough to stand beside a plot, none of them cut."""
+  return [textwrap.fill(name, _NAME) for name in names]
+
+
+def height_of(names: Sequence[str], each: float = 0.42) -> float:
+  """Inches that rows of these names take."""
+  return sum(max(each, 0.08 + 0.17 * (name.count('\n') + 1)) for name in folded(names))
 
 
 def legend_above(ax: Axes, columns: int) -> None:
@@ -138,20 +144,35 @@ def legend_above(ax: Axes, columns: int) -> None:
 
 
 def legend_outside(figure: Figure) -> None:
-  """Above the axes of a figure with constrained layout, as wide as it needs to be."""
-  figure.legend(loc='outside upper left', ncols=3, fontsize=8, handletextpad=0.4, columnspacing=1.0)
+  """Above the axes of a figure with constrained layout: in as many columns as its names have room for, none cut.
+
+  The figure grows by the lines that the legend takes.
+  """
+  handles, names = figure.axes[0].get_legend_handles_labels()
+  width, height = figure.get_size_inches()
+  names = [textwrap.fill(name, int((width - 0.7) / 0.075)) for name in names]
+  longest = max((len(line) for name in names for line in name.split('\n')), default=1)
+  columns = max(1, min(3, len(names), int(width / (0.075 * longest + 0.5))))
+  rows = -(-len(names) // columns)
+  lines = sum(max(name.count('\n') + 1 for name in names[i::rows]) for i in range(rows))
+  figure.set_size_inches(width, height + 0.16 * (lines - 1))
+  figure.legend(
+    handles, names, loc='outside upper left', ncols=columns, fontsize=8, handletextpad=0.4, columnspacing=1.0
+  )
 
 
-def fusion_figure(summary: dict, domains: Sequence[str]) -> Figure:
-  """Pass@1 and Pass@K of every model, with intervals; one panel a domain."""
-  models, looks = models_of(summary), ((BLUE, 'o'), (ORANGE, 'D'))
-  figure = Figure((1.4 + 3.2 * len(domains), 1.1 + 0.42 * len(models)), layout='constrained')
+def fusion_figure(
+  summary: dict, domains: Sequence[str], groups: Sequence[tuple[str, ...]], limits: tuple[float, float] | None
+) -> Figure:
+  """Pass@1 and Pass@K of every model, with intervals; one panel a domain, a row a model with all its names."""
+  looks = ((BLUE, 'o'), (ORANGE, 'D'))
+  names = [label(*group) for group in groups]
+  figure = Figure((2.2 + 3.2 * len(domains), 1.1 + height_of(names)), layout='constrained')
   axes = figure.subplots(1, len(domains), sharey=True, squeeze=False)[0]
+  scores = lambda domain, k: [score_of(summary, group[0], domain, k) for group in groups]
   for ax, domain in zip(axes, domains):
-    series = [
-      (f'Pass@{k}', *look, [score_of(summary, m, domain, k) for m in models]) for k, look in zip(ks_of(summary), looks)
-    ]
-    points(ax, [label(m) for m in models], series)
+    series = [(f'Pass@{k}', *look, scores(domain, k)) for k, look in zip(ks_of(summary), looks)]
+    points(ax, names, series, limits)
     ax.set_xlabel(f'problems solved, {domain} (%), 95% interval')
   legend_above(axes[0], 2)
   return figure
@@ -173,17 +194,18 @@ def main_figure(summary: dict) -> Figure:
   if not domains:
     raise ValueError('the summary has no model to compare')
   with matplotlib.rc_context(STYLE):
-    return fusion_figure(summary, domains)
+    return fusion_figure(summary, domains, same_models(summary), summary_limits(summary, domains))
 
 
 def before_after_figure(summary: dict, domains: Sequence[str], k: int) -> Figure:
-  """Pass@k of base, fused and RL model by domain, with intervals."""
+  """Pass@k of base, fused and RL model by domain, with intervals; the axis is the same for every k."""
   looks = (('base', GREY, 'v'), ('fused', BLUE, 'o'), ('rl', RED, 's'))
   looks = [look for look in looks if look[0] in part(summary, 'models')]
-  figure = Figure((4.6, 1.1 + 0.46 * len(domains)), layout='constrained')
+  figure = Figure((4.6, 1.1 + height_of(domains, 0.46)), layout='constrained')
   ax = figure.subplots()
-  series = [(label(m), colour, mark, [score_of(summary, m, d, k) for d in domains]) for m, colour, mark in looks]
-  points(ax, domains, series)
+  scores = lambda model, k: [score_of(summary, model, d, k) for d in domains]
+  series = [(label(m), shade, mark, scores(m, k)) for m, shade, mark in looks]
+  points(ax, domains, series, summary_limits(summary, domains))
   ax.set_xlabel(f'Pass@{k} (%), 95% interval')
   legend_above(ax, 3)
   return figure
@@ -198,7 +220,13 @@ def expert_scores(expert: dict) -> tuple[list[float], list[float], float, float,
   return steps, scores, chosen, score, 100 * number(expert.get('held_out'))
 
 
-def expert_figure(expert: dict) -> Figure:
+def expert_limits(experts: Sequence[dict]) -> tuple[float, float] | None:
+  """The axis of Pass@K that plots of these experts share."""
+  scores = [x for expert in experts for steps, own, _, _, held_out in [expert_scores(expert)] for x in (*own, held_out)]
+  return score_limits([Score(x, math.nan, math.nan) for x in scores])
+
+
+def expert_figure(expert: dict, limits: tuple[float, float] | None = None) -> Figure:
   """Pass@K of a domain's checkpoints over SFT steps, the selected one and its held-out score marked."""
   steps, scores, chosen, score, held_out = expert_scores(expert)
   figure = Figure((4.4, 2.9), layout='constrained')
@@ -211,7 +239,9 @@ def expert_figure(expert: dict) -> Figure:
   ax.set_xlabel('SFT step')
   ax.set_ylabel(f'Pass@{expert.get("k", "K")} (%)')
   ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-  ax.margins(y=0.15)
+  limits = limits or expert_limits([expert])
+  if limits is not None:
+    ax.set_ylim(limits)
   legend_above(ax, 3)
   return figure
 
@@ -240,68 +270,54 @@ def running_mean(y: np.ndarray) -> np.ndarray:
   return np.where(count > 0.5, total / np.maximum(count, 1), np.nan)
 
 
-def _curve_figure(track: Sequence[tuple], y_label: str, keys: Sequence[str]) -> Figure:
+def curve_limits(values: np.ndarray) -> tuple[float, float] | None:
+  """An axis for a curve that does not move, None for one that does: a flat one has no range to take an axis from."""
+  values = values[np.isfinite(values)]
+  if not len(values) or np.ptp(values) > 1e-9 * np.abs(values).max():
+    return None
+  level = float(values[0])
+  return (-0.05, 1.0) if level == 0 else tuple(sorted((0.0, 2 * level)))
+
+
+def _curve_figure(track: Sequence[tuple], panel: Panel, keys: Sequence[str]) -> Figure:
   figure = Figure((4.4, 2.9), layout='constrained')
   ax = figure.subplots()
-  scale = 100 if '%' in y_label else 1
-  for key, colour in zip(keys, (BLUE, ORANGE)):
+  scale, drawn = 100 if '%' in panel.y_label else 1, []
+  for key, shade in zip(keys, (BLUE, ORANGE)):
     label = key.replace('_', ' ')
     for _, x, rows in track:
-      y = scale * np.array([number(row.get(key)) for row in rows])
+      y = scale * (np.array([number(row.get(key)) for row in rows]) - panel.origin)
+      drawn.append(y)
       # A schedule has no noise, and a mean would bend it.
       strong = running_mean(y) if len(y) >= SMOOTH_FROM and key != 'learning_rate' else y
       if strong is not y:
-        ax.plot(x, y, color=colour, lw=1, alpha=0.3)
+        ax.plot(x, y, color=shade, lw=1, alpha=0.3)
       # A line does not draw a value that stands alone between missing ones; a point does.
-      ax.plot(x, strong, color=colour, lw=1.8, marker='o' if len(y) < 15 else '', ms=3, label=label)
+      ax.plot(x, strong, color=shade, lw=1.8, marker='o' if len(y) < 15 else '', ms=3, label=label)
       label = None  # one legend entry a curve, not one a stage
   for i, (name, x, _) in enumerate(track[1:] and track):
-    ax.text(x[0], 1.02, name, transform=ax.get_xaxis_transform(), fontsize=8, color='#4a515c')
+    ax.text(x[0], 1.02, name, transform=ax.get_xaxis_transform(), fontsize=8, color=RULE)
     if i:
-      ax.axvline((track[i - 1][1][-1] + x[0]) / 2, color='#4a515c', lw=1, ls=(0, (4, 3)))
+      ax.axvline((track[i - 1][1][-1] + x[0]) / 2, color=RULE, lw=1, ls=(0, (4, 3)))
   ax.set_xlabel('step')
-  ax.set_ylabel(y_label)
+  ax.set_ylabel(panel.y_label)
+  # a power of ten above the axis would stand where the stages' names do
+  ax.yaxis.set_major_formatter(lambda y, _: f'{y:.4g}'.replace('-', '−'))
   ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
   ax.margins(x=0.02, y=0.12)
+  if (limits := curve_limits(np.concatenate(drawn))) is not None:
+    ax.set_ylim(limits)
   if len(keys) > 1:
     ax.legend()
   return figure
 
 
-def _svg(figure: Figure, tag: str, alt: str) -> str:
-  """Inline SVG; tag keeps its ids apart from those of the other plots of the page."""
-  buffer = io.StringIO()
-  with matplotlib.rc_context({'svg.fonttype': 'path', 'svg.hashsalt': tag}):
-    figure.savefig(buffer, format='svg', metadata=dict.fromkeys(('Creator', 'Date', 'Format', 'Type')))
-  text = buffer.getvalue()
-  text = re.sub(r'<!--.*?-->|<metadata>.*?</metadata>|\s+xmlns(:\w+)?="[^"]*"', '', text, flags=re.DOTALL)
-  text = text[text.index('<svg') :].replace(' id="', f' id="{tag}-').replace('url(#', f'url(#{tag}-')
-  text = text.replace('xlink:href="#', f'href="#{tag}-')
-  width = figure.get_size_inches()[0] * 96
-  head = f'<svg role="img" aria-label="{html.escape(alt)}" style="max-width:{width:.0f}px"'
-  return re.sub(r'<svg width="[^"]*" height="[^"]*"', head, text, count=1).strip()
-
-
-def plots_of(figures: Sequence[tuple[str, Figure]], tag: str) -> str:
-  """Figures with their titles as HTML; `tag` keeps their element ids apart from those of other groups."""
-  cards = [
-    f'<figure><figcaption>{html.escape(title)}</figcaption>{_svg(figure, f"{tag}{i}", title)}</figure>'
-    for i, (title, figure) in enumerate(figures)
-  ]
-  return f'<div class="plots">{"".join(cards)}</div>'
-
-
-def curves(track: Sequence[tuple], panels: Sequence[tuple], tag: str) -> str:
-  """Plots (title, label of the y axis, keys of the metrics) over the steps of a track, without those never logged."""
+def curves(track: Sequence[tuple], panels: Sequence[Panel], tag: str) -> str:
+  """The panels over the steps of a track, without those never logged."""
   figures = []
-  for title, y_label, keys in panels:
+  for panel in panels:
     rows = [row for _, _, rows in track for row in rows]
-    keys = [key for key in keys if any(math.isfinite(number(row.get(key))) for row in rows)]
+    keys = [key for key in panel.keys if any(math.isfinite(number(row.get(key))) for row in rows)]
     if keys:
-      figures.append((title, _curve_figure(track, y_label, keys)))
+      figures.append((panel.title, _curve_figure(track, panel, keys)))
   return plots_of(figures, tag)
-
-
-def percent(value: float) -> str:
-  """One decimal, or a dash for nan."""
-  return f'{value:.1f}%' if math.isfinite(value) else '–'

@@ -8,37 +8,41 @@ import html
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 
-from vibethinker_jax import disk
+from vibethinker_jax.evaluate.headline import headline
+from vibethinker_jax.evaluate.html import duration, missing, note, percent, plots_of, table, value, write_page
 from vibethinker_jax.evaluate.plots import (
-  MODELS,
   RL_PANELS,
   SFT_PANELS,
   SMOOTH_FROM,
   STYLE,
   WINDOW,
-  Score,
   before_after_figure,
   curves,
   expert_figure,
+  expert_limits,
   expert_scores,
   fusion_figure,
+  summary_limits,
+  tracks_of,
+)
+from vibethinker_jax.evaluate.summary import (
+  MODELS,
+  Change,
+  Models,
   headline_domains,
   ks_of,
   label,
   measured,
-  models_of,
   number,
   ordered,
   part,
-  percent,
-  plots_of,
+  read_models,
   score_of,
-  tracks_of,
 )
 
 _MAX_PROBLEMS, _MAX_CHARS = 8, 6000
@@ -66,68 +70,8 @@ def read_rows(path: pathlib.Path) -> list[dict]:
   return [_object(line, f'{path}:{i}') for i, line in enumerate(lines, 1) if line.strip()]
 
 
-def missing(text: str) -> str:
-  """What the page has nothing to show of."""
-  return f'<p class="missing">{text}</p>'
-
-
-def note(text: str) -> str:
-  """Small print."""
-  return f'<p class="note">{text}</p>'
-
-
-def _change(a: Score, b: Score) -> tuple[str, str]:
-  """The change from a to b in points, and whether the intervals are disjoint (empty if one is unknown)."""
-  points = f'{b.value - a.value:+.1f}' if math.isfinite(a.value + b.value) else '–'
-  if not math.isfinite(a.lo + a.hi + b.lo + b.hi):
-    return points, ''
-  return points, 'intervals disjoint' if a.hi < b.lo or b.hi < a.lo else 'intervals overlap'
-
-
-def _value(value: object) -> str:
-  """A value of a table: text as it is, numbers short, everything else as JSON has it."""
-  if isinstance(value, float):
-    return f'{value:,.4g}' if math.isfinite(value) else '–'
-  if isinstance(value, int) and not isinstance(value, bool):
-    return f'{value:,}'
-  return html.escape(value if isinstance(value, str) else json.dumps(value))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """Cells are markup already; the first of each row is its heading."""
-  top = ''.join(f'<th scope="col">{cell}</th>' for cell in head)
-  body = ''.join(
-    f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
-  )
-  return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _headline(summary: dict) -> str:
-  k, domain = ks_of(summary)[-1], (headline_domains(summary) or ['math'])[0]
-  cards, parts = [], []
-  for name, before, after, where, at in (
-    ('Fusion', 'base', 'fused', domain, k),
-    ('MGPO', 'fused', 'rl', domain, 1),
-    ('Code', 'fused', 'rl', 'code', 1),
-  ):
-    a, b, metric = (
-      *(score_of(summary, m, where, at) for m in (before, after)),
-      f'Pass@{at} on {html.escape(where)}',
-    )
-    points, verdict = _change(a, b)
-    text = missing(f'Needs the models {before} and {after}: not in this run.')
-    if points != '–':
-      verdict = f'{points} points' + (f', 95% {verdict}' if verdict else '')
-      text = f'<p class="big">{b}</p><p>{label(after)}, against {a} of {before}</p><p><b>{verdict}</b></p>'
-      subject = 'Fusion' if name == 'Fusion' else 'MGPO'
-      parts.append(f'{subject} moved {metric} from {percent(a.value)} to {percent(b.value)} ({verdict}).')
-    cards.append(f'<div class="key"><h3>{name}: {metric}</h3>{text}</div>')
-  lead = ' '.join(parts) or 'This run has no pair of stages to compare yet.'
-  return f'<p class="lead">{lead}</p><div class="keys">{"".join(cards)}</div>'
-
-
-def _pipeline(summary: dict) -> str:
-  models, domains = models_of(summary), measured(summary)
+def _pipeline(models: Models) -> str:
+  summary, domains = models.summary, measured(models.summary)
   if not domains:
     return missing('No model was evaluated in this run.')
   heads = []
@@ -137,19 +81,22 @@ def _pipeline(summary: dict) -> str:
     heads.append(f'{html.escape(d)}<small>{html.escape(", ".join(dict.fromkeys(sizes)))}</small>')
   parts = []
   for k in ks_of(summary):
-    scores = [[score_of(summary, m, d, k) for d in domains] for m in models]
+    scores = [[score_of(summary, group[0], d, k) for d in domains] for group in models.groups]
     best = [max([percent(row[i].value) for row in scores], key=_rank) for i in range(len(domains))]
     rows = [
       [
-        html.escape(label(m)),
+        html.escape(label(*group)),
         *(f'<b>{s}</b>' if percent(s.value) == b else str(s) for s, b in zip(row, best)),
       ]
-      for m, row in zip(models, scores)
+      for group, row in zip(models.groups, scores)
     ]
     parts.append(table([f'Pass@{k}', *heads], rows))
+  several = any(len(group) > 1 for group in models.groups)
   return ''.join(parts) + note(
-    'Share of problems solved and its 95% interval; the best of a column is bold. '
+    'Share of problems solved and its 95% interval; the best of a column is bold, several where they tie. '
     'Under a domain: problems × samples of each.'
+    + ' Names joined by = are one model: the same checkpoints with the same weights.'
+    * several
   )
 
 
@@ -164,29 +111,59 @@ def _selection(summary: dict, metrics: Sequence[dict]) -> str:
     domains = ordered(list(experts))
     rows = []
     for d in domains:
-      *_, chosen, score, held_out = expert_scores(part(experts, d))
-      rows.append([html.escape(d), _value(chosen), percent(score), percent(held_out)])
-    text = plots_of([(d, expert_figure(part(experts, d))) for d in domains], 'expert')
+      steps, scores, chosen, score, held_out = expert_scores(part(experts, d))
+      tied = [value(step) for step, other in zip(steps, scores) if other == score and step != chosen]
+      tied = f' <small>tied with {", ".join(tied)}</small>' if tied else ''
+      rows.append([html.escape(d), value(chosen) + tied, percent(score), percent(held_out)])
+    limits = expert_limits([part(experts, d) for d in domains])
+    text = plots_of([(d, expert_figure(part(experts, d), limits)) for d in domains], 'expert')
     text += table(['domain', 'selected step', 'selection half', 'held-out half'], rows)
     text += note('The best of several noisy scores is biased upwards; the held-out half had no part in the choice.')
   return text + (curves(track, SFT_PANELS, 'sft') if track else '')
 
 
-def _fusion(summary: dict) -> str:
-  domains = headline_domains(summary)
-  absent = [m for m in MODELS if m not in models_of(summary)]
-  figures = [(f'All models on {d}', fusion_figure(summary, [d])) for d in domains]
-  return plots_of(figures, 'fusion') + (missing(f'Not in this run: {", ".join(absent)}.') if absent else '')
+def _fusion(models: Models) -> str:
+  summary, domains = models.summary, headline_domains(models.summary)
+  absent = [m for m in MODELS if models.of(m) is None]
+  limits = summary_limits(summary, domains)
+  figures = [(f'All models on {d}', fusion_figure(summary, [d], models.groups, limits)) for d in domains]
+  text = plots_of(figures, 'fusion') + _against(models, domains)
+  return text + (missing(f'Not in this run: {", ".join(absent)}.') if absent else '')
+
+
+def _against(models: Models, domains: Sequence[str]) -> str:
+  """The fused model against every other one that RL could have started from."""
+  fused, ks = models.of('fused'), ks_of(models.summary)
+  others = [group for group in models.groups if group != fused and not {'base', 'rl'} & set(group)]
+  if fused is None or not others:
+    return ''
+  rows = [
+    [html.escape(label(*group)), *(_points(models.change(group[0], 'fused', d, k)) for d in domains for k in ks)]
+    for group in others
+  ]
+  head = ['fused, against', *(f'{html.escape(d)}<small>Pass@{k}, points</small>' for d in domains for k in ks)]
+  return table(head, rows) + note(f'{_PAIRED} Bold where the interval leaves out 0, each by itself.')
+
+
+_PAIRED = 'Differences are paired by problem where the verdicts of both models are there.'
+
+
+def _points(change: Change) -> str:
+  """A change as a cell."""
+  if not math.isfinite(change.points):
+    return '–'
+  text = f'{change.points:+.1f} <small>{change.interval}</small>'
+  return f'<b>{text}</b>' if change.is_clear else text
 
 
 def _rl(summary: dict, metrics: Sequence[dict]) -> str:
   mgpo, track = part(summary, 'mgpo'), tracks_of(metrics, 'rl')
-  facts = ', '.join(f'{html.escape(key)} = {_value(v)}' for key, v in mgpo.items() if key != 'stages')
+  facts = ', '.join(f'{html.escape(key)} = {value(v)}' for key, v in mgpo.items() if key != 'stages')
   text = f'<p>MGPO with {facts}.</p>' if facts else ''
   stages = mgpo.get('stages') or []
   if stages:
     keys = list(dict.fromkeys(key for stage in stages for key in stage))
-    rows = [[_value(stage[key]) if key in stage else '–' for key in keys] for stage in stages]
+    rows = [[value(stage[key]) if key in stage else '–' for key in keys] for stage in stages]
     text += table([html.escape(key.replace('_', ' ')) for key in keys], rows)
   if not track:
     return text + missing('No RL step was logged in this run.')
@@ -200,21 +177,20 @@ def _rl(summary: dict, metrics: Sequence[dict]) -> str:
   )
 
 
-def _before_after(summary: dict) -> str:
-  if not {'fused', 'rl'} <= set(models_of(summary)):
+def _before_after(models: Models) -> str:
+  if models.of('fused') is None or models.of('rl') is None:
     return missing('Needs the fused model and the one after RL: not both in this run.')
-  domains, ks = measured(summary), ks_of(summary)
+  domains, ks = measured(models.summary), ks_of(models.summary)
   rows = []
   for d in domains:
     row = [html.escape(d)]
     for k in ks:
-      a, b = (score_of(summary, m, d, k) for m in ('fused', 'rl'))
-      points, verdict = _change(a, b)
-      row += [f'{percent(a.value)} → {percent(b.value)}', f'<b>{points}</b> <small>{verdict}</small>']
+      change = models.change('fused', 'rl', d, k)
+      row += [f'{percent(change.before.value)} → {percent(change.after.value)}', _points(change)]
     rows.append(row)
-  figures = [(f'Pass@{k} before and after RL', before_after_figure(summary, domains, k)) for k in ks]
+  figures = [(f'Pass@{k} before and after RL', before_after_figure(models.summary, domains, k)) for k in ks]
   head = [cell for k in ks for cell in (f'Pass@{k}', 'points')]
-  return plots_of(figures, 'after') + table(['domain', *head], rows)
+  return plots_of(figures, 'after') + table(['domain', *head], rows) + note(_PAIRED)
 
 
 def _clip(value: object) -> str:
@@ -267,14 +243,6 @@ def _samples(rows: Sequence[dict]) -> str:
   return text
 
 
-def duration(seconds: float) -> str:
-  """Seconds as a person says them."""
-  if not seconds >= 60:
-    return f'{seconds:.1f} s' if math.isfinite(seconds) else '–'
-  minutes, rest = divmod(round(seconds), 60)
-  return f'{minutes} min {rest:02d} s' if minutes < 60 else f'{minutes // 60} h {minutes % 60:02d} min'
-
-
 def _time(summary: dict) -> str:
   seconds = {stage: number(s) for stage, s in part(summary, 'seconds').items()}
   tokens = {stage: number(n) for stage, n in part(summary, 'tokens').items()}
@@ -302,52 +270,12 @@ def _cost(summary: dict) -> str:
 def _config(config: dict, summary: dict) -> str:
   text = ''
   for title in ('device', 'versions'):
-    facts = ', '.join(f'{html.escape(k)} <code>{_value(v)}</code>' for k, v in part(summary, title).items())
+    facts = ', '.join(f'{html.escape(k)} <code>{value(v)}</code>' for k, v in part(summary, title).items())
     text += f'<p>{title.capitalize()}: {facts}</p>' if facts else ''
   if not config:
     return text + missing('No config.json in this workdir.')
   dump = html.escape(json.dumps(config, indent=2, ensure_ascii=False))
   return f'{text}<details><summary>The resolved config</summary><pre>{dump}</pre></details>'
-
-
-_CSS = """
-:root { color-scheme: light; --soft: #5b6472; --line: #e3e7ed; --ground: #f6f7f9; --blue: #2457c5; }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: #1c222b; line-height: 1.55;
-  font-family: Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif; }
-main { max-width: 68rem; margin: 0 auto; padding: 2rem 1rem 4rem; }
-section { background: #fff; border: 1px solid var(--line); border-radius: .8rem; margin-top: 1.2rem;
-  padding: clamp(.8rem, 3vw, 1.2rem); }
-h1 { font-size: clamp(1.5rem, 5vw, 2.1rem); line-height: 1.2; margin: 0; letter-spacing: -.02em; }
-h2 { font-size: 1.25rem; margin: 0 0 .8rem; } h3 { font-size: 1rem; margin: 1rem 0 .4rem; }
-h4 { font-size: .92rem; margin: 0 0 .4rem; } p { margin: .4rem 0 .8rem; }
-small { color: var(--soft); font-weight: 400; font-size: .82em; } .lead { font-size: 1.12rem; }
-nav { font-size: .88rem; } nav a { color: var(--blue); margin-right: .9rem; white-space: nowrap; }
-.note, .missing { color: var(--soft); font-size: .88rem; } .missing { font-style: italic; }
-.keys, .columns, .plots { display: grid; gap: .9rem; margin: .6rem 0; }
-.keys, .columns { grid-template-columns: repeat(auto-fit, minmax(min(100%, 16rem), 1fr)); }
-.plots { grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
-.key, .sample { background: var(--ground); border-radius: .6rem; padding: .8rem 1rem; min-width: 0; }
-.key h3 { margin: 0; font-size: .86rem; color: var(--soft); } .key p { margin: .2rem 0 0; font-size: .9rem; }
-.key .big { font-size: 1.9rem; font-weight: 650; line-height: 1.3; } .big small { font-size: .9rem; }
-figure { margin: 0; min-width: 0; } figure svg { display: block; width: 100%; height: auto; }
-figcaption { font-weight: 600; font-size: .92rem; margin-bottom: .2rem; }
-.wide { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; min-width: 100%; }
-th, td { text-align: right; padding: .4rem .7rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { font-weight: 550; } thead th { vertical-align: bottom; }
-.value { display: inline-block; min-width: 7rem; white-space: normal; overflow-wrap: anywhere; }
-td small, thead small { display: block; line-height: 1.3; }
-th:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-.bar { display: block; height: .6rem; min-width: 1px; border-radius: .2rem; background: var(--blue); }
-article { border-top: 1px solid var(--line); } .sample p { margin: .5rem 0 0; font-size: .85rem; }
-pre, .sample p { white-space: pre-wrap; overflow-wrap: anywhere; }
-.sample pre { max-height: 20rem; overflow-y: auto; }
-pre, code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .82rem; }
-pre { margin: 0; }
-.right, .wrong { font-size: .8rem; font-weight: 650; border-radius: 1rem; padding: .1rem .55rem; }
-.right { background: #dcf3ea; color: #08634c; } .wrong { background: #fbe3e6; color: #98203a; }
-"""
 
 
 def write_report(workdir: pathlib.Path) -> pathlib.Path:
@@ -368,14 +296,15 @@ def write_report(workdir: pathlib.Path) -> pathlib.Path:
     raise FileNotFoundError(f'no workdir to report on: {workdir}')
   config, summary = read_object(workdir / 'config.json'), read_object(workdir / 'summary.json')
   metrics, samples = read_rows(workdir / 'metrics.jsonl'), read_rows(workdir / 'samples.jsonl')
+  models = read_models(workdir, summary, config)
   with matplotlib.rc_context(STYLE):
     sections = {
-      'Headline': _headline(summary),
-      'The pipeline': _pipeline(summary),
+      'Headline': headline(models),
+      'The pipeline': _pipeline(models),
       'Pass@K of checkpoints': _selection(summary, metrics),
-      'Fusion': _fusion(summary),
+      'Fusion': _fusion(models),
       'RL curves': _rl(summary, metrics),
-      'Before and after RL': _before_after(summary),
+      'Before and after RL': _before_after(models),
       'Sampled solutions': _samples(samples),
       'Time and tokens': _time(summary),
       'Cost': _cost(summary),
@@ -390,23 +319,3 @@ def framed(page: pathlib.Path, height: int = 600) -> str:
   """A page as markup to be shown within another one, a notebook's cell for example: its styles stay its own."""
   inner = html.escape(page.read_text(encoding='utf-8'))
   return f'<div><iframe srcdoc="{inner}" width="100%" height="{height}"></iframe></div>'
-
-
-def write_page(path: pathlib.Path, name: str, subtitle: str, sections: Mapping[str, str]) -> pathlib.Path:
-  """One page without outside resources or scripts; `sections`: markup by title. Returns `path`."""
-  name = html.escape(name)
-  links = ''.join(f'<a href="#s{i}">{title}</a> ' for i, title in enumerate(sections))
-  body = '\n'.join(
-    f'<section id="s{i}"><h2>{title}</h2>{text}</section>' for i, (title, text) in enumerate(sections.items())
-  )
-  page = (
-    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f'<title>{name}: report</title><style>{_CSS}</style></head>\n'
-    f'<body><main><h1>{name}</h1><p class="note">{html.escape(subtitle)}</p><nav>{links}</nav>\n{body}\n'
-    '</main></body></html>\n'
-  )
-  # Whoever opens the page while a run renews it finds the old one or the new one, never half of one.
-  with disk.whole(path) as half:
-    half.write_text(page, encoding='utf-8')
-  return path

@@ -35,7 +35,7 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import claims
 from vibethinker_jax.evaluate.benchmarks import PUBLISHED, Protocol
 from vibethinker_jax.evaluate.claims import Subject
-from vibethinker_jax.spectrum.passk import bootstrap_ci, maj_at_k, pass_at_k
+from vibethinker_jax.spectrum.passk import interval, maj_at_k, pass_at_k
 from vibethinker_jax.train.journal import write_json, write_text
 from vibethinker_jax.verify.grader import Grader
 
@@ -265,7 +265,7 @@ def _scores(groups: Sequence[Sequence[dict]], n: int, votes: bool) -> dict:
     values |= {f'maj@{k}': np.array([maj_at_k(*count, k) for count in counts]) for k in ks if k > 1}
   out = {'n_problems': len(groups), 'n_samples': n}
   for name, value in values.items():
-    out[name], out[f'{name}_ci'] = float(value.mean()), list(bootstrap_ci(value))
+    out[name], out[f'{name}_ci'] = float(value.mean()), list(interval(value))
   every = [row for group in groups for row in group]
   if shares := [row['steps_share'] for row in every if row.get('steps_share') is not None]:
     out['steps_share'] = float(np.mean(shares))

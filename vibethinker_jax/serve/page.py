@@ -1,64 +1,81 @@
 """The chat page: ask and watch the answer come, or draw many solutions and see which answers they reach.
 
-It talks to the worker in the same process, not over HTTP. Whatever the model writes is shown as text: LaTeX and
-Markdown are rendered, HTML is not.
+It talks to the worker in the same process, not over HTTP. `converse` and `explore` are what its buttons do, step by
+step, without a browser: whatever is refused or fails, their last step says why and is not busy any more.
 """
 
 import contextlib
+import dataclasses
 import html
-import re
+import math
+import pathlib
 from collections.abc import AsyncIterator
 
 import gradio as gr
 from fastapi import FastAPI
 
-from vibethinker_jax.serve import solve
+from vibethinker_jax.serve import markup, solve
 from vibethinker_jax.serve.presets import PRESETS
 from vibethinker_jax.serve.refusals import ApiError
-from vibethinker_jax.serve.service import Sample, Service, ask_of, grow
+from vibethinker_jax.serve.service import Service, ask_of, grow
 from vibethinker_jax.serve.worker import Closing, EngineFailure
 
-LATEX = [
-  {'left': '$$', 'right': '$$', 'display': True},
-  {'left': '\\[', 'right': '\\]', 'display': True},
-  {'left': '\\(', 'right': '\\)', 'display': False},
-  {'left': '$', 'right': '$', 'display': False},
-]
-EXAMPLES = ['Solve 7x + 12 = 61.', 'Find the slope of 5x^2 + 5x at x = 4.', 'Write f(x) that returns 3 * x + 3 * 9.']
+# of the embedded world, such that the shipped base solves them now and then, and the tiny run's model nearly always
+EXAMPLES = (
+  ('Find the slope of 2x^2 + 10x at x = 5.', '30'),
+  ('x + y = 32 and x - y = 20. Find y.', '6'),
+  ('Write f(n) that adds up 8 * i + 2 * 8 for i from 1 to n.', ''),
+)
 MOST = 64  # solutions of a spectrum
+REFUSED = ApiError, EngineFailure, Closing, RuntimeError  # the last is the judges'
 
 CSS = """
-.gradio-container { max-width: 960px !important; margin: 0 auto !important; }
-#stop, #halt { color: #dc2626; }
+.gradio-container { width: 100% !important; max-width: 960px !important; margin: 0 auto !important; --quiet: #52606f;
+  --good: #067647; --bad: #b42318; }
+.dark .gradio-container, .gradio-container.dark, .dark { --quiet: #b3bcc8; --good: #4ade9b; --bad: #ff9b90; }
+.gradio-container main { width: 100%; }
+.refusal { padding: .5rem .8rem; border-left: 4px solid var(--bad); border-radius: 0 6px 6px 0;
+  color: var(--body-text-color); background: color-mix(in srgb, var(--bad) 9%, transparent); overflow-wrap: anywhere; }
+.refusal b { color: var(--bad); }
+#stop, #halt { color: var(--bad); }
+#talk [role=log] { padding-top: 2.4rem; }
 #talk .placeholder-content { padding: 0 1rem; text-align: center; }
 #head h1 { font-size: 1.35rem; margin: 0; letter-spacing: -.01em; }
-#head p { margin: .1rem 0 0; color: var(--body-text-color-subdued); font-size: .9rem; }
+#head p { margin: .1rem 0 0; color: var(--quiet); font-size: .9rem; }
 .step { display: inline-block; padding: 0 .45em; border-left: 3px solid var(--border-color-primary);
   background: color-mix(in srgb, var(--body-text-color) 4%, transparent); border-radius: 0 4px 4px 0; }
-.step.holds { border-color: #059669; background: color-mix(in srgb, #059669 9%, transparent); }
-.step.fails { border-color: #dc2626; background: color-mix(in srgb, #dc2626 10%, transparent); }
+.step.holds { border-color: var(--good); background: color-mix(in srgb, var(--good) 9%, transparent); }
+.step.fails { border-color: var(--bad); background: color-mix(in srgb, var(--bad) 9%, transparent); }
+.step.holds b, .right, .sign.yes { color: var(--good); } .step.fails b, .wrong, .sign.no { color: var(--bad); }
+.right, .wrong, .sign { font-weight: 600; margin-left: .4em; } .sign { margin: 0 .35em 0 0; }
 .answer { display: inline-block; margin-top: .5em; padding: .35em .9em; border: 2px solid #4f46e5; border-radius: 8px;
   font-weight: 600; background: color-mix(in srgb, #4f46e5 7%, transparent); }
-.answer small { font-weight: 400; opacity: .7; margin-right: .5em; }
-.note { opacity: .65; font-size: .82em; }
+.answer small, .note { font-weight: 400; color: var(--quiet); margin-right: .5em; }
+.note { font-size: .85em; }
 .spectrum { font-size: .95rem; }
-.spectrum .sum { margin: 0 0 .8rem; color: var(--body-text-color-subdued); }
+.spectrum .sum { margin: 0 0 .8rem; color: var(--quiet); }
 .spectrum .sum b { color: var(--body-text-color); }
-.spectrum .row { display: grid; grid-template-columns: minmax(4.5rem, 9rem) 1fr auto; gap: .6rem; align-items: center;
+.spectrum .row { display: grid; grid-template-columns: minmax(4.5rem, 9rem) 1fr 5.5rem; gap: .6rem; align-items: center;
   padding: .35rem 0; border-top: 1px solid var(--border-color-primary); }
-.spectrum .label { font-weight: 600; text-align: right; overflow-wrap: anywhere; font-family: var(--font-mono);
-  max-height: 4.2em; overflow: hidden; }
+.spectrum .label { font-weight: 600; text-align: right; overflow-wrap: anywhere; font-family: var(--font-mono); }
+.spectrum .head { border: 0; font-size: .85rem; } .spectrum .head > div { color: var(--quiet); }
+.spectrum .head .label, .spectrum .none .label { font-weight: 400; font-family: inherit; color: var(--quiet); }
 .spectrum .dots { display: flex; flex-wrap: wrap; gap: 5px; }
-.spectrum .count { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; }
-.spectrum button { width: 30px; height: 30px; border-radius: 50%; border: 2px solid transparent; cursor: pointer;
-  background: var(--dot); color: #fff; font-size: .74rem; line-height: 1; padding: 0; opacity: .88; }
-.spectrum button:hover, .spectrum button:focus-visible { opacity: 1; outline: 2px solid var(--dot);
-  outline-offset: 2px; }
-.spectrum button.chosen { opacity: 1; border-color: var(--body-text-color); }
-.spectrum .none .label { font-weight: 400; font-family: inherit; color: var(--body-text-color-subdued); }
+.spectrum .count { color: var(--quiet); font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
+.spectrum .program { grid-template-columns: 1fr 5.5rem; }
+.spectrum .program .label { grid-column: 1 / -1; text-align: left; display: flex; align-items: start; }
+.spectrum pre { margin: 0; padding: .4rem .6rem; flex: 1; min-width: 0; max-height: 12rem; overflow: auto;
+  font-weight: 400; font-size: .85rem; border-radius: 6px;
+  background: color-mix(in srgb, var(--body-text-color) 5%, transparent); }
+.spectrum button { min-width: 30px; height: 30px; border-radius: 15px; border: 2px solid transparent; cursor: pointer;
+  background: var(--dot); color: #fff; font-size: .76rem; line-height: 1; padding: 0 .35rem; }
+.spectrum button i { font-style: normal; margin-left: .15em; color: #fff; }
+.spectrum button:hover, .spectrum button:focus-visible { outline: 2px solid var(--dot); outline-offset: 2px; }
+.spectrum button.chosen { border-color: var(--body-text-color); }
 @media (max-width: 640px) {
   .gradio-container { padding: 6px !important; }
-  .spectrum .row { grid-template-columns: minmax(3rem, 5.5rem) 1fr auto; gap: .45rem; }
+  .spectrum .row { grid-template-columns: minmax(3rem, 5.5rem) 1fr 4.6rem; gap: .45rem; }
+  .spectrum .program { grid-template-columns: 1fr 4.6rem; }
 }
 """
 CHOOSE = """
@@ -70,29 +87,148 @@ element.addEventListener('click', event => {
   trigger('select', {index: Number(dot.dataset.solution), value: null});
 });
 """
-_PLAIN = (
-  (r'\\[dt]?frac\{(\w+)\}\{(\w+)\}', r'\1/\2'),
-  (r'\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}', r'(\1)/(\2)'),
-  (r'\\sqrt\{(\w+)\}', r'√\1'),
-  (r'\\pi(?![a-z])', 'π'),
-  (r'\\infty', '∞'),
-  (r'\\(?:cdot|times)\s*', '·'),
-  (r'\^\{?\\circ\}?', '°'),
-  (r'\\(?:text|mathrm)\{([^{}]*)\}', r'\1'),
-  (r'\\(?:left|right|[,;! ])', ''),
-)
 _QUIET = {'show_progress': 'hidden', 'api_visibility': 'private'}
-_FREE = gr.update(visible=True), gr.update(visible=False)  # the button that starts, and the one that stops
-_BUSY = gr.update(visible=False), gr.update(visible=True)
-_COLOURS = ('#4f46e5', '#0891b2', '#d97706', '#be185d', '#65a30d', '#7c3aed')
+
+
+# ---- what the buttons do
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+  """What the controls say of the sampling. A cleared field is None, and a number may have been typed."""
+
+  preset: str
+  temperature: float | None
+  top_p: float | None
+  most: float | None  # new tokens
+
+  def refusal(self, longest: int) -> str:
+    """What is wrong with a value, '' where nothing is. `longest`: tokens that the engine takes."""
+    return (
+      out_of_range('Temperature', self.temperature, 0, 2)
+      or out_of_range('Top-p', self.top_p, 0.05, 1)
+      or out_of_range('New tokens at most', self.most, 1, longest)
+    )
+
+
+def out_of_range(name: str, value: float | None, low: float, high: float) -> str:
+  """What is wrong with a number from the page, '' where nothing is."""
+  if isinstance(value, int | float) and math.isfinite(value) and low <= value <= high:
+    return ''
+  return f'{name} is {"empty" if value is None else value}, expected {low:g} to {high:g}.'
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+  """The chat after a step. `said` is the conversation as the model has it; what is shown has marks of ours in it."""
+
+  box: str | None  # None leaves to the field what is being typed there
+  shown: list[dict]
+  said: list[dict]
+  notice: str = ''
+  busy: bool = False
+
+
+async def converse(
+  service: Service, question: str, shown: list[dict], said: list[dict], how: How
+) -> AsyncIterator[Turn]:
+  """A question asked and answered. Only what was answered enters the conversation, and the last turn is never busy."""
+  before = Turn(question, shown, said)
+  if refused := 'Nothing was asked: type a problem.' * (not question.strip()) or how.refusal(_longest(service)):
+    yield dataclasses.replace(before, notice=refused)
+    return
+  kind, asked, text = PRESETS[how.preset], {'role': 'user', 'content': question}, ''
+  told = service.with_system([*said, asked], kind.system)
+  told = [*told[:-1], {**asked, 'content': f'{question} {kind.instruction}'.strip()}]
+  shown = [*shown, {**asked, 'content': markup.written(question)}]
+  reply = lambda text: [*said, asked, {'role': 'assistant', 'content': solve.parts(text)[1]}]
+  yield Turn('', shown, said, busy=True)
+  try:
+    sampling = kind.sampling(how.temperature, how.top_p)
+    async with contextlib.aclosing(grow(service, told, 1, sampling, int(how.most))) as growing:
+      async for (sample,) in growing:
+        text = sample.text
+        yield Turn(None, [*shown, *markup.messages(text, None)], reply(text), busy=True)
+    (solution,), _ = await solve.take_apart(service.judges, [text], [sample.finish])
+    yield Turn(None, [*shown, *markup.messages(text, solution)], reply(text))
+  except Exception as error:
+    why = _why(error)
+    if isinstance(error, ApiError) and error.code == 'context_length_exceeded' and said:
+      why += ' What was said before counts as well: the bin above the conversation begins a new one.'
+    if text:  # what came stays to be read
+      why += ' What had come until then is no part of the conversation.'
+      yield Turn(None, [*shown, *markup.messages(text, None)], said, why)
+    else:
+      yield dataclasses.replace(before, notice=why)
+    if not isinstance(error, REFUSED):
+      raise
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """The spectrum after a step."""
+
+  picture: str
+  solutions: list[solve.Solution]
+  notice: str = ''
+  busy: bool = False
+
+
+async def explore(service: Service, problem: str, expected: str, n: float | None, how: How) -> AsyncIterator[View]:
+  """A problem solved n times, judged by the expected answer if there is one. The last view is never busy."""
+  refused = 'Nothing was asked: type a problem.' * (not problem.strip()) or how.refusal(_longest(service))
+  if refused := refused or out_of_range('Solutions', n, 1, _most(service)):
+    yield View('', [], refused)
+    return
+  kind = PRESETS[how.preset]
+  yield View(_progress(0, int(n)), [], busy=True)
+  try:
+    asked, sampling = ask_of(service, problem, kind), kind.sampling(how.temperature, how.top_p)
+    async with contextlib.aclosing(grow(service, asked, int(n), sampling, int(how.most))) as growing:
+      async for samples in growing:
+        yield View(_progress(sum(bool(sample.finish) for sample in samples), int(n)), [], busy=True)
+    texts, ends = [s.text for s in samples], [s.finish for s in samples]
+    solutions, spectrum = await solve.take_apart(service.judges, texts, ends, expected.strip() or None)
+    yield View(markup.drawing(solutions, spectrum), solutions)
+  except Exception as error:
+    yield View('', [], _why(error))
+    if not isinstance(error, REFUSED):
+      raise
+
+
+def _why(error: Exception) -> str:
+  """What is said of a refusal, or of a failure that nobody foresaw: its text is for the log."""
+  if isinstance(error, REFUSED):
+    return str(error)[:1].upper() + str(error)[1:].rstrip('.') + '.'
+  return f'The page failed ({type(error).__name__}).'
+
+
+def _progress(done: int, n: int) -> str:
+  return f'<div class="spectrum"><p class="sum">{done} of {n} solutions are complete</p></div>'
+
+
+def _longest(service: Service) -> int:
+  return service.worker.engine.max_length
+
+
+def _most(service: Service) -> int:
+  return min(MOST, service.worker.capacity)
+
+
+def checkpoint(service: Service) -> str:
+  """The directory that the model's tokenizer, and with it the model, came from: the end of its path."""
+  return '/'.join(pathlib.Path(service.text.tokenizer.name_or_path).parts[-3:])
+
+
+# ---- the page
 
 
 def build(service: Service) -> FastAPI:
   """The page as an application of its own."""
-  default = next(iter(PRESETS))
-  longest = service.worker.engine.max_length
-  with gr.Blocks(title='VibeThinker', analytics_enabled=False) as blocks:
-    gr.HTML(f'<h1>VibeThinker</h1><p>{html.escape(service.name)}, served by its own sampler</p>', elem_id='head')
+  default, longest = next(iter(PRESETS)), _longest(service)
+  with gr.Blocks(title=f'VibeThinker: {checkpoint(service)}', analytics_enabled=False) as blocks:
+    served = f'{html.escape(service.name)}, <code>{html.escape(checkpoint(service))}</code>, served by its own sampler'
+    gr.HTML(f'<h1>VibeThinker</h1><p>{served}</p>', elem_id='head')
     with gr.Row():
       preset = gr.Radio(
         [(p.title, name) for name, p in PRESETS.items()], value=default, show_label=False, container=False, scale=3
@@ -104,7 +240,7 @@ def build(service: Service) -> FastAPI:
       most = gr.Slider(1, longest, min(kind.max_tokens, longest), step=1, label='New tokens at most', min_width=150)
     sampling = [preset, temperature, top_p, most]
     values = lambda name: (PRESETS[name].temperature, PRESETS[name].top_p, min(PRESETS[name].max_tokens, longest))
-    preset.change(values, preset, sampling[1:], show_progress='hidden', api_visibility='private')
+    preset.change(values, preset, sampling[1:], **_QUIET)
     with gr.Tab('Chat'):
       _chat(service, sampling)
     with gr.Tab('Spectrum'):
@@ -128,46 +264,32 @@ def _chat(service: Service, sampling: list) -> None:
   talk = gr.Chatbot(
     height='54dvh',
     show_label=False,
-    latex_delimiters=LATEX,
+    latex_delimiters=markup.LATEX,
     layout='bubble',
     feedback_options=None,
     buttons=['copy'],
-    placeholder='Ask for a solution. Equations that were checked are marked green where they hold, red where not.',
+    placeholder='Ask for a solution. Equations that were checked are marked: ✓ where they hold, ✗ where they do not.',
     elem_id='talk',
   )
+  notice = gr.HTML('', elem_id='notice', visible=False)
   with gr.Row():
     box = gr.Textbox(
       placeholder='A problem', show_label=False, container=False, scale=8, lines=1, max_lines=8, elem_id='box'
     )
     send = gr.Button('Ask', variant='primary', scale=1, min_width=80, elem_id='send')
     stop = gr.Button('Stop', variant='stop', scale=1, min_width=80, visible=False, elem_id='stop')
-  gr.Examples([[example] for example in EXAMPLES], box, label='For example')
+  gr.Examples([[problem] for problem, _ in EXAMPLES], box, label='For example')
+  said = gr.State([])
+  talk.clear(lambda: ([], _notice('')), None, [said, notice], queue=False, **_QUIET)
 
-  said = gr.State([])  # the conversation as the model has it; what is displayed has marks of ours in it
-  talk.clear(lambda: [], None, said, queue=False, api_visibility='private')
+  async def answer(question: str, shown: list, messages: list, *how):
+    async with contextlib.aclosing(converse(service, question, shown, messages, How(*how))) as turns:
+      async for turn in turns:
+        box_now = gr.skip() if turn.box is None else turn.box
+        yield box_now, turn.shown, turn.said, _notice(turn.notice), *_buttons(turn.busy)
 
-  def take(question: str, shown: list, messages: list):
-    if not question.strip():
-      raise gr.Error('Nothing was asked.', print_exception=False)
-    asked = {'role': 'user', 'content': question}
-    return '', [*shown, {**asked, 'content': written(question)}], [*messages, asked], *_BUSY
-
-  async def answer(shown: list, messages: list, name: str, temperature: float, top_p: float, most: int):
-    kind = PRESETS[name]
-    asked = service.with_system(messages, kind.system)
-    if kind.instruction:
-      asked = [*asked[:-1], {**asked[-1], 'content': f'{asked[-1]["content"]} {kind.instruction}'}]
-    reply = lambda text: [*messages, {'role': 'assistant', 'content': solve.parts(text)[1]}]
-    async with contextlib.aclosing(drawn(service, asked, 1, name, temperature, top_p, most)) as growing:
-      async for (sample,) in growing:
-        yield [*shown, *_said(sample.text, None)], reply(sample.text)
-    (solution,), _ = await solve.take_apart(service.judges, [sample.text], [sample.finish])
-    yield [*shown, *_said(sample.text, solution)], reply(sample.text)
-
-  asked = gr.on([send.click, box.submit], take, [box, talk, said], [box, talk, said, send, stop], queue=False, **_QUIET)
-  answering = asked.success(answer, [talk, said, *sampling], [talk, said], concurrency_limit=None, **_QUIET)
-  answering.then(lambda: _FREE, None, [send, stop], queue=False, **_QUIET)
-  stop.click(lambda: _FREE, None, [send, stop], cancels=[answering], queue=False, **_QUIET)
+  outputs = [box, talk, said, notice, send, stop]
+  _run([send.click, box.submit], answer, [box, talk, said, *sampling], outputs, send, stop)
 
 
 def _spectrum(service: Service, sampling: list) -> None:
@@ -180,155 +302,55 @@ def _spectrum(service: Service, sampling: list) -> None:
       max_lines=8,
       elem_id='problem',
     )
-    count = gr.Slider(2, min(MOST, service.worker.capacity), 8, step=1, label='Solutions', scale=3, min_width=160)
+    expected = gr.Textbox(
+      placeholder='Expected answer, if known',
+      show_label=False,
+      container=False,
+      scale=2,
+      min_width=180,
+      max_lines=1,
+      elem_id='expected',
+    )
+  with gr.Row():
+    count = gr.Slider(1, _most(service), min(8, _most(service)), step=1, label='Solutions', scale=8, min_width=160)
     draw = gr.Button('Draw', variant='primary', scale=1, min_width=80, elem_id='draw')
     stop = gr.Button('Stop', variant='stop', scale=1, min_width=80, visible=False, elem_id='halt')
-  gr.Examples([[example] for example in EXAMPLES], box, label='For example')
+  notice = gr.HTML('', elem_id='warning', visible=False)
+  gr.Examples([list(example) for example in EXAMPLES], [box, expected], label='For example')
   picture = gr.HTML('', js_on_load=CHOOSE, elem_id='picture')
-  shown = gr.Markdown('', latex_delimiters=LATEX, line_breaks=True, elem_id='solution', container=True, visible=False)
+  shown = gr.Markdown(
+    '', latex_delimiters=markup.LATEX, line_breaks=True, elem_id='solution', container=True, visible=False
+  )
   kept = gr.State([])
 
-  def begin(problem: str):
-    if not problem.strip():
-      raise gr.Error('Nothing was asked.', print_exception=False)
-    return [], gr.update(value='', visible=False), *_BUSY
-
-  async def sample(problem: str, n: int, name: str, temperature: float, top_p: float, most: int):
-    asked = ask_of(service, problem, PRESETS[name])
-    async with contextlib.aclosing(drawn(service, asked, int(n), name, temperature, top_p, most)) as growing:
-      async for samples in growing:
-        done = sum(bool(sample.finish) for sample in samples)
-        yield f'<div class="spectrum"><p class="sum">{done} of {len(samples)} solutions are complete</p></div>', []
-    solutions, spectrum = await solve.take_apart(service.judges, [s.text for s in samples], [s.finish for s in samples])
-    yield drawing(solutions, spectrum), solutions
+  async def sample(problem: str, answer: str, n: float | None, *how):
+    async with contextlib.aclosing(explore(service, problem, answer, n, How(*how))) as views:
+      async for view in views:
+        closed = gr.update(value='', visible=False)
+        yield view.picture, view.solutions, closed, _notice(view.notice), *_buttons(view.busy)
 
   def show(solutions: list, event: gr.SelectData):
-    return gr.update(value=_one(solutions, event.index), visible=True)
+    return gr.update(value=markup.one(solutions, event.index), visible=True)
 
-  begun = gr.on([draw.click, box.submit], begin, box, [kept, shown, draw, stop], queue=False, **_QUIET)
-  drawing_now = begun.success(sample, [box, count, *sampling], [picture, kept], concurrency_limit=None, **_QUIET)
-  drawing_now.then(lambda: _FREE, None, [draw, stop], queue=False, **_QUIET)
-  stop.click(lambda: _FREE, None, [draw, stop], cancels=[drawing_now], queue=False, **_QUIET)
+  events, outputs = [draw.click, box.submit, expected.submit], [picture, kept, shown, notice, draw, stop]
+  _run(events, sample, [box, expected, count, *sampling], outputs, draw, stop)
   picture.select(show, kept, shown, **_QUIET)
 
 
-async def drawn(
-  service: Service, messages: list[dict], n: int, name: str, temperature: float, top_p: float, most: int
-) -> AsyncIterator[list[Sample]]:
-  """n samples as they grow; a refusal or failure becomes a message on the page."""
-  try:
-    async with contextlib.aclosing(
-      grow(service, messages, n, PRESETS[name].sampling(temperature, top_p), int(most))
-    ) as growing:
-      async for samples in growing:
-        yield samples
-  except (ApiError, EngineFailure, Closing) as error:
-    raise gr.Error(str(error), print_exception=False) from None
+def _run(events: list, steps, inputs: list, outputs: list, begin: gr.Button, stop: gr.Button) -> None:
+  """Any of the events runs the steps, until the stop button cancels them.
+
+  One event with all its steps, and none that follows it: what follows a failed event is not run.
+  """
+  running = gr.on(events, steps, inputs, outputs, concurrency_limit=None, **_QUIET)
+  stop.click(lambda: _buttons(False), None, [begin, stop], cancels=[running], queue=False, **_QUIET)
 
 
-# ---- how a solution looks
+def _buttons(busy: bool) -> tuple:
+  """The one that begins, and the one that stops."""
+  return gr.update(visible=not busy), gr.update(visible=busy)
 
 
-def _said(text: str, solution: solve.Solution | None) -> list[dict]:
-  """The assistant's messages: its thinking, folded once it is over, and the answer, taken apart once it is whole."""
-  thinking, rest = solve.parts(text)
-  open_still = '<think>' in text and '</think>' not in text
-  said = []
-  if thinking:
-    status = 'pending' if open_still and solution is None else 'done'
-    said.append(
-      {'role': 'assistant', 'content': written(thinking), 'metadata': {'title': 'Thinking', 'status': status}}
-    )
-  if rest or not thinking:
-    content = written(rest) if solution is None else with_marks(rest, solution)
-    said.append({'role': 'assistant', 'content': content})
-  return said
-
-
-def written(text: str) -> str:
-  """What a model wrote as Markdown that shows it: HTML as text, products not as emphasis, lone boxes as LaTeX."""
-  out, fenced = [], False
-  for line in text.split('\n'):
-    fence = line.strip().startswith('```')
-    fenced ^= fence
-    out.append(line if fenced or fence else _line(line))
-  return '\n'.join(out)
-
-
-def _line(line: str) -> str:
-  line = html.escape(line, quote=False)
-  line = re.sub(r'(?<=[\w)\s])([*_])(?=[\w(\s])', r'\\\1', line) if '$' not in line and '\\' not in line else line
-  if '$' not in line and not re.search(r'\\[(\[]', line):
-    line = re.sub(r'\\boxed\{(?:[^{}]|\{[^{}]*\})*\}', lambda box: f'${box.group()}$', line)
-  return line
-
-
-def with_marks(rest: str, solution: solve.Solution) -> str:
-  """The response without its thinking, key steps marked, the answer in a box, and how it ended."""
-  begin = len(solution.text) - len(rest)
-  out, at = [], begin
-  for step in solution.steps:
-    if step.begin < at:
-      continue
-    kind = {True: 'step holds', False: 'step fails', None: 'step'}[step.holds]
-    mark = f'<span class="{kind}">{_line(step.text)}</span>'
-    if '\n' in step.text:  # a displayed formula over several lines
-      mark = f'\n\n<div class="{kind}">\n\n{written(step.text)}\n\n</div>\n\n'
-    out += [written(solution.text[at : step.begin]), mark]
-    at = step.end
-  out.append(written(solution.text[at:]))
-  if solution.answer is not None and solution.answer != solution.code:
-    out.append(f'\n\n<div class="answer"><small>Answer</small>{_formula(solution.answer)}</div>')
-  notes = [] if solution.finish_reason == 'stop' else ['cut off at the limit of tokens']
-  notes += [] if solution.steps_share is None else [f'{solution.steps_share:.0%} of the equalities checked hold']
-  if notes:
-    out.append(f'\n\n<span class="note">{"; ".join(notes)}</span>')
-  return ''.join(out)
-
-
-def _formula(answer: str) -> str:
-  answer = html.escape(answer, quote=False)
-  return answer if '$' in answer else f'${answer}$'
-
-
-def _one(solutions: list[solve.Solution], i: int) -> str:
-  """One solution of a spectrum, thinking and all."""
-  thinking, rest = solve.parts(solutions[i].text)
-  head = f'**Solution {i + 1}**\n\n'
-  if thinking:
-    head += f'<details><summary>Thinking</summary>\n\n{written(thinking)}\n\n</details>\n\n'
-  return head + with_marks(rest, solutions[i])
-
-
-def drawing(solutions: list[solve.Solution], spectrum: solve.Spectrum) -> str:
-  """The clusters as rows of dots, a dot a solution; all of it text of ours but the answers, which are escaped."""
-  rows = []
-  for rank, cluster in enumerate(spectrum.clusters):
-    colour = _COLOURS[rank] if rank < len(_COLOURS) else '#64748b'
-    rows.append(_row(cluster.answer, cluster.members, colour, ''))
-  if spectrum.unanswered:
-    rows.append(_row('no answer', spectrum.unanswered, '#94a3b8', ' none'))
-  n, kinds = len(solutions), len(spectrum.clusters)
-  most = f'<b>{spectrum.agreement:.0%}</b> agree on <b>{html.escape(spectrum.majority)}</b>' if kinds else 'no answers'
-  told = f'{n} solutions, {kinds} different answer{"" if kinds == 1 else "s"}; {most}. Choose a dot to read a solution.'
-  return f'<div class="spectrum"><p class="sum">{told}</p>{"".join(rows)}</div>'
-
-
-def _readable(answer: str) -> str:
-  """An answer in a line, where there is no LaTeX to be had: 48/7 for \\frac{48}{7}."""
-  for pattern, plain in _PLAIN:
-    answer = re.sub(pattern, plain, answer)
-  return answer.replace('\n', ' ')
-
-
-def _row(label: str, members: tuple[int, ...], colour: str, kind: str) -> str:
-  dots = ''.join(
-    f'<button data-solution="{i}" aria-label="Solution {i + 1}" title="Solution {i + 1}">{i + 1}</button>'
-    for i in members
-  )
-  label = _readable(label)
-  short = html.escape(label if len(label) <= 60 else label[:57] + '...')
-  return (
-    f'<div class="row{kind}" style="--dot: {colour}"><div class="label">{short}</div>'
-    f'<div class="dots">{dots}</div><div class="count">{len(members)}</div></div>'
-  )
+def _notice(text: str) -> dict:
+  """Why something was not done."""
+  return gr.update(value=f'<div class="refusal" role="alert"><b>✗</b> {html.escape(text)}</div>', visible=bool(text))

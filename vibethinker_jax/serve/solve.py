@@ -3,11 +3,12 @@
 Everything is judged by verify/: what is found here is what a training run or an evaluation would find.
 """
 
+import ast
 import asyncio
 import contextlib
 import dataclasses
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from vibethinker_jax.boxes import answer_part, extract_boxed
 from vibethinker_jax.verify.answer import Verdict, vote_key
@@ -19,6 +20,7 @@ _DISPLAY = (('\\[', '\\]'), ('$$', '$$'))
 _EQUALITY = re.compile(r'[^=<>!:]=[^=]|\\approx|≈')
 _LINE = 400  # characters; a longer line is prose, not a step
 _STEPS = 200  # of one solution
+_PROGRAM = 20_000  # characters; a longer program is compared as text
 _COMPARED = 24  # different answers that are compared with each other
 
 
@@ -66,8 +68,13 @@ class Spectrum:
   unanswered: tuple[int, ...]
 
   @property
+  def leaders(self) -> tuple[Cluster, ...]:
+    """The largest cluster, and those as large as it: more than one is a tie."""
+    return tuple(c for c in self.clusters if len(c.members) == len(self.clusters[0].members))
+
+  @property
   def majority(self) -> str | None:
-    """The answer of the largest cluster."""
+    """The answer of the largest cluster; of a tie, that which came first."""
     return self.clusters[0].answer if self.clusters else None
 
   @property
@@ -138,7 +145,8 @@ def _take_apart(grader: Grader, texts, finishes, answer, tests) -> tuple[list[So
     found = code if tests is not None or box is None else box
     well = finish == 'stop' and found is not None and text.count('<think>') <= text.count('</think>')
     solutions.append(Solution(text, finish, found, well, kept, trace.share, code, verdict))
-  return solutions, cluster(grader, [solution.answer for solution in solutions])
+  programs = [i for i, solution in enumerate(solutions) if solution.answer == solution.code]
+  return solutions, cluster(grader, [solution.answer for solution in solutions], programs)
 
 
 def _holds(settled: Sequence[bool | None]) -> bool | None:
@@ -146,18 +154,21 @@ def _holds(settled: Sequence[bool | None]) -> bool | None:
   return all(known) if known else None
 
 
-def cluster(grader: Grader, answers: Sequence[str | None]) -> Spectrum:
+def cluster(grader: Grader, answers: Sequence[str | None], programs: Collection[int] = ()) -> Spectrum:
   """Answers that are equal as texts or numbers are one; of the rest, those that the grader takes for each other.
 
-  The grader is asked about the answers given most often, and never about programs.
+  `programs` are the indices of answers that are Python: equal where they say the same, however it is laid out. The
+  grader is asked about the answers given most often, and never about programs.
   """
-  exact: dict[str, list[int]] = {}
+  exact: dict[tuple[bool, str], list[int]] = {}
   for i, answer in enumerate(answers):
     if answer:
-      exact.setdefault(vote_key(answer), []).append(i)
-  groups = sorted(exact.values(), key=len, reverse=True)
+      key = (True, program_key(answer)) if i in programs else (False, vote_key(answer))
+      exact.setdefault(key, []).append(i)
+  keys = sorted(exact, key=lambda key: len(exact[key]), reverse=True)
+  groups = [exact[key] for key in keys]
   first = [answers[members[0]] for members in groups]
-  asked = [i for i, answer in enumerate(first) if '\n' not in answer][:_COMPARED]
+  asked = [i for i, (is_program, _) in enumerate(keys) if not is_program][:_COMPARED]
   pairs = [(i, j) for j in asked for i in asked if i < j]
   verdicts = grader.grade([(f'\\boxed{{{first[j]}}}', first[i], None) for i, j in pairs])
   same = {pair for pair, verdict in zip(pairs, verdicts) if verdict.score}
@@ -174,6 +185,14 @@ def cluster(grader: Grader, answers: Sequence[str | None]) -> Spectrum:
   merged.sort(key=lambda members: (-len(members), members[0]))
   clusters = tuple(Cluster(answers[members[0]], tuple(members)) for members in merged)
   return Spectrum(clusters, tuple(i for i, answer in enumerate(answers) if not answer))
+
+
+def program_key(code: str) -> str:
+  """A text that two programs share where Python reads the same in them: comments, blanks and layout aside."""
+  if len(code) <= _PROGRAM:
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+      return ast.dump(ast.parse(code))
+  return '\n'.join(line.rstrip() for line in code.strip().split('\n'))
 
 
 def mark_steps(text: str) -> list[tuple[int, int, str]]:

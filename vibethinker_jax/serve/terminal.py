@@ -5,11 +5,11 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator
 
-from vibethinker_jax.serve import solve
+from vibethinker_jax.serve import markup, solve
 from vibethinker_jax.serve.presets import PRESETS
 from vibethinker_jax.serve.refusals import ApiError
 from vibethinker_jax.serve.service import Sample, Service, ask_of, grow
-from vibethinker_jax.serve.worker import EngineFailure
+from vibethinker_jax.serve.worker import Closing, EngineFailure
 
 HELP = """/preset NAME   math, code, explore or evaluate
 /n N PROBLEM   the spectrum: N solutions, and which answers they reach
@@ -32,8 +32,8 @@ def run(service: Service, preset: str) -> None:
           runner.run(talk.take(line.strip()))
         except KeyboardInterrupt:
           print(' [stopped]')
-        except (ApiError, EngineFailure) as error:
-          print(error)
+        except (ApiError, EngineFailure, Closing, RuntimeError) as error:  # the last is the judges'
+          print(f'\n{error}')
     finally:
       runner.run(service.worker.stop())
 
@@ -95,13 +95,27 @@ class _Talk:
       async for samples in growing:
         done = sum(bool(sample.finish) for sample in samples)
         print(f'\r{done} of {n} are complete', end='' if done < n else '\n', file=sys.stderr, flush=True)
-    _, spectrum = await solve.take_apart(self._service.judges, [s.text for s in samples], [s.finish for s in samples])
-    rows = [(cluster.answer, len(cluster.members)) for cluster in spectrum.clusters]
-    rows += [('(no answer)', len(spectrum.unanswered))] if spectrum.unanswered else []
-    width = min(30, max(len(answer) for answer, _ in rows))
-    for answer, count in rows:
-      print(f'{answer[:width]:>{width}} {"█" * max(1, round(_BAR * count / n))} {count}')
+    texts, ends = [s.text for s in samples], [s.finish for s in samples]
+    print(pictured(*await solve.take_apart(self._service.judges, texts, ends)))
 
   def _drawn(self, messages: list[dict], n: int) -> AsyncIterator[list[Sample]]:
     kind = PRESETS[self.preset]
     return grow(self._service, messages, n, kind.sampling(), kind.max_tokens)
+
+
+def pictured(solutions: list[solve.Solution], spectrum: solve.Spectrum) -> str:
+  """The clusters as bars, and what they come to in a sentence. A program stands below its bar, line by line."""
+  n = len(solutions)
+  rows = []  # name, solutions, program
+  for i, cluster in enumerate(spectrum.clusters, 1):
+    program = solutions[cluster.members[0]].code == cluster.answer
+    rows.append((f'program {i}' if program else markup.readable(cluster.answer), len(cluster.members), program))
+  rows += [('(no answer)', len(spectrum.unanswered), False)] if spectrum.unanswered else []
+  width = max(len('answer'), *(min(30, len(name)) for name, _, _ in rows))
+  lines = [markup.summary(solutions, spectrum), f'{"answer":>{width}} solutions and their share']
+  for i, (name, count, program) in enumerate(rows):
+    name = name if len(name) <= width else f'{name[: width - 1]}…'
+    lines.append(f'{name:>{width}} {"█" * max(1, round(_BAR * count / n))} {count} · {count / n:.0%}')
+    if program:
+      lines += [f'{"":>{width}} {line}' for line in spectrum.clusters[i].answer.split('\n')]
+  return '\n'.join(lines)

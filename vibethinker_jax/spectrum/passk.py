@@ -1,6 +1,7 @@
 """Pass@K and maj@K without bias, and their uncertainty. P problems, N samples of each."""
 
 import math
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -94,6 +95,29 @@ def _with_answer(ways: list[list[int]], count: int, votes: int) -> list[list[int
       for m, subsets in enumerate(row[: size - drawn]):
         into[m + drawn] += choices * subsets
   return out
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+  """The 95% interval of a mean of per-problem scores in [0, 1]: the bootstrap's, or `wilson` where it says nothing.
+
+  Where all scores are the same, every resample is too: none right of 20 problems would be exactly 0% of all problems.
+  """
+  lo, hi = bootstrap_ci(values)
+  return (lo, hi) if lo < hi else wilson(float(np.mean(values)), len(values))
+
+
+def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
+  """Wilson's score interval of a share of n (Journal of the American Statistical Association 22, 1927).
+
+  Args:
+    share: in [0, 1].
+    n: how many it is a share of, 1 or more.
+    level: coverage, 0 < level < 1.
+  """
+  z2 = statistics.NormalDist().inv_cdf((1 + level) / 2) ** 2
+  middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+  half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+  return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def bootstrap_ci(values: np.ndarray, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import jax
 
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.evaluate.report import table
+from vibethinker_jax.evaluate.html import table
 from vibethinker_jax.recipe import Settings
 from vibethinker_jax.settings import freeze
 from vibethinker_jax.study import sweep

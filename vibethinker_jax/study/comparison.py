@@ -10,11 +10,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from vibethinker_jax.evaluate.plots import COLOURS, STYLE, legend_outside, plots_of, running_mean
-from vibethinker_jax.evaluate.report import duration, missing, note, table, write_page
+from vibethinker_jax.evaluate.html import duration, missing, note, plots_of, table, write_page
+from vibethinker_jax.evaluate.paired import Difference, conclusion, difference, strict_level
+from vibethinker_jax.evaluate.plots import COLOURS, STYLE, legend_outside, running_mean
 from vibethinker_jax.recipe import Settings
 from vibethinker_jax.spectrum.passk import pass_at_k
-from vibethinker_jax.study.paired import Difference, conclusion, difference, strict_level
 from vibethinker_jax.study.sweep import diverged, result, spent
 from vibethinker_jax.train.journal import write_json
 

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from vibethinker_jax.evaluate.plots import percent
-from vibethinker_jax.evaluate.report import note, table
+from vibethinker_jax.evaluate.html import note, percent, table
 from vibethinker_jax.recipe import Settings
 from vibethinker_jax.settings import freeze
 from vibethinker_jax.spectrum.passk import mean_pass_at_k

@@ -20,7 +20,7 @@ import jax
 from tqdm import tqdm
 
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.evaluate.report import duration
+from vibethinker_jax.evaluate.html import duration
 from vibethinker_jax.recipe import Settings
 from vibethinker_jax.ssp import STAGES, Pipeline, ready
 from vibethinker_jax.train.journal import read_json, write_json, write_text

@@ -376,9 +376,10 @@ class Trainer:
       'logp_gap': at_first('gap_sum') / max(at_first('tokens'), 1.0),
       'ratio_min': min(float(s['ratio_min']) for s in sums),
       'ratio_max': max(float(s['ratio_max']) for s in sums),
-      'grad_norm': max(float(row['grad_norm']) for row in rows),
-      'update_norm': max(float(row['update_norm']) for row in rows),
-      'moved': min(float(row['moved']) for row in rows),
+      # the worst of the updates
+      **{
+        name: (min if name == 'moved' else max)(float(row[name]) for row in rows) for name in rows[0] if name != 'count'
+      },
     }
 
   def _with_signal(self, rows: list[tuple]) -> tuple[list[tuple], float]:

@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 
 import jax
@@ -109,11 +110,16 @@ def check_finite(stage: str, step: int, values: dict) -> None:
       )
 
 
-def _tells(record: logging.LogRecord) -> bool:
-  """Not what the checkpoint library logs: every save, and what goes wrong in its threads, page after page. That comes
-  back as an error from whoever waits for it.
+@functools.cache
+def _quiet() -> None:
+  """Hear nothing of every save, nor page after page of what goes wrong in the checkpoint library's threads: it comes
+  back as an error to whoever waits. Threads of it that are none of Python's report to the hook for what nobody can
+  catch, once the first of them has ended their loop.
   """
-  return 'orbax' not in pathlib.Path(record.pathname).parts
+  logging.getLogger('absl').addFilter(lambda record: 'orbax' not in pathlib.Path(record.pathname).parts)
+  before = sys.unraisablehook
+  ended = lambda error: isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'
+  sys.unraisablehook = lambda found: None if ended(found.exc_value) else before(found)
 
 
 class Checkpoints:
@@ -130,7 +136,7 @@ class Checkpoints:
     if every is not None:
       policy = policies.AnyPreservationPolicy([policies.EveryNSteps(every), policies.LatestN(keep or 1)])
     self._directory = pathlib.Path(directory).absolute()
-    logging.getLogger('absl').addFilter(_tells)
+    _quiet()
     with writing(self._directory):
       self._orbax = ocp.training.Checkpointer(
         self._directory,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vibethinker_jax.study.paired import Difference, conclusion, difference, strict_level
+from vibethinker_jax.evaluate.paired import Difference, conclusion, difference, strict_level
 
 
 def test_with_one_problem_it_is_the_paired_t_test():
