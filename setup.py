@@ -1,10 +1,17 @@
 """Install: `pip install -e .`; with `[test]` for the tests, `[plan]` for ahead-of-time compilation for TPUs."""
 
+import pathlib
+import re
+
 from setuptools import find_packages, setup
+
+# read, not imported: a build has none of the package's dependencies
+PACKAGE = pathlib.Path(__file__).parent / 'vibethinker_jax' / '__init__.py'
+VERSION = re.search(r"^__version__ = '([^']+)'", PACKAGE.read_text(encoding='utf-8'), re.MULTILINE)[1]
 
 setup(
   name='vibethinker_jax',
-  version='0.1.0',
+  version=VERSION,
   description='VibeThinker-1.5B from base model to report: the Spectrum-to-Signal training method in JAX',
   license='Apache-2.0',
   python_requires='>=3.11',

@@ -37,6 +37,7 @@ RANKS = {
   'plan': 6,
   'study': 7,
   'reproduce': 7,
+  'api': 7,
   'cli': 8,
 }
 

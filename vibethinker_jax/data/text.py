@@ -27,16 +27,27 @@ THOUGHT = ('<think>', '</think>')
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-  """A tokenizer and the system prompt to use with it (None: whatever its chat template says)."""
+  """A tokenizer and the system prompt to use with it (None: whatever its chat template says).
+
+  `eos_ids` are further ids that end a response: a model's own files may name some (model.config.eos_ids).
+  """
 
   tokenizer: PreTrainedTokenizerBase
   system: str | None = None
+  eos_ids: tuple[int, ...] = ()
 
   @property
   def stop_ids(self) -> tuple[int, ...]:
-    """Ids that end a response: the end of a chat turn, and the end of text."""
-    ids = (self.tokenizer.convert_tokens_to_ids(TURN_END), self.tokenizer.eos_token_id)
-    return tuple(sorted({i for i in ids if i is not None}))
+    """Ids that end a response: the end of a chat turn, the end of text, and `eos_ids`."""
+    turn_end = () if self.turn_end is None else (self.turn_end,)
+    end_of_text = () if self.tokenizer.eos_token_id is None else (self.tokenizer.eos_token_id,)
+    return tuple(sorted({*turn_end, *end_of_text, *self.eos_ids}))
+
+  @property
+  def turn_end(self) -> int | None:
+    """The id that ends a chat turn; None where the tokenizer has no such token, or takes it for an unknown one."""
+    found = self.tokenizer.convert_tokens_to_ids(TURN_END)
+    return None if found == self.tokenizer.unk_token_id else found
 
   @property
   def size(self) -> int:
@@ -138,13 +149,22 @@ def _replaced(value, old: str, new: str):
 
 def load_text(directory: pathlib.Path, system: str | None = None) -> Text:
   """The tokenizer of a Hugging Face directory. Raises BadInput where there is none or it lacks ChatML's turn end."""
-  if not (pathlib.Path(directory) / 'tokenizer.json').exists():
-    raise BadInput(f'{directory}: no tokenizer.json in it (expected a Hugging Face tokenizer directory)')
-  # not AutoTokenizer: beside a config.json of qwen2 it puts Qwen2's own pre-tokenizer in place of the one of the file
-  tokenizer = PreTrainedTokenizerFast.from_pretrained(str(directory))
-  if tokenizer.convert_tokens_to_ids(TURN_END) in (None, tokenizer.unk_token_id):
+  text = read_text(directory, system)
+  if text.turn_end is None:
     raise BadInput(f'{directory}: the tokenizer has no {TURN_END} token, which ends a chat turn')
-  return Text(tokenizer, system)
+  return text
+
+
+def read_text(directory: pathlib.Path, system: str | None = None, eos_ids: tuple[int, ...] = ()) -> Text:
+  """The tokenizer of a Hugging Face directory, whether or not it has ChatML's tokens. Raises BadInput for none."""
+  path = pathlib.Path(directory) / 'tokenizer.json'
+  if not path.exists():
+    raise BadInput(f'{directory}: no tokenizer.json in it (expected a Hugging Face tokenizer directory)')
+  try:
+    # not AutoTokenizer: beside a config.json of qwen2 it puts Qwen2's own pre-tokenizer in place of the one of the file
+    return Text(PreTrainedTokenizerFast.from_pretrained(str(directory)), system, eos_ids)
+  except Exception as error:  # the tokenizers library raises bare Exception for a broken file
+    raise BadInput(f'{path}: not a tokenizer ({error})') from None
 
 
 def render(text: Text, problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
