@@ -205,7 +205,7 @@ def _spectrum(service: Service, sampling: list) -> None:
 
 
 def _run(events: list, begun, seen, inputs: list, outputs: list, begin: gr.Button, stop: gr.Button) -> None:
-  """Any of the events runs the steps begun(stop, *inputs), and shows `seen` of each of them, until the stop button is pressed.
+  """Any of the events runs the steps begun(stop, *inputs), `seen` of each is shown, and the stop button sets `stop`.
 
   One event with all its steps, and none that follows it: what follows a failed event is not run. And it ends by itself:
   an event that Gradio cancels may leave "Error" behind.
