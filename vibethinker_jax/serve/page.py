@@ -16,10 +16,10 @@ from vibethinker_jax.serve import markup, steps
 from vibethinker_jax.serve.presets import PRESETS
 from vibethinker_jax.serve.service import Service
 
-# of the embedded world, such that the shipped base solves them now and then, and the tiny run's model nearly always
-EXAMPLES = (
+EXAMPLES = (  # of 32 solutions the tiny run's model gets all right, the shipped base 11, 15 and 17
   ('Find the slope of 2x^2 + 10x at x = 5.', '30'),
-  ('x + y = 32 and x - y = 20. Find y.', '6'),
+  ('Three scores are 15, 11 and 7. Find their mean.', '11'),
+  ('Of 9, 7 and 6 red, blue and green balls one is drawn. What is the chance of red?', '9/22'),
   ('Write f(n) that adds up 8 * i + 2 * 8 for i from 1 to n.', ''),
 )
 
@@ -32,7 +32,7 @@ CSS = """
   color: var(--body-text-color); background: color-mix(in srgb, var(--bad) 9%, transparent); overflow-wrap: anywhere; }
 .refusal b { color: var(--bad); }
 #stop, #halt { color: var(--bad); }
-#talk [role=log] { padding-top: 2.4rem; }
+#talk [role=log] { padding-top: 2.4rem; } #talk .prose { opacity: 1; }
 #talk .placeholder-content { padding: 0 1rem; text-align: center; }
 #head h1 { font-size: 1.35rem; margin: 0; letter-spacing: -.01em; }
 #head p { margin: .1rem 0 0; color: var(--quiet); font-size: .9rem; }
@@ -205,7 +205,7 @@ def _spectrum(service: Service, sampling: list) -> None:
 
 
 def _run(events: list, begun, seen, inputs: list, outputs: list, begin: gr.Button, stop: gr.Button) -> None:
-  """Any of the events runs the steps begun(stop, *inputs), and shows `seen` of each of them, until the stop button is pressed.
+  """Any of the events runs the steps begun(stop, *inputs), `seen` of each is shown, and the stop button sets `stop`.
 
   One event with all its steps, and none that follows it: what follows a failed event is not run. And it ends by itself:
   an event that Gradio cancels may leave "Error" behind.

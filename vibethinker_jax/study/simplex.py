@@ -23,7 +23,7 @@ from vibethinker_jax.spectrum.fusion import dare, ema_weights, fuse, simplex_gri
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.ssp import Pipeline, write_asked
 from vibethinker_jax.study import simplex_page, sweep
-from vibethinker_jax.study.simplex_page import SETS
+from vibethinker_jax.study.simplex_page import SETS, weights_in
 from vibethinker_jax.train.journal import write_json
 
 SEARCHES = ('grid', 'dirichlet', 'coordinate')
@@ -239,12 +239,6 @@ class Sweep:
     for i, expert in enumerate(self.experts[1:], 2):
       out = jax.jit(slerp)(out, expert, 1 / i)
     return out
-
-
-def weights_in(name: str) -> tuple[float, ...]:
-  """The weights that a point's file name tells, summing to 1 again."""
-  numbers = [float(part) for part in name.removeprefix('w_').split('-')[0].split('_')]
-  return tuple(w / sum(numbers) for w in numbers)
 
 
 def write_report(directory: pathlib.Path) -> pathlib.Path:
