@@ -15,14 +15,15 @@ import re
 import time
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import flags
 
 from vibethinker_jax.data.sources import load
+from vibethinker_jax.settings import run_app
 from vibethinker_jax.verify.grader import Grader
 
 DATA = flags.DEFINE_string('data', None, 'folder of the reference files', required=True)
-WORKERS = flags.DEFINE_integer('workers', 2, 'processes that judge')
-SHOWN = flags.DEFINE_integer('shown', 40, 'cases of each kind to print')
+WORKERS = flags.DEFINE_integer('workers', 2, lower_bound=1, help='processes that judge')
+SHOWN = flags.DEFINE_integer('shown', 40, lower_bound=0, help='cases of each kind to print')
 
 FILES = (
   'math/math_test_5000.jsonl:math', 'math/math_train_7500.parquet:verl', 'math/math500.jsonl:math',
@@ -256,4 +257,4 @@ def main(argv) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_app(main)

@@ -13,7 +13,6 @@ if __name__ == '__main__':
 
 import dataclasses
 import importlib.util
-import json
 import pathlib
 import statistics
 import tempfile
@@ -23,17 +22,19 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from jax.sharding import Mesh
 from tqdm import tqdm
 
 from vibethinker_jax import cluster
+from vibethinker_jax.disk import beginning
 from vibethinker_jax.engine.engine import Completion, Engine, Request
 from vibethinker_jax.model import attention, hf
 from vibethinker_jax.model.mesh import MeshShape, decode_mesh, make_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.settings import config_flag, freeze, run_app
 from vibethinker_jax.train import rl
+from vibethinker_jax.train.journal import write_json
 from vibethinker_jax.train.optim import Optim, optimizer
 from vibethinker_jax.train.state import gradient_adder, start, updater
 
@@ -278,8 +279,12 @@ def table(result: dict) -> str:
 
 def main(argv) -> None:
   del argv
+  logging.set_verbosity(logging.WARNING)  # jax reports every kind of device that is not there
   s = freeze(Settings, CONFIG.value, 'config')
   cluster.cpu_devices(s.mesh.size)
+  out = pathlib.Path(WORKDIR.value) / 'benchmark.json'
+  with beginning(out.parent):
+    out.parent.mkdir(parents=True, exist_ok=True)
   mesh = make_mesh(s.mesh)
   with jax.set_mesh(mesh):
     model = jax.jit(lambda key: Qwen2(s.model, key))(jax.random.key(s.seed))
@@ -291,9 +296,7 @@ def main(argv) -> None:
   g |= theirs(s, model)
   d = device(s.model.dtype)
   result = {'grpo_step': g | ideals(s, d), 'long_tail': tail, 'device': d}
-  out = pathlib.Path(WORKDIR.value) / 'benchmark.json'
-  out.parent.mkdir(parents=True, exist_ok=True)
-  out.write_text(json.dumps(result, indent=2) + '\n')
+  write_json(out, result)
   print(table(result), f'\n{out}: the same figures', sep='\n')
 
 

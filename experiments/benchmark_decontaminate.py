@@ -10,13 +10,14 @@ import resource
 import time
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from vibethinker_jax.data.decontaminate import Decontaminate, Index, find_leaks
+from vibethinker_jax.settings import run_app
 
-ROWS = flags.DEFINE_integer('rows', 100_000, 'training rows')
-WORDS = flags.DEFINE_integer('words', 200, 'words in a row')
-AGAINST = flags.DEFINE_integer('against', 10_000, 'evaluation problems')
+ROWS = flags.DEFINE_integer('rows', 100_000, lower_bound=1, help='training rows')
+WORDS = flags.DEFINE_integer('words', 200, lower_bound=60, help='words in a row')
+AGAINST = flags.DEFINE_integer('against', 10_000, lower_bound=1, help='evaluation problems')
 
 
 def measure(rows: int, words: int, against: int, seed: int = 0) -> dict:
@@ -62,4 +63,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_app(main)

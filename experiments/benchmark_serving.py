@@ -8,7 +8,6 @@ the same requests are generated without one, by the same engine in this process.
 practice, some 70 tokens an answer; `short`: problems, some 20. The figures are in docs/serving.md.
 """
 
-import argparse
 import asyncio
 import dataclasses
 import functools
@@ -24,12 +23,20 @@ import time
 import urllib.request
 from collections.abc import Sequence
 
+from absl import flags
+
 from vibethinker_jax.data import synthetic
 from vibethinker_jax.data.text import Text, load_text
 from vibethinker_jax.engine.engine import Engine, Request
 from vibethinker_jax.model import hf
 from vibethinker_jax.recipe import TINY_BASE
 from vibethinker_jax.serve.transcript import Transcript, Wanted
+from vibethinker_jax.settings import run_app
+
+CLIENTS = flags.DEFINE_integer('clients', 128, lower_bound=1, help='asking at a time')
+SECONDS = flags.DEFINE_float('seconds', 120, lower_bound=1, help='that count')
+WARM = flags.DEFINE_float('warm', 40, lower_bound=0, help='seconds before that do not')
+LENGTH = flags.DEFINE_enum('length', 'long', ['long', 'short'], 'of the answers')
 
 ROWS, BLOCK, LONGEST = 64, 32, 256
 
@@ -46,13 +53,8 @@ class Tally:
   first: list[float] = dataclasses.field(default_factory=list)  # seconds to the first piece
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--clients', type=int, default=128)
-  parser.add_argument('--seconds', type=float, default=120)
-  parser.add_argument('--warm', type=float, default=40, help='seconds that do not count')
-  parser.add_argument('--length', choices=('long', 'short'), default='long')
-  args = parser.parse_args()
+def main(argv) -> None:
+  del argv
   with socket.create_server(('127.0.0.1', 0)) as free:
     port = free.getsockname()[1]
   flags = f'--no-page --port {port} --rows {ROWS} --block {BLOCK} --max-length {LONGEST} --warm 0 --waiting 512'
@@ -63,10 +65,10 @@ def main() -> None:
   try:
     wait(port, server, lambda: health(port)['status'] == 'ok')
     print(f'answers after {time.monotonic() - begin:.1f} s')
-    asyncio.run(load(port, server.pid, args, args.warm))
+    asyncio.run(load(port, server.pid, WARM.value))
     wait(port, server, lambda: metrics(port)['samples_open'] == 0)
     before = metrics(port)
-    tally, seconds, resident = asyncio.run(load(port, server.pid, args, args.seconds))
+    tally, seconds, resident = asyncio.run(load(port, server.pid, SECONDS.value))
     wait(port, server, lambda: metrics(port)['samples_open'] == 0)
     after = metrics(port)
   finally:
@@ -75,7 +77,7 @@ def main() -> None:
   report(tally, before, after, resident)
   rate = len(tally.whole) / seconds
   print(f'exit code {server.wait(60)}; served {served:,.0f} tokens/s in whole answers, {rate:.0f} answers/s')
-  alone = offline(args.length, sorted(tally.whole), tally)
+  alone = offline(LENGTH.value, sorted(tally.whole), tally)
   print(f'engine alone {alone:,.0f} tokens/s; served / alone = {served / alone:.0%}')
 
 
@@ -92,7 +94,7 @@ def _problems() -> list:
   return [p for d in synthetic.DOMAINS for p in synthetic.problems(d, 'test', 64, seed=0)]
 
 
-async def load(port: int, pid: int, args, seconds: float) -> tuple[Tally, float, list[float]]:
+async def load(port: int, pid: int, seconds: float) -> tuple[Tally, float, list[float]]:
   """What happened in so many seconds (in how many, for the last answers too), and the resident MiB once a second."""
   tally, numbers, resident = Tally(), iter(range(2**31)), []
   begin = time.monotonic()
@@ -104,7 +106,7 @@ async def load(port: int, pid: int, args, seconds: float) -> tuple[Tally, float,
       await asyncio.sleep(1)
 
   watching = asyncio.create_task(watch())
-  await asyncio.gather(*(client(port, numbers, end, args.length, tally) for _ in range(args.clients)))
+  await asyncio.gather(*(client(port, numbers, end, LENGTH.value, tally) for _ in range(CLIENTS.value)))
   seconds = time.monotonic() - begin
   watching.cancel()
   read(tally)
@@ -244,4 +246,4 @@ def wait(port: int, server: subprocess.Popen, ready) -> None:
 
 
 if __name__ == '__main__':
-  main()
+  run_app(main)

@@ -16,7 +16,7 @@ import sys
 os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers are used: it need not miss torch
 
 import jax
-from absl import flags
+from absl import flags, logging
 
 from vibethinker_jax.data.text import load_text
 from vibethinker_jax.disk import writing
@@ -94,6 +94,7 @@ def evaluate(s: Settings, workdir: pathlib.Path) -> str:
 
 def main(argv) -> None:
   del argv
+  logging.set_verbosity(logging.WARNING)  # jax reports every kind of device that is not there
   settings = freeze(Settings, CONFIG.value)
   JOIN(1)
   workdir = pathlib.Path(WORKDIR.value)

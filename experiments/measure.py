@@ -9,51 +9,80 @@ of a device's memory beside the plan's, and how far the config's attention kerne
 
 import json
 import pathlib
+import re
 import statistics
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from tqdm import tqdm
 
 from vibethinker_jax import cluster
 from vibethinker_jax.data.batches import Batch
+from vibethinker_jax.disk import beginning
+from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.attention import attend_packed, unit
 from vibethinker_jax.model.mesh import make_mesh, no_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.plan.formulas import memory, resident, work
 from vibethinker_jax.plan.stage import PROMPT, Stage, model_of
-from vibethinker_jax.recipe import Settings
+from vibethinker_jax.recipe import Settings, check_mesh
 from vibethinker_jax.settings import config_flag, freeze, run_app
 from vibethinker_jax.train import rl, sft
+from vibethinker_jax.train.journal import write_json
 from vibethinker_jax.train.optim import optimizer
 from vibethinker_jax.train.state import gradient_adder, start, updater
 
 CONFIG = config_flag()
 LENGTHS = flags.DEFINE_list('lengths', ['8192', '16384'], 'Tokens of a row.')
-REPEATS = flags.DEFINE_integer('repeats', 5, 'Steps of which the median counts; the first, which compiles, does not.')
+REPEATS = flags.DEFINE_integer(
+  'repeats', 5, lower_bound=1, help='Steps of which the median counts; the first, which compiles, does not.'
+)
 OUT = flags.DEFINE_string('out', 'measured.json', 'Where the numbers go.')
 
 
 def main(argv) -> None:
   del argv
-  s = freeze(Settings, CONFIG.value)
+  logging.set_verbosity(logging.WARNING)  # jax reports every kind of device that is not there
+  s, out = freeze(Settings, CONFIG.value), pathlib.Path(OUT.value)
   cluster.cpu_devices(s.mesh.size)
-  c, mesh = model_of(s), make_mesh(s.mesh)
+  c = model_of(s)
+  check_mesh(s, c)
+  lengths = lengths_of(LENGTHS.value, 2 * unit(c.attention, s.mesh.seq))  # an RL row is half prompt, half response
+  if out.is_dir():
+    raise BadInput(f'--out {out}: is a directory, expected a file to write')
+  with beginning(out):
+    out.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    mesh = make_mesh(s.mesh)
+  except ValueError as error:
+    raise BadInput(f'config.mesh: {error}') from None
   rate = matmul_rate(c.dtype)
   result = {'device': jax.devices()[0].device_kind, 'devices': jax.device_count(), 'matmul_flops_per_s': rate}
   with jax.set_mesh(mesh):
     model = place(jax.jit(lambda key: Qwen2(c, key))(jax.random.key(s.seed)), mesh)
-    for length in map(int, LENGTHS.value):
+    for length in lengths:
       result[f'attention_error_{length}'] = attention_error(c, length)
       for kind, rows in (('sft', s.sft.rows), ('rl', s.rl.micro_rows)):
         stage = Stage(kind, kind, c, s.mesh, rows, length)
         result[f'{kind}_{length}'] = row = step(s, stage, model, rate)
         tqdm.write(f'{kind} {rows} x {length}: ' + ', '.join(f'{k} {v:,.4g}' for k, v in row.items()))
-  pathlib.Path(OUT.value).write_text(json.dumps(result, indent=2) + '\n')
+  write_json(out, result)
   print(json.dumps(result, indent=2))
+
+
+def lengths_of(texts: Sequence[str], multiple: int) -> list[int]:
+  """Tokens of a row, each a multiple of `multiple`. Raises BadInput."""
+  lengths = [int(text) if re.fullmatch('[0-9]{1,9}', text) else 0 for text in texts]
+  for text, length in zip(texts, lengths):
+    if length < 1 or length % multiple:
+      raise BadInput(f'--lengths {text}: expected a multiple of {multiple}')
+  if not lengths:
+    raise BadInput('--lengths: expected one or more, such as 8192,16384')
+  return lengths
 
 
 def step(s: Settings, stage: Stage, model: Qwen2, rate: float) -> dict:

@@ -32,6 +32,8 @@ WANDB = flags.DEFINE_string('wandb', '', 'A project of Weights & Biases that get
 def main(argv) -> None:
   del argv
   logging.set_verbosity(logging.WARNING)  # the checkpoint library reports every save
+  if not ONLY.value:
+    raise BadInput(f'--stages: expected some of {",".join(STAGES)}, found none')
   for stage in ONLY.value:
     if stage not in STAGES:
       raise BadInput(f'--stages: unknown stage {stage!r}, expected some of {",".join(STAGES)}')

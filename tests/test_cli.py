@@ -195,6 +195,7 @@ def test_a_part_of_a_file_gives_what_the_whole_gave(cli, talking):
 
 
 def test_report(tmp_path, capsys):
+  (tmp_path / 'metrics.jsonl').write_text('{"stage": "sft/all", "step": 1, "loss": 1.5}\n')
   assert main(['report', str(tmp_path)]) == 0
   path = pathlib.Path(capsys.readouterr().out.strip())
   assert path == tmp_path / 'report.html' and path.stat().st_size > 0

@@ -190,6 +190,10 @@ def test_no_verb_writes_over_what_it_reads(source, tmp_path, capsys):
   model = tmp_path / 'model'
   model.mkdir()
   (model / 'config.json').write_text('{}')
+  run = tmp_path / 'run'
+  for directory in (run, tmp_path / 'again'):
+    directory.mkdir()
+    (directory / 'metrics.jsonl').write_text('')
   before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
   same = 'name the same file'
   cases = [
@@ -215,7 +219,7 @@ def test_no_verb_writes_over_what_it_reads(source, tmp_path, capsys):
     (['evaluate', '--model', model, '--data', other, '--out', model], 'does not hold --model'),
     (['evaluate', '--model', model, '--data', other, '--out', source], 'expected a directory'),
     (['reproduce', model, '--out', model], 'does not hold DIR'),
-    (['report', model, tmp_path, '--out', model / 'config.json'], 'would replace a file of DIR'),
+    (['report', run, tmp_path / 'again', '--out', run / 'metrics.jsonl'], 'would replace a file of DIR'),
     (['plan', '--config', source, '--topology', 'cpu:1', '--out', source], same),
   ]
   for argv, expected in cases:

@@ -19,15 +19,16 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import MeshShape, make_mesh
 from vibethinker_jax.model.qwen2 import Config
 from vibethinker_jax.plan.collectives import sent_bytes
+from vibethinker_jax.plan.fit import fitted
 from vibethinker_jax.plan.formulas import memory, traffic
 from vibethinker_jax.plan.machine import machine
 from vibethinker_jax.plan.plan import plan
 from vibethinker_jax.plan.program import check_lowered, lower
-from vibethinker_jax.plan.stage import Stage, stages_of
+from vibethinker_jax.plan.stage import Stage, model_of, stages_of
 from vibethinker_jax.recipe import Rows, Settings, check_mesh
 from vibethinker_jax.settings import freeze, load_config
 
-CONFIG = str(pathlib.Path(__file__).parents[1] / 'configs' / 'ssp_1p5b.py')
+CONFIG, TINY = (str(pathlib.Path(__file__).parents[1] / 'configs' / name) for name in ('ssp_1p5b.py', 'tiny.py'))
 SMALL = Config(V=384, D=64, L=3, K=2, G=2, H=18, F=128, remat='full', logit_chunk=8)
 
 
@@ -155,6 +156,28 @@ def test_the_command(tmp_path, capsys):
   assert 'DOES NOT FIT' in said and f'would fit: {report["would_fit"]["devices"]} devices' in said
 
 
+@pytest.mark.parametrize('topology', ['cpu:1', 'cpu:3', 'cpu:7', 'a100:1', 'a100:100', 'v5e:1x1', 'v5p:2x2x1'])
+def test_whatever_machine_it_is_fitted_to_is_one_it_could_run_on(topology):
+  """configs/tiny.py has 8 responses in a row, and rows of 112 tokens: no kernel but the plain form takes them."""
+  s, on = freeze(Settings, load_config(TINY)), machine(topology)
+  better = fitted(s, model_of(s), on)
+  check_mesh(better, model_of(s))
+  m, rows = better.mesh, better.sft.rows
+  assert m.size == on.devices and better.start.attention == 'xla' and rows * better.sft.accumulation >= 28
+  assert better.rl.micro_rows % (8 * m.data * m.fsdp) == 0 and better.engine.rows % on.devices == 0
+  report = plan(s, on, None)
+  assert report['fits'] and report['mesh_chosen'] and report['devices'] == on.devices
+
+
+def test_where_nothing_fits_the_smallest_is_shown():
+  """The 1.5B on 7 devices: a width of 1536 is not cut in 7, so that the model is whole on each."""
+  report = plan(settings('smoke'), machine('cpu:1'), None)
+  assert report['fits']
+  report = plan(settings('h100-8'), machine('cpu:7'), None)
+  assert not report['fits'] and report['mesh'] == {'data': 7, 'fsdp': 1, 'seq': 1, 'tensor': 1}
+  assert report['would_fit']['mesh']['fsdp'] > 1
+
+
 @pytest.mark.slow
 def test_measured_on_this_machine(tmp_path):
   root, out = pathlib.Path(__file__).parents[1], tmp_path / 'measured.json'
@@ -177,7 +200,7 @@ def test_bad_input_is_one_line(capsys):
   refuses('--topology v4:2x2: expected', config, '--topology=v4:2x2')
   refuses('--topology v5e:4x0: expected', config, '--topology=v5e:4x0')
   refuses('unknown preset .*v5p-64', f'{config}:tpu', topology)
-  refuses('--config nowhere.py: no config', '--config=nowhere.py', topology)
+  refuses('--config nowhere.py: not found .*configs/ and experiments/ are in', '--config=nowhere.py', topology)
   refuses("config.sft: unknown field 'row', did you mean 'rows'", config, topology, '--set', 'sft.row=3')
   refuses('--set sft.rows: expected NAME=VALUE', config, topology, '--set', 'sft.rows')
   refuses(

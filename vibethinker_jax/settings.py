@@ -133,13 +133,23 @@ def process_flags() -> Callable[[int], None]:
   """
   distributed = flags.DEFINE_bool('distributed', False, 'One of several processes; jax finds the others.')
   coordinator = flags.DEFINE_string('coordinator', '', 'Where jax cannot find them: the address of the first process,')
-  processes = flags.DEFINE_integer('processes', 1, 'how many there are,')
-  process = flags.DEFINE_integer('process', 0, 'and which of them this is.')
+  processes = flags.DEFINE_integer('processes', 1, lower_bound=1, help='how many there are,')
+  process = flags.DEFINE_integer('process', 0, lower_bound=0, help='and which of them this is.')
 
   def join(devices: int) -> None:
-    cluster.cpu_devices(max(1, devices // processes.value))
-    if distributed.value or coordinator.value:
-      cluster.join(coordinator.value, processes.value, process.value)
+    n, which, several = processes.value, process.value, distributed.value or coordinator.value
+    if which >= n:
+      raise BadInput(f'--process {which}: expected 0 to {n - 1} of --processes {n}')
+    if n > 1 and not several:
+      raise BadInput(f'--processes {n}: expected --coordinator or --distributed too, or they would not meet')
+    if coordinator.value and not re.fullmatch(r'\S+:\d+', coordinator.value):
+      raise BadInput(f'--coordinator {coordinator.value}: expected HOST:PORT')
+    cluster.cpu_devices(max(1, devices // n))
+    if several:
+      try:
+        cluster.join(coordinator.value, n, which)
+      except (RuntimeError, ValueError) as error:
+        raise BadInput(f'--distributed: the other processes are not found ({str(error).splitlines()[0]})') from None
 
   return join
 
@@ -171,9 +181,14 @@ def run_app(main: Callable) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
   try:
-    return flags.FLAGS(_given(argv)[0])
+    rest = flags.FLAGS(_given(argv)[0])
   except flags.Error as error:
     sys.exit(_refused(str(error)))
+  if len(rest) > 1:
+    sys.exit(_refused(f'unexpected argument {rest[1]!r}, expected flags only'))
+  if 'workdir' in flags.FLAGS and flags.FLAGS['workdir'].value == '':
+    sys.exit(_refused('--workdir is empty, expected a directory'))
+  return rest
 
 
 def _refused(why: str) -> int:

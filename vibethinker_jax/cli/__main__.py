@@ -6,12 +6,12 @@ wrong ends with one line on stderr that names the file, the row and what was exp
 Heavy libraries are imported by the `run` that needs them, so that `vibethinker --help` answers at once.
 """
 
-import argparse
 import os
 import sys
+import types
 from collections.abc import Sequence
 
-from vibethinker_jax import host
+from vibethinker_jax import __version__, host
 from vibethinker_jax.cli import (
   chat,
   decontaminate,
@@ -26,44 +26,70 @@ from vibethinker_jax.cli import (
   score,
   serve,
 )
-from vibethinker_jax.errors import BadInput
+from vibethinker_jax.cli.flags import configs_are
+from vibethinker_jax.cli.parser import Help, Parser, VerbParser, near
+from vibethinker_jax.errors import BadInput, Failure
 
 # in the order in which `--help` lists them
 VERBS = (score, generate, fuse, grade, evaluate, prepare, decontaminate, plan, serve, chat, report, reproduce)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Run one verb on `argv` (default: the command line): 0 or its own exit code, 2 for bad input, 130 for Ctrl-C."""
+  """Run one verb on `argv` (default: the command line).
+
+  Returns 0 or the verb's own exit code, 2 for bad input, 1 for a full disk, 130 for Ctrl-C.
+  """
   # transformers would tell every user of a tokenizer that PyTorch is not installed
   os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
+  argv = sys.argv[1:] if argv is None else [*argv]
   try:
+    _check_verb(argv)
     args = _parser().parse_args(argv)
     host.most_of_the_gpu()
     return args.run(args) or 0
   except BadInput as error:
-    print('vibethinker:', ' '.join(str(error).split()), file=sys.stderr)
-    return 2
+    return _say(error, 2)
+  except Failure as error:
+    return _say(error, 1)
+  except OSError as error:
+    if error.filename is None:
+      raise
+    return _say(f'{error.filename}: {error.strerror}', 2)  # a name too long, a folder that may not be searched
   except KeyboardInterrupt:
     print('\nvibethinker: interrupted; nothing is half-written, and `evaluate` goes on where it was', file=sys.stderr)
     return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(prog='vibethinker', description=_first_line(__doc__))
-  verbs = parser.add_subparsers(required=True, metavar='VERB')
+def _say(why: object, code: int) -> int:
+  print('vibethinker:', ' '.join(str(why).split()), file=sys.stderr)
+  return code
+
+
+def _check_verb(argv: Sequence[str]) -> None:
+  """Raises BadInput where the first argument is neither a verb nor a flag of the command's own."""
+  names, flags = [_name(verb) for verb in VERBS], ['-h', '--help', '--version']
+  if not argv:
+    raise BadInput(f'expected a verb, one of {", ".join(names)} (see vibethinker --help)')
+  if argv[0] not in (*names, *flags):
+    what, known = ('flag', flags) if argv[0].startswith('-') else ('verb', names)
+    raise BadInput(f'unknown {what} {argv[0]}{near(argv[0], known)} (see vibethinker --help)')
+
+
+def _parser() -> Parser:
+  parser = Parser('vibethinker', description=_first_line(__doc__), epilog=f'{configs_are()}.')
+  parser.add_argument('--version', action='version', version=f'vibethinker {__version__}')
+  verbs = parser.add_subparsers(required=True, metavar='VERB', parser_class=VerbParser)
   for verb in VERBS:
     says = _first_line(verb.__doc__)
-    own = verbs.add_parser(verb.__name__.split('.')[-1], help=says, description=says)
+    own = verbs.add_parser(_name(verb), help=says, description=says, formatter_class=Help, allow_abbrev=False)
+    own.prepare()
     verb.arguments(own)
     own.set_defaults(run=verb.run)
   return parser
 
 
-class _Parser(argparse.ArgumentParser):
-  """argparse, whose errors are one line too."""
-
-  def error(self, message: str):
-    raise BadInput(f'{message} (see {self.prog} --help)')
+def _name(verb: types.ModuleType) -> str:
+  return verb.__name__.split('.')[-1]
 
 
 def _first_line(text: str) -> str:

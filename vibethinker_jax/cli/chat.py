@@ -1,13 +1,21 @@
-"""The chat page in a terminal."""
+"""The chat page in a terminal, with its lines edited and remembered as a shell does."""
 
 import argparse
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
 
-from vibethinker_jax.cli import engines
+from vibethinker_jax.cli import engines, flags
+
+_REMEMBERED = 1000  # lines
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
   engines.arguments(parser)
-  parser.add_argument('--preset', choices=('math', 'code', 'explore', 'evaluate'), default='math')
+  parser.add_argument(
+    '--preset', choices=('math', 'code', 'explore', 'evaluate'), default='math', help='how it is asked and sampled'
+  )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -19,6 +27,31 @@ def run(args: argparse.Namespace) -> None:
   engine, model, text = engines.load(args)
   judges = Judges(1)
   try:
-    terminal.run(Service(args.name, text, Worker(engine, model, args.waiting), judges), args.preset)
+    with edited_lines(flags.cache('chat_history')):
+      terminal.run(Service(args.name, text, Worker(engine, model, args.waiting), judges), args.preset)
   finally:
     judges.close()
+
+
+@contextlib.contextmanager
+def edited_lines(history: pathlib.Path) -> Iterator[None]:
+  """Within, `input` edits its line and finds earlier ones, those of other days from the file `history`.
+
+  Only its user may read the file. Where Python has no readline, or the file cannot be kept, it is done without.
+  """
+  try:
+    import readline  # `input` goes through it from now on
+  except ImportError:
+    yield
+    return
+  with contextlib.suppress(OSError):
+    readline.read_history_file(history)
+  try:
+    yield
+  finally:
+    readline.set_history_length(_REMEMBERED)
+    with contextlib.suppress(OSError):
+      history.parent.mkdir(parents=True, exist_ok=True)
+      history.touch(0o600)
+      readline.write_history_file(history)
+      os.chmod(history, 0o600)

@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 import sys
 
-from vibethinker_jax.cli import flags, models
+from vibethinker_jax.cli import files, flags, models
 from vibethinker_jax.errors import BadInput
 
 _TINY_RUN = pathlib.Path('runs/tiny/final')  # served where no model is named, if it is there
@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     metavar='DIR',
     help='Hugging Face directory or workdir (default: the tiny run, or base)',
   )
-  parser.add_argument('--name', default='vibethinker', help='what clients call it')
+  parser.add_argument('--name', type=flags.filled, default='vibethinker', help='what clients call it')
   parser.add_argument('--dtype', choices=flags.DTYPES, default='float32', help='of weights and layers')
   parser.add_argument('--int8-weights', action='store_true', help='a quarter of the bytes of float32')
   parser.add_argument('--int8-cache', action='store_true', help='keys and values too')
@@ -48,7 +48,6 @@ def load(args: argparse.Namespace):
   directory = args.model or (_TINY_RUN if (_TINY_RUN / 'config.json').exists() else TINY_BASE)
   if (directory / 'final' / 'config.json').exists():
     directory = directory / 'final'  # a workdir
-  print(f'vibethinker: {directory}', file=sys.stderr)
   config = dataclasses.replace(read_config(directory), dtype=args.dtype)
   if args.max_length is not None and not 1 <= args.max_length <= config.positions:
     raise BadInput(f'--max-length {args.max_length}: expected 1 to {config.positions}, which the model was made for')
@@ -56,9 +55,10 @@ def load(args: argparse.Namespace):
   if text is None or text.tokenizer.chat_template is None:
     raise BadInput(f'{directory}: serving needs a tokenizer with a chat template')
   # what is compiled once is found again at the next start
-  jax.config.update('jax_compilation_cache_dir', str(args.cache))
+  jax.config.update('jax_compilation_cache_dir', str(files.directory(args.cache)))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   model = models.load(directory, args.dtype)
+  print(f'vibethinker: {directory}', file=sys.stderr)
   cache = Int8Slots if args.int8_cache else Slots
   stop_ids = models.stop_ids(directory, text)
   mesh = own_mesh(jax.local_devices())  # the whole model on each, the rows spread over them

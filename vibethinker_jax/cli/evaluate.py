@@ -15,30 +15,37 @@ from vibethinker_jax.errors import BadInput
 
 def arguments(parser: argparse.ArgumentParser) -> None:
   flags.add_model(parser)
-  parser.add_argument('--benchmark', metavar='NAME', help='see vibethinker_jax/evaluate/benchmarks.py')
-  parser.add_argument('--data', type=pathlib.Path, metavar='F', help='problems of your own instead')
+  parser.add_argument('--benchmark', metavar='NAME', help='a published one (evaluate/benchmarks.py), or --data')
+  parser.add_argument('--data', type=pathlib.Path, metavar='F', help='problems of your own, or --benchmark')
   parser.add_argument('--reader', metavar='NAME', help='shape of --data (default: problems)')
   data = pathlib.Path(os.environ.get('VIBETHINKER_DATA', '../shared/data'))
   parser.add_argument('--data-dir', type=pathlib.Path, default=data, metavar='DIR', help=f'of the benchmarks ({data})')
   parser.add_argument(
-    '--file', type=pathlib.Path, action='append', default=[], metavar='F', help='your own file of the benchmark'
+    '--file',
+    type=pathlib.Path,
+    action='append',
+    default=[],
+    metavar='F',
+    help='your own file of the benchmark; repeatable',
   )
-  parser.add_argument('--limit', type=int, metavar='N', help='only the first N problems')
+  parser.add_argument('--limit', type=int, metavar='N', help='only the first N problems (default: all)')
   parser.add_argument('--skip-bad', action='store_true', help='leave malformed rows out and count them')
-  parser.add_argument('--n', type=int, help="samples of each problem (default of these: the benchmark's protocol)")
-  parser.add_argument('--temperature', type=float)
-  parser.add_argument('--top-p', type=float)
-  parser.add_argument('--top-k', type=int)
-  parser.add_argument('--max-tokens', type=int, metavar='N')
-  parser.add_argument('--instruction', metavar='TEXT', help='what follows every statement')
-  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--n', type=int, help="samples of each problem (default: the protocol's)")
+  parser.add_argument('--temperature', type=float, help="0 is greedy (default: the protocol's)")
+  parser.add_argument('--top-p', type=float, help="1 is off (default: the protocol's)")
+  parser.add_argument('--top-k', type=int, help="-1 is off (default: the protocol's)")
+  parser.add_argument('--max-tokens', type=int, metavar='N', help="new tokens of a sample (default: the protocol's)")
+  parser.add_argument('--instruction', metavar='TEXT', help="what follows every statement (default: the protocol's)")
+  parser.add_argument('--seed', type=int, default=0, help='another one gives other samples')
   parser.add_argument('--rows', type=int, default=64, help='samples decoded at a time')
   parser.add_argument('--workers', type=int, default=2, help='graders of each kind at most')
   parser.add_argument('--deadline', type=float, default=10.0, help='seconds one response may take')
   parser.add_argument('--strict', action='store_true', help="the published grader's rules")
   parser.add_argument('--regrade', action='store_true', help='judge the samples in OUT again, by another grader too')
   parser.add_argument('--steps', action='store_true', help='check the equalities of each response too')
-  parser.add_argument('--out', dest='output', type=pathlib.Path, required=True, metavar='DIR')
+  parser.add_argument(
+    '--out', dest='output', type=pathlib.Path, required=True, metavar='DIR', help='goes on where it is'
+  )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -56,6 +63,8 @@ def run(args: argparse.Namespace) -> None:
 
   if (args.benchmark is None) == (args.data is None):
     raise BadInput('evaluate: expected exactly one of --benchmark and --data')
+  if args.file and args.data is not None:
+    raise BadInput('evaluate: --file goes with --benchmark, whose file it stands for')
   files.apart([('--data', args.data), *(('--file', file) for file in args.file)], [])
   files.apart_from_directory([('--model', args.model)], args.output)
   directory = files.directory(args.output)

@@ -48,9 +48,10 @@ def lines(path: pathlib.Path) -> list[str]:
   with opened(path) as file:
     content = file.read()
   try:
-    return content.decode('utf-8-sig').split('\n')
+    found = content.decode('utf-8-sig').split('\n')
   except UnicodeDecodeError as error:
     raise BadInput(f'{named(path)}: cannot be read ({error})') from None
+  return found[:-1] if found[-1] == '' else found  # the last sign of a file ends its last line
 
 
 # ---- apart
@@ -131,7 +132,8 @@ def output(path: pathlib.Path) -> Iterator[TextIO]:
         scratch.replace(target)
   finally:
     if scratch is not None:
-      scratch.unlink(missing_ok=True)
+      with contextlib.suppress(OSError):  # nothing was begun where the folder is a file
+        scratch.unlink(missing_ok=True)
 
 
 def _target(path: pathlib.Path | str) -> pathlib.Path | None:
@@ -144,6 +146,7 @@ def _target(path: pathlib.Path | str) -> pathlib.Path | None:
   except OSError:
     if target.is_symlink():
       raise BadInput(f'{path}: cannot be written (its links lead to each other)') from None
+    _check_made(target.parent, path)
     return target
   if stat.S_ISDIR(kind):
     raise BadInput(f'{path}: is a directory, expected a file to write')
@@ -207,10 +210,25 @@ def say(text: str, *outputs: pathlib.Path | None) -> None:
 
 
 def directory(path: pathlib.Path) -> pathlib.Path:
-  """A directory to be written, what links lead to in their place. Raises BadInput where something else stands there."""
-  if _is_standard(path) or (os.path.exists(path) and not os.path.isdir(path)):
+  """A directory to be written, what links lead to in their place.
+
+  Raises BadInput where something else stands there, or it could not be made.
+  """
+  if _is_standard(path) or (os.path.lexists(path) and not os.path.isdir(path)):
     raise BadInput(f'{path}: expected a directory')
+  _check_made(path, path)
   return path.resolve() if path.is_symlink() else path
+
+
+def _check_made(folder: pathlib.Path, path: pathlib.Path | str) -> None:
+  """Raises BadInput, naming `path`, where `folder` is not there and cannot be made."""
+  above = pathlib.Path(os.path.abspath(folder))
+  while not os.path.lexists(above):
+    above = above.parent
+  if not os.path.isdir(above):
+    raise BadInput(f'{path}: cannot be written ({above} is not a directory)')
+  if not os.access(above, os.W_OK | os.X_OK):
+    raise BadInput(f'{path}: cannot be written (permission denied in {above})')
 
 
 def write(out: TextIO, row: dict) -> None:

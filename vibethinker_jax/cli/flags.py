@@ -26,6 +26,18 @@ def add_rows(parser: argparse.ArgumentParser) -> None:
   )
 
 
+def path(text: str) -> pathlib.Path:
+  """The type of a flag that names a file or a directory: pathlib.Path, but '' is not the current directory."""
+  return pathlib.Path(filled(text))
+
+
+def filled(text: str) -> str:
+  """The type of a flag that takes any text but an empty one, which an unset variable of a script would give."""
+  if not text.strip():
+    raise argparse.ArgumentTypeError('expected a text, found none')
+  return text
+
+
 def check_seconds(flag: str, value: float) -> None:
   """Raises BadInput where `value` is no time that a worker can be given: more than 0, and a day at most."""
   if not 0 < value <= DAY_S:
@@ -36,6 +48,14 @@ def check_range(flag: str, value: int, low: int, high: int) -> None:
   """Raises BadInput where `value` is not in [low, high)."""
   if not low <= value < high:
     raise BadInput(f'{flag} {value}: expected {low} to {high - 1}')
+
+
+def configs_are() -> str:
+  """Where configs and experiments are: beside the package in a clone, not in what pip installs."""
+  root = pathlib.Path(__file__).parents[2]
+  if (root / 'configs' / 'tiny.py').exists():
+    return f'configs/ and experiments/ are in {root}'
+  return 'configs/ and experiments/ are in a clone of the repository, not in the installed package'
 
 
 def cache(name: str) -> pathlib.Path:

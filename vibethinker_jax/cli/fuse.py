@@ -23,9 +23,9 @@ _SIZES = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('--out', type=pathlib.Path, required=True, metavar='DIR')
+  parser.add_argument('--out', type=pathlib.Path, required=True, metavar='DIR', help='new, or a model to replace')
   parser.add_argument('--weights', metavar='W,W,...', help='one each, summing to 1 (default: equal ones)')
-  parser.add_argument('models', type=pathlib.Path, nargs='+', metavar='DIR')
+  parser.add_argument('models', type=pathlib.Path, nargs='+', metavar='DIR', help='Hugging Face directories')
 
 
 def run(args: argparse.Namespace) -> None:

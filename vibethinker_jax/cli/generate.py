@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--top-k', type=int, default=-1, help='-1 is off')
   parser.add_argument('--min-p', type=float, default=0.0, help='0 is off')
   parser.add_argument('--max-tokens', type=int, required=True, metavar='N', help='new tokens of a sample at most')
-  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--seed', type=int, default=0, help='another one gives other samples')
   parser.add_argument('--rows', type=int, default=64, help='samples decoded at a time')
 
 
@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> None:
   from vibethinker_jax.model.config import read_config
   from vibethinker_jax.model.mesh import own_mesh
 
-  flags.check_range('--n', args.n, 1, 2**31)
+  flags.check_range('--n', args.n, 1, 2**20)
   flags.check_range('--max-tokens', args.max_tokens, 1, 2**31)
-  flags.check_range('--rows', args.rows, 1, 2**31)
+  flags.check_range('--rows', args.rows, 1, 2**20)
   flags.check_range('--seed', args.seed, 0, 2**32)
   sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
   if (fault := sampling.fault()) is not None:

@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--strict', action='store_true', help="the published grader's rules")
   parser.add_argument('--steps', action='store_true', help='check the equalities of each response too')
   parser.add_argument(
-    '--problems', type=pathlib.Path, metavar='F', help="an evaluation's problems.jsonl, for its samples"
+    '--problems', type=pathlib.Path, metavar='F', help="an evaluation's problems.jsonl, for its samples (default: none)"
   )
 
 

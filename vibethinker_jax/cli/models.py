@@ -23,6 +23,8 @@ def text_of(directory: pathlib.Path):
   """
   if not (directory / 'tokenizer.json').exists():
     return None
+  if not (directory / 'tokenizer.json').is_file():
+    raise BadInput(f'{directory / "tokenizer.json"}: not a tokenizer (a directory, expected a file)')
   from transformers import PreTrainedTokenizerFast
 
   from vibethinker_jax.data.text import Text

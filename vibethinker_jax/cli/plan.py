@@ -22,16 +22,28 @@ NO_TPU = {  # as if there were no accelerator, and libtpu did not look for one, 
 }
 
 
+_LOWERED = 256  # devices that a CPU may stand for: each has threads of its own
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument('--config', required=True, metavar='FILE[:PRESET]', help='of experiments/ssp.py')
+  parser.add_argument(
+    '--config',
+    type=flags.filled,
+    required=True,
+    metavar='FILE[:PRESET]',
+    help=f'of experiments/ssp.py; {flags.configs_are()}',
+  )
   parser.add_argument(
     '--topology', required=True, metavar='T', help='v5e:4x4, v5p:4x4x4, v6e:8x8, a100:8, h200:1, cpu:1 ...'
   )
-  parser.add_argument('--set', action='append', default=[], metavar='NAME=VALUE', help='a field of the config')
-  parser.add_argument('--out', dest='output', type=pathlib.Path, metavar='F', help='the report as JSON')
+  parser.add_argument(
+    '--set', action='append', default=[], metavar='NAME=VALUE', help='a field of the config; repeatable'
+  )
+  parser.add_argument('--out', dest='output', type=pathlib.Path, metavar='F', help='the report as JSON (default: none)')
   parser.add_argument('--estimate', action='store_true', help='by the memory model alone: seconds, nothing compiled')
-  folder = flags.cache('plan')
-  parser.add_argument('--cache', type=pathlib.Path, default=folder, metavar='DIR', help=f'compiled stages ({folder})')
+  parser.add_argument(
+    '--cache', type=pathlib.Path, default=flags.cache('plan'), metavar='DIR', help='stages as compiled for a TPU'
+  )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,17 +55,24 @@ def run(args: argparse.Namespace) -> int:
   from vibethinker_jax.recipe import Settings
   from vibethinker_jax.settings import freeze, load_config
 
-  files.apart([('--config', args.config.partition(':')[0])], [('--out', args.output)])
+  file = args.config.partition(':')[0]
+  if not pathlib.Path(file).is_file():
+    what = 'a directory, expected a file' if pathlib.Path(file).is_dir() else f'not found ({flags.configs_are()})'
+    raise BadInput(f'--config {file}: {what}')
+  files.apart([('--config', file)], [('--out', args.output)])
+  cache = files.directory(args.cache)
   settings = freeze(Settings, load_config(args.config, dict(map(_change, args.set))))
   on = machine(args.topology)
-  if on.chip.platform != 'tpu':
+  if on.chip.platform != 'tpu' and not args.estimate:
+    if on.devices > _LOWERED:
+      raise BadInput(f'--topology {args.topology}: beyond {_LOWERED} devices there is --estimate only')
     cluster.cpu_devices(on.devices)
-  report = plan(settings, on, None if args.estimate else args.cache)
-  files.say(table(report), args.output)
-  if args.output is not None:
-    with files.output(args.output) as out:
+  with contextlib.nullcontext() if args.output is None else files.output(args.output) as out:
+    report = plan(settings, on, None if args.estimate else cache)
+    if out is not None:
       json.dump(report, out, indent=2)
       out.write('\n')
+  files.say(table(report), args.output)
   return 0 if report['fits'] else 1
 
 

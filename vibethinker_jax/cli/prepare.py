@@ -2,18 +2,29 @@
 
 import argparse
 import pathlib
+import re
 
-from vibethinker_jax.cli import files
+from vibethinker_jax.cli import files, flags
 from vibethinker_jax.errors import BadInput
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
-    '--in', dest='input', required=True, action='append', metavar='F', help='as data/sources.py names one; repeatable'
+    '--in',
+    dest='input',
+    type=flags.filled,
+    required=True,
+    action='append',
+    metavar='F',
+    help='as data/sources.py names one; repeatable',
   )
-  parser.add_argument('--reader', action='append', default=[], metavar='NAME', help='one for all, or one for each')
-  parser.add_argument('--out', dest='output', type=pathlib.Path, required=True, metavar='DIR')
-  parser.add_argument('--split', default='train', metavar='NAME')
+  parser.add_argument(
+    '--reader', action='append', default=[], metavar='NAME', help='one for all, or one for each (default: problems)'
+  )
+  parser.add_argument(
+    '--out', dest='output', type=pathlib.Path, required=True, metavar='DIR', help='new, or one to replace'
+  )
+  parser.add_argument('--split', default='train', metavar='NAME', help='what the problems are called in it')
   parser.add_argument('--shards', type=int, metavar='N', help='files (default: by size)')
   parser.add_argument('--skip-bad', action='store_true', help='leave malformed rows out and count them')
 
@@ -26,6 +37,10 @@ def run(args: argparse.Namespace) -> None:
   readers = args.reader if len(args.reader) > 1 else (args.reader or ['problems']) * len(args.input)
   if len(readers) != len(args.input):
     raise BadInput(f'prepare: {len(readers)} times --reader for {len(args.input)} times --in, expected one or as many')
+  if not re.fullmatch('[A-Za-z][A-Za-z0-9_]*', args.split) or args.split == 'all':
+    raise BadInput(
+      f'--split {args.split}: expected letters, digits and _, such as train, and not "all", which is every'
+    )
   if args.shards is not None and args.shards < 1:
     raise BadInput(f'--shards {args.shards}: expected 1 or more')
   inputs = [('--in', path) for path in args.input]

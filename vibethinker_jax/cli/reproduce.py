@@ -8,13 +8,16 @@ from vibethinker_jax.cli import files
 
 def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('directory', type=pathlib.Path, metavar='DIR', help='workdir of a finished run')
-  parser.add_argument('--out', dest='output', type=pathlib.Path, metavar='DIR', help='where to run it (DIR-again)')
+  parser.add_argument(
+    '--out', dest='output', type=pathlib.Path, metavar='DIR', help='where to run it (default: DIR-again)'
+  )
 
 
 def run(args: argparse.Namespace) -> int:
   from vibethinker_jax.reproduce import reproduce
 
-  again = args.output or args.directory.with_name(f'{args.directory.resolve().name}-again')
+  directory = args.directory.resolve()  # . has no name
+  again = args.output or directory.parent / f'{directory.name}-again'
   files.apart_from_directory([('DIR', args.directory)], again)
   again = files.directory(again)
   compared = reproduce(args.directory, again)

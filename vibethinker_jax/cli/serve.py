@@ -10,9 +10,9 @@ from vibethinker_jax.errors import BadInput
 
 def arguments(parser: argparse.ArgumentParser) -> None:
   engines.arguments(parser)
-  parser.add_argument('--host', default='127.0.0.1', help='0.0.0.0 for everybody')
-  parser.add_argument('--port', type=int, default=8000)
-  parser.add_argument('--page-port', type=int, default=7860)
+  parser.add_argument('--host', type=flags.filled, default='127.0.0.1', help='0.0.0.0 for everybody')
+  parser.add_argument('--port', type=int, default=8000, help="of OpenAI's API; 0 takes a free one")
+  parser.add_argument('--page-port', type=int, default=7860, help='of the chat page; 0 takes a free one')
   parser.add_argument('--no-page', action='store_true', help='the API alone')
   parser.add_argument(
     '--cors', action='append', default=[], metavar='ORIGIN', help='pages from there may ask (once for each; * for all)'
@@ -34,6 +34,8 @@ def run(args: argparse.Namespace) -> None:
   flags.check_range('--port', args.port, 0, 65536)
   flags.check_range('--page-port', args.page_port, 0, 65536)
   flags.check_range('--warm', args.warm, 0, 2**31)
+  if args.port == args.page_port != 0 and not args.no_page:
+    raise BadInput(f'--port and --page-port are both {args.port}, expected different ones')
   if not 0 <= args.grace < float('inf'):
     raise BadInput(f'--grace {args.grace}: expected 0 or more seconds')
   for origin in args.cors:

@@ -118,7 +118,7 @@ class Text:
   def decode(self, ids) -> str:
     """Text of response ids, without special tokens; the marks of a thought stay."""
     special = set(self.tokenizer.all_special_ids)
-    marks = {i for i in self.tokenizer.convert_tokens_to_ids(list(THOUGHT)) if i in special}
+    marks = {i for i in special if self.tokenizer.convert_ids_to_tokens(i) in THOUGHT}  # not the unknown token's id
     if not marks:
       return self.tokenizer.decode(ids, skip_special_tokens=True)
     return self.tokenizer.decode([i for i in map(int, ids) if i not in special or i in marks])

@@ -2,14 +2,36 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.model.attention import unit
 from vibethinker_jax.model.mesh import MeshShape
 from vibethinker_jax.model.qwen2 import Config
 from vibethinker_jax.plan.formulas import memory, resident, roofline, sizes
 from vibethinker_jax.plan.machine import KERNELS, Machine
-from vibethinker_jax.plan.stage import PROMPT, stages_of
+from vibethinker_jax.plan.stage import PROMPT, Stage, stages_of
 from vibethinker_jax.recipe import Settings, computing
+
+
+def meshes(s: Settings, c: Config, on: Machine) -> Iterator[Settings]:
+  """The settings with every mesh on which all devices of `on` have whole rows, or a part of each that its kernel takes.
+
+  Rows that the machine's kernel does not take have the plain form. But for GPUs, whose kernel takes whole rows only, a
+  mesh that would have a step see more tokens is left out: there the sequence is sharded.
+  """
+  total, attention = s.sft.rows * s.sft.accumulation, KERNELS[on.chip.platform]
+  attention = 'xla' if s.sft.length % unit(attention, 1) else attention
+  start = dataclasses.replace(s.start, attention=attention)
+  for seq in (1, 2, 4, 8, 16, 32):
+    if seq > 1 and (on.chip.platform == 'cuda' or s.sft.length % (128 * seq)):
+      continue
+    for fsdp in (n for n in range(1, min(on.devices // seq, c.D) + 1) if on.devices % (n * seq) == 0):
+      split = on.devices // seq
+      if c.D % fsdp or (on.devices > on.chip.group and on.chip.group % (seq * fsdp)):
+        continue
+      if split <= total or on.chip.platform == 'cuda':
+        yield dataclasses.replace(s, mesh=MeshShape(split // fsdp, fsdp, seq, 1), start=start)
 
 
 def fitted(s: Settings, c: Config, on: Machine, share: float = 0.85) -> Settings | None:
@@ -19,48 +41,38 @@ def fitted(s: Settings, c: Config, on: Machine, share: float = 0.85) -> Settings
   since the model is not exact. None where nothing fits.
   """
   best, least = None, math.inf
-  for seq in (1, 2, 4, 8, 16, 32):
-    for fsdp in (n for n in range(1, on.devices // seq + 1) if on.devices % (n * seq) == 0):
-      if c.D % fsdp or (on.devices > on.chip.group and on.chip.group % (seq * fsdp)):
-        continue
-      shape = MeshShape(on.devices // (seq * fsdp), fsdp, seq, 1)
-      start = dataclasses.replace(s.start, attention=KERNELS[on.chip.platform])
-      tried = _micro_batches(dataclasses.replace(s, mesh=shape, start=start), c, on, share)
-      if tried is not None:
-        seconds = sum(stage_seconds(tried, c, on).values())
-        # at equal speed, the simpler mesh: less of the sequence sharded
-        if seconds < 0.98 * least:
-          best, least = tried, seconds
+  for candidate in meshes(s, c, on):
+    tried = _micro_batches(candidate, c, on, share)
+    if tried is not None:
+      seconds = sum(stage_seconds(tried, c, on).values())
+      # at equal speed, the simpler mesh: less of the sequence sharded
+      if seconds < 0.98 * least:
+        best, least = tried, seconds
   return best
 
 
 def _micro_batches(s: Settings, c: Config, on: Machine, share: float) -> Settings | None:
   """The largest micro-batches on the mesh of `s`, or None; every device has whole rows, and kernels their lengths."""
   split = s.mesh.data * s.mesh.fsdp
-  if s.mesh.seq > 1 and (s.start.attention == 'triton' or s.sft.length % (128 * s.mesh.seq)):
-    return None
   total = s.sft.rows * s.sft.accumulation
-  if split > total and s.start.attention != 'triton':  # a step would see more tokens: shard the sequence instead
-    return None
   c = computing(c, s.start)
 
-  def largest(name: str, wanted: int, change: Callable[[int], Settings]) -> int:
+  def largest(name: str, least: int, wanted: int, change: Callable[[int], Settings]) -> int:
+    """`least` times the greatest power of 2 that fits and is not more than `wanted`; 0 where not even `least` fits."""
     rows = 0
-    for n in [split * 2**i for i in range(20)]:
+    for n in [least * 2**i for i in range(20)]:
       stage = next(stage for stage in stages_of(change(n), c) if stage.name == name)
-      if sum(memory(stage).values()) + resident(stage, s.mgpo.kl > 0) > share * on.chip.memory or n > max(
-        wanted, split
-      ):
+      if _bytes(stage, s) > share * on.chip.memory or n > max(wanted, least):
         break
       rows = n
     return rows
 
-  rows = largest('sft', total, lambda n: dataclasses.replace(s, sft=dataclasses.replace(s.sft, rows=n)))
+  rows = largest('sft', split, total, lambda n: dataclasses.replace(s, sft=dataclasses.replace(s.sft, rows=n)))
   in_rl = lambda n: dataclasses.replace(s, rl=dataclasses.replace(s.rl, micro_rows=n))
-  samples = s.rl.prompts * s.rl.group
-  micro = min((largest(f'rl/{stage.name}', samples, in_rl) for stage in s.rl.stages), default=split)
-  split *= s.mesh.seq
-  seats = largest('decode', samples, lambda n: dataclasses.replace(s, engine=dataclasses.replace(s.engine, rows=n)))
+  samples, own = s.rl.prompts * s.rl.group, split * s.rl.share  # the responses that share a row stay on one device
+  micro = min((largest(f'rl/{stage.name}', own, samples, in_rl) for stage in s.rl.stages), default=own)
+  in_engine = lambda n: dataclasses.replace(s, engine=dataclasses.replace(s.engine, rows=n))
+  seats = largest('decode', split * s.mesh.seq, samples, in_engine)
   if not rows or not micro or not seats:
     return None
   return dataclasses.replace(
@@ -71,17 +83,30 @@ def _micro_batches(s: Settings, c: Config, on: Machine, share: float) -> Setting
   )
 
 
-def smallest(s: Settings, on: Machine) -> Settings:
-  """What takes the least memory there: everything sharded, a row a device."""
-  n = on.devices
-  return dataclasses.replace(
-    s,
-    mesh=MeshShape(fsdp=n),
-    start=dataclasses.replace(s.start, attention=KERNELS[on.chip.platform]),
-    sft=dataclasses.replace(s.sft, rows=n, accumulation=max(1, s.sft.rows * s.sft.accumulation // n)),
-    rl=dataclasses.replace(s.rl, micro_rows=n),
-    engine=dataclasses.replace(s.engine, rows=n),
-  )
+def _bytes(stage: Stage, s: Settings) -> float:
+  """What a device holds in the stage, by the memory model."""
+  return sum(memory(stage).values()) + resident(stage, s.mgpo.kl > 0)
+
+
+def smallest(s: Settings, c: Config, on: Machine) -> Settings:
+  """What takes the least memory there: a row a device, on the mesh that needs least. Raises BadInput without a mesh."""
+  total, found = s.sft.rows * s.sft.accumulation, []
+  for candidate in meshes(s, c, on):
+    split = candidate.mesh.data * candidate.mesh.fsdp
+    found.append(
+      dataclasses.replace(
+        candidate,
+        sft=dataclasses.replace(s.sft, rows=split, accumulation=max(1, total // split)),
+        rl=dataclasses.replace(s.rl, micro_rows=split * s.rl.share),
+        engine=dataclasses.replace(s.engine, rows=on.devices),
+      )
+    )
+  if not found:
+    raise BadInput(
+      f'--topology {on.topology}: no mesh of {on.devices} devices goes with the model width, {c.D}, and '
+      f'the {total} rows of {s.sft.length} tokens of an SFT step; expected another number of devices, or more rows'
+    )
+  return min(found, key=lambda one: max(_bytes(stage, s) for stage in stages_of(one, computing(c, one.start))))
 
 
 def suggestion(s: Settings, c: Config, on: Machine) -> dict | None:

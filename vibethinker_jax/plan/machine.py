@@ -18,17 +18,19 @@ class Chip:
   link: float
   group: int = 1 << 30  # devices that `link` joins; between groups there is `network`
   network: float = 0.0
+  axes: int = 0  # of the torus that a slice is cut out of; 0: devices are only counted
 
 
 CHIPS = {
-  'v5e': Chip('tpu', 16 * 2**30, 197e12, 819e9, 100e9),
-  'v5p': Chip('tpu', 95 * 2**30, 459e12, 2765e9, 300e9),
-  'v6e': Chip('tpu', 32 * 2**30, 918e12, 1640e9, 224e9),
+  'v5e': Chip('tpu', 16 * 2**30, 197e12, 819e9, 100e9, axes=2),
+  'v5p': Chip('tpu', 95 * 2**30, 459e12, 2765e9, 300e9, axes=3),
+  'v6e': Chip('tpu', 32 * 2**30, 918e12, 1640e9, 224e9, axes=2),
   'a100': Chip('cuda', 80 * 2**30, 312e12, 2039e9, 300e9, 8, 25e9),
   'h100': Chip('cuda', 80 * 2**30, 989e12, 3350e9, 450e9, 8, 50e9),
   'h200': Chip('cuda', 141 * 2**30, 989e12, 4800e9, 450e9, 8, 50e9),
   'cpu': Chip('cpu', 16 * 2**30, 0.1e12, 20e9, 10e9),
 }
+MOST = 1 << 16  # devices of a machine
 KERNELS = {'tpu': 'splash', 'cuda': 'triton', 'cpu': 'xla'}
 
 
@@ -49,8 +51,13 @@ class Machine:
 def machine(topology: str) -> Machine:
   """Raises BadInput for what names no machine."""
   name, _, grid = topology.partition(':')
-  if name not in CHIPS or not re.fullmatch(r'\d+(x\d+)*', grid) or 0 in map(int, grid.split('x')):
+  if name not in CHIPS or not re.fullmatch(r'[1-9][0-9]*(x[1-9][0-9]*)*', grid):
     raise BadInput(
-      f'--topology {topology}: expected CHIP:GRID, for example v5e:4x4 or a100:8, with a CHIP of {[*CHIPS]}'
+      f'--topology {topology}: expected CHIP:GRID, for example v5e:4x4 or a100:8, with a CHIP of {", ".join(CHIPS)}'
     )
-  return Machine(topology, CHIPS[name], math.prod(map(int, grid.split('x'))))
+  chip, sides = CHIPS[name], [int(side) for side in grid.split('x')]
+  if chip.axes and (len(sides) > chip.axes or any(side > 2 and side % 4 for side in sides)):
+    raise BadInput(f'--topology {topology}: expected {chip.axes} sides at most, each 1, 2 or a multiple of 4')
+  if math.prod(sides) > MOST:
+    raise BadInput(f'--topology {topology}: {math.prod(sides):,} devices, expected {MOST:,} at most')
+  return Machine(topology, chip, math.prod(sides))

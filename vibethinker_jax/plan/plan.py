@@ -31,7 +31,7 @@ def plan(s: Settings, on: Machine, cache: pathlib.Path | None) -> dict:
   chosen = elsewhere or math.prod(dataclasses.astuple(s.mesh)) != on.devices
   if chosen:
     better = fitted(s, c, on)
-    s = smallest(s, on) if better is None else better  # the latter is there to say how far it is from fitting
+    s = smallest(s, c, on) if better is None else better  # the latter is there to say how far it is from fitting
   check_mesh(s, c)
   c = computing(c, s.start)
   limit = (1 - RESERVED) * on.chip.memory
@@ -46,7 +46,7 @@ def plan(s: Settings, on: Machine, cache: pathlib.Path | None) -> dict:
     'topology': on.topology,
     'devices': on.devices,
     'fits': fits,
-    'limit': f'memory, in {worst}: {share:.0%} of that of a {on.name}',
+    'limit': f'memory, in {worst}: {share:.0%} of what one {on.name} has',
     'mesh': dataclasses.asdict(s.mesh),
     'mesh_chosen': chosen,
     'attention': s.start.attention,
@@ -103,7 +103,7 @@ def table(report: dict) -> str:
   """The report for people."""
   mesh = ', '.join(f'{axis} {n}' for axis, n in report['mesh'].items() if n > 1) or 'one device'
   lines = [
-    f'{report["topology"]}, {report["devices"]} devices; mesh: {mesh}'
+    f'{report["topology"]}, {_devices(report["devices"])}; mesh: {mesh}'
     + (' (chosen for this machine)' if report['mesh_chosen'] else '')
     + f'; attention: {report["attention"]}; remat: {report["remat"]}',
     '',
@@ -119,10 +119,11 @@ def table(report: dict) -> str:
     )
   lines.append('')
   run = report['run']
-  hours = ', '.join(f'{name} {value:,.0f}' for name, value in run['device_hours'].items() if name != 'all')
+  hours = ', '.join(f'{name} {_amount(value)}' for name, value in run['device_hours'].items() if name != 'all')
   lines.append(
     f'the run at {run["utilization"]:.0%} of the roofline, responses of {run["response_tokens"]:,} tokens: '
-    f'{run["device_hours"]["all"]:,.0f} device-hours ({hours}), ${run["dollars"]:,.0f} at ${run["price_per_hour"]:g}'
+    f'{_amount(run["device_hours"]["all"])} device-hours ({hours}), ${_amount(run["dollars"])} at '
+    f'${run["price_per_hour"]:g}'
   )
   lines.append(f'{"fits" if report["fits"] else "does not fit"}; the binding limit: {report["limit"]}')
   if not report['fits']:
@@ -130,10 +131,19 @@ def table(report: dict) -> str:
   return '\n'.join(lines)
 
 
+def _devices(n: int) -> str:
+  return f'{n} device{"s" if n > 1 else ""}'
+
+
+def _amount(value: float) -> str:
+  """Whole where there are ten or more, else in two digits: a run of minutes is not said to take 0 hours."""
+  return f'{value:,.0f}' if value >= 10 else f'{value:.2g}'
+
+
 def _in_words(suggestion: dict) -> str:
   mesh = ', '.join(f'{axis} {n}' for axis, n in suggestion['mesh'].items() if n > 1) or 'one device'
   return (
-    f'{suggestion["devices"]} devices with the mesh {mesh}; sft.rows {suggestion["sft"]["rows"]}, sft.accumulation '
+    f'{_devices(suggestion["devices"])} with the mesh {mesh}; sft.rows {suggestion["sft"]["rows"]}, sft.accumulation '
     f'{suggestion["sft"]["accumulation"]}, rl.micro_rows {suggestion["rl"]["micro_rows"]}, engine.rows '
     f'{suggestion["engine"]["rows"]}'
   )

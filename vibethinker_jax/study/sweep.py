@@ -55,6 +55,8 @@ def claim(
     if how:
       tqdm.write(f'taken up with other values of {", ".join(how)}: the same points, but for the rounding of sums')
     return
+  if directory.exists() and not directory.is_dir():
+    raise BadInput(f'{directory}: is a file, expected a directory')
   if directory.exists() and any(not one.name.startswith('.') for one in directory.iterdir()):
     raise BadInput(f'{directory}: expected a new directory or one of a sweep')
   ready(settings, devices)

@@ -1,0 +1,70 @@
+"""argparse, with one line for whatever is wrong on a command line, and defaults in every help."""
+
+import argparse
+import difflib
+import itertools
+import pathlib
+import re
+from collections.abc import Collection, Sequence
+
+from vibethinker_jax.cli import flags
+from vibethinker_jax.errors import BadInput
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+  """Tells a flag's default, unless there is none, or the flag is off by default, or its help tells the default."""
+
+  def _get_help_string(self, action: argparse.Action) -> str | None:
+    if 'default' in (action.help or '') or action.default is None or action.default is False or action.default == []:
+      return action.help
+    return super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+  """Raises BadInput for whatever argparse refuses."""
+
+  def error(self, message: str):
+    raise BadInput(f'{message} (see {self.prog} --help)')
+
+
+class VerbParser(Parser):
+  """The flags of one verb: an unknown one is told from the nearest known one, before any that is missing is asked for.
+
+  A flag that takes one value is given once, and no path is an empty text.
+  """
+
+  def prepare(self) -> None:
+    """To be called before flags are added."""
+    self.register('action', None, _Once)
+    self.register('type', pathlib.Path, flags.path)
+
+  def parse_known_args(self, args: Sequence[str], namespace: argparse.Namespace | None = None):
+    known = self._option_string_actions  # there is no public name for it
+    for given in itertools.takewhile('--'.__ne__, args):
+      name = given.partition('=')[0]
+      if _is_flag(given) and name not in known:
+        self.error(f'unknown flag {name}{near(name, known)}')
+    return super().parse_known_args(args, namespace)
+
+
+class _Once(argparse.Action):
+  """Stores the value, and refuses a second one."""
+
+  given = False
+
+  def __call__(self, parser, namespace, values, option_string=None):
+    if option_string is not None and self.given:
+      parser.error(f'{option_string} is given twice, expected once')
+    self.given = True
+    setattr(namespace, self.dest, values)
+
+
+def _is_flag(given: str) -> bool:
+  """As argparse sees it: - is stdin, -1 a number, and no flag has a blank in it."""
+  return given.startswith('-') and re.fullmatch(r'-|-[\d.].*|.*\s.*', given.partition('=')[0]) is None
+
+
+def near(name: str, known: Collection[str]) -> str:
+  """', did you mean ...?' where one of `known` is like `name`, else nothing."""
+  found = difflib.get_close_matches(name, known, 1)
+  return f', did you mean {found[0]}?' if found else ''
