@@ -40,11 +40,12 @@ def run(args: argparse.Namespace) -> int:
   from vibethinker_jax import cluster
   from vibethinker_jax.plan.machine import machine
   from vibethinker_jax.plan.plan import plan, table
-  from vibethinker_jax.recipe import Settings
+  from vibethinker_jax.recipe import Settings, check_fields
   from vibethinker_jax.settings import freeze, load_config
 
   files.apart([('--config', args.config.partition(':')[0])], [('--out', args.output)])
   settings = freeze(Settings, load_config(args.config, dict(map(_change, args.set))))
+  check_fields(settings)
   on = machine(args.topology)
   if on.chip.platform != 'tpu':
     cluster.cpu_devices(on.devices)

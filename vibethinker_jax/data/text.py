@@ -10,6 +10,7 @@ become the ids of those characters. Control ids come from the chat template and 
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import re
 from collections.abc import Iterator
@@ -138,7 +139,7 @@ def _replaced(value, old: str, new: str):
 
 def load_text(directory: pathlib.Path, system: str | None = None) -> Text:
   """The tokenizer of a Hugging Face directory. Raises BadInput where there is none or it lacks ChatML's turn end."""
-  if not (pathlib.Path(directory) / 'tokenizer.json').exists():
+  if not os.path.exists(pathlib.Path(directory) / 'tokenizer.json'):  # False for names that no system takes
     raise BadInput(f'{directory}: no tokenizer.json in it (expected a Hugging Face tokenizer directory)')
   # not AutoTokenizer: beside a config.json of qwen2 it puts Qwen2's own pre-tokenizer in place of the one of the file
   tokenizer = PreTrainedTokenizerFast.from_pretrained(str(directory))

@@ -150,6 +150,7 @@ def _pipeline(summary: dict) -> str:
   return ''.join(parts) + note(
     'Share of problems solved and its 95% interval; the best of a column is bold. '
     'Under a domain: problems × samples of each.'
+    + ''.join(f' Not asked: {html.escape(str(line))}.' for line in summary.get('left_out') or ())
   )
 
 
@@ -169,6 +170,8 @@ def _selection(summary: dict, metrics: Sequence[dict]) -> str:
     text = plots_of([(d, expert_figure(part(experts, d))) for d in domains], 'expert')
     text += table(['domain', 'selected step', 'selection half', 'held-out half'], rows)
     text += note('The best of several noisy scores is biased upwards; the held-out half had no part in the choice.')
+    if untold := [html.escape(d) for d in domains if part(experts, d).get('signal') is False]:
+      text += missing(f'No signal: all checkpoints score the same on {", ".join(untold)}, the last one was taken.')
   return text + (curves(track, SFT_PANELS, 'sft') if track else '')
 
 
