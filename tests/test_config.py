@@ -21,8 +21,8 @@ import annotated_types
 import jax
 import pytest
 
-from vibethinker_jax import fields
-from vibethinker_jax.errors import BadInput
+from vibethinker_jax import config_docs, fields
+from vibethinker_jax.errors import BadInput, Failure
 from vibethinker_jax.recipe import TINY_BASE, Settings
 from vibethinker_jax.settings import freeze, load_config
 from vibethinker_jax.ssp import Pipeline, ready
@@ -241,6 +241,17 @@ def test_where_nothing_is_left_the_budget_is_refused(files, tmp_path):
   assert not (tmp_path / 'w').exists()
 
 
+# ---- the page of all fields ------------------------------------------------------------------------------------------
+
+
+def test_docs_are_made_of_the_declarations():
+  """Every field has its line there, and a meaning. Else: python -m vibethinker_jax.config_docs > docs/config.md"""
+  assert (ROOT / 'docs' / 'config.md').read_text() == config_docs.document()
+  for _, _, kind in config_docs.CONFIGS:
+    for one in {kind, *fields.dataclasses_in(tuple[tuple(fields.kinds(kind).values())])}:
+      assert {*fields.meanings(one)} == {*fields.kinds(one)}, one
+
+
 # ---- values drawn from the declarations ------------------------------------------------------------------------------
 
 ODD = (None, True, 'x', '3', b'x', (), [], [[]], {}, {'x': 1}, {3: 1}, 1.5, 1j, object(), lambda: 1, math.nan, math.inf)
@@ -387,3 +398,42 @@ def test_any_value_of_the_other_configs(name, seed, n):
   )
   prefix = f'{name}.' if name in ('ablation', 'simplex', 'selection') else ''
   draw_and_look(kind, prefix, [base], look, seed, n)
+
+
+# ---- what is taken runs ----------------------------------------------------------------------------------------------
+
+NOT_DRAWN = ('start.path', 'start.tokenizer', 'data.source', 'data.spectrum.error_rates', 'start.attention')
+
+
+def modest(kind, rng: random.Random):
+  """A value that a field may have and that costs no more than others; None where there is none to be drawn."""
+  kind = (*(k for k in fields.union(kind) if k is not types.NoneType), kind)[0]
+  if typing.get_origin(kind) is typing.Literal:
+    return rng.choice(typing.get_args(kind))
+  near = [b + d for b, _, lower in bounds(kind) if lower or b <= 1 for d in (0, 1, 2, 1e-3, -1e-3)]
+  values = [v for v in (*near, 1, 2, 3, 0.5, 0.1, True, False, 'é <b>', '') if within(kind, v)]
+  return rng.choice(values) if values else None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(20))
+def test_what_is_taken_runs_to_its_end_or_ends_in_a_line(seed, files, tmp_path):
+  """Four fields at a time, through every stage."""
+  rng = random.Random(seed)
+  names = [(name, kind) for name, kind in leaves(Settings) if name not in NOT_DRAWN and 'sizes' not in name]
+  settings = None
+  base = SMALL | ({name.replace('__', '.'): v for name, v in files(22).items()} if seed % 2 else {})
+  while settings is None:
+    changes = {name: modest(kind, rng) for name, kind in rng.sample(names, 4)}
+    with contextlib.suppress(BadInput):
+      tried = freeze(Settings, load_config(TINY, base | {n: v for n, v in changes.items() if v is not None}))
+      ready(tried, ONE)
+      settings = tried
+  with no_hang(str(changes)):
+    try:
+      summary = Pipeline(settings, tmp_path / 'w', ONE).run()
+      assert summary['models']
+    except Failure as error:
+      print(changes, error)
+    except Exception as error:
+      pytest.fail(f'{changes}: {type(error).__name__}: {error}')

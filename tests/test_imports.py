@@ -41,6 +41,7 @@ RANKS = {
   'study': 8,
   'reproduce': 8,
   'cli': 9,
+  'config_docs': 9,
 }
 
 

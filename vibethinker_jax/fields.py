@@ -113,7 +113,7 @@ def meanings(of: type) -> dict[str, str]:
 
 def dataclasses_in(kind: Any) -> Iterator[type]:
   """The dataclasses that a field of type `kind` holds, or holds a list of."""
-  if dataclasses.is_dataclass(kind):
+  if isinstance(kind, type) and dataclasses.is_dataclass(kind):
     yield kind
   for part in typing.get_args(kind):
     yield from dataclasses_in(part)
