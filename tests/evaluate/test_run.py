@@ -269,7 +269,7 @@ def test_the_experiment_refuses_what_the_command_refuses(test_set, tmp_path, mon
     delattr(FLAGS, name)
   monkeypatch.setitem(BENCHMARKS, 'mine', benchmarks.Benchmark(test_set.name, 'problems', 3, Protocol(1)))
   monkeypatch.setitem(BENCHMARKS, 'also', benchmarks.Benchmark(test_set.name, 'problems', 3, Protocol(1)))
-  s = module.Settings(
+  s = module.Evaluation(
     str(TINY_BASE), 'float32', ('mine',), str(test_set.parent), {}, 0, 8, 0, 0, 8, 1, 10.0, False, False, False
   )
   module.evaluate(s, tmp_path)
