@@ -46,8 +46,9 @@ def test_set(tmp_path_factory):
 
 
 def arguments(data: pathlib.Path, out: pathlib.Path, *more) -> list[str]:
-  flags = ['evaluate', '--model', TINY_BASE, '--data', data, '--n', 4, '--max-tokens', 48, '--rows', 8, '--out', out]
-  return [str(flag) for flag in (*flags, *more)]
+  own = {'--model': TINY_BASE, '--data': data, '--n': 4, '--max-tokens': 48, '--rows': 8, '--out': out}
+  flags = [part for flag, value in own.items() if flag not in more for part in (flag, value)]
+  return [str(flag) for flag in ('evaluate', *flags, *more)]
 
 
 @pytest.fixture(scope='module')
