@@ -99,6 +99,15 @@ def test_the_command_line_ends_in_one_line():
     assert wrong.returncode == 2 and expected in wrong.stderr and wrong.stderr.count('\n') == 1
 
 
+def test_a_full_memory_is_one_line():
+  """A model that no machine has room for, as the compiler and as numpy say it."""
+  for work in ('jax.numpy.zeros((1 << 24, 1 << 24)).block_until_ready()', 'numpy.ones(1 << 50)'):
+    code = f'import jax, numpy; from vibethinker_jax.settings import run_app; run_app(lambda argv: {work})'
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
+    assert done.stderr.startswith('error: the memory is full (') and 'expected fewer rows' in done.stderr
+
+
 def fields(kind, above=''):
   """Every field of a dataclass and of those in it, by its dotted name."""
   for name, inner in typing.get_type_hints(kind).items():

@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
 from absl import app, flags
 from ml_collections import ConfigDict
 
@@ -155,8 +156,8 @@ def process_flags() -> Callable[[int], None]:
 
 
 def run_app(main: Callable) -> None:
-  """absl's app.run, where every foreseen end is one line: bad input (exit code 2), a full disk or divergence (1),
-  interruption (130), SIGTERM (0).
+  """absl's app.run, where every foreseen end is one line: bad input (exit code 2), a full disk, a full memory or
+  divergence (1), interruption (130), SIGTERM (0).
   """
 
   def guarded(argv):
@@ -169,6 +170,12 @@ def run_app(main: Callable) -> None:
       sys.stdout.flush()
       sys.stderr.flush()
       os._exit(1)  # threads of libraries that were writing would tell of it, page after page, while Python ends
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+      if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      said = str(error).split('\n')[0][:200]
+      _refused(f'the memory is full ({said}); expected fewer rows at a time, shorter ones, or more devices')
+      sys.exit(1)
     except cluster.Stopped as saved:
       print(f'\n{saved}; the same command continues', file=sys.stderr)
     except KeyboardInterrupt:
