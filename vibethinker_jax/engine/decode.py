@@ -88,7 +88,7 @@ def prefill(model: Qwen2, shelf: tuple, tokens, start, last):
 
 
 @functools.partial(jax.jit, static_argnames=['stop_ids', 'filters', 'top'], donate_argnames=['rows'])
-def seat(rows: Rows, logits, lengths, seats: Seats, stop_ids: tuple, filters: bool, top: bool = False):
+def seat(rows: Rows, logits, lengths, seats: Seats, stop_ids: tuple, filters: bool, top: bool):
   """Give rows to samples of prefilled prompts (`logits` [P,V], `lengths` [P]), and draw the first token of each.
 
   Returns the rows, and token, ln p and ln p under the law of the first tokens [N]; with `top`, also `likeliest` in
@@ -114,7 +114,7 @@ def seat(rows: Rows, logits, lengths, seats: Seats, stop_ids: tuple, filters: bo
 
 @functools.partial(jax.jit, static_argnames=['stop_ids', 'block', 'filters', 'top'], donate_argnames=['rows', 'cache'])
 def decode_block(
-  model: Qwen2, rows: Rows, cache: tuple, steps, enough, stop_ids: tuple, block: int, filters: bool, top: bool = False
+  model: Qwen2, rows: Rows, cache: tuple, steps, enough, stop_ids: tuple, block: int, filters: bool, top: bool
 ):
   """Up to `steps` <= `block` tokens for every row, ending early when at most `enough` rows are still drawing.
 

@@ -174,7 +174,8 @@ class Engine:
     filters: bool = True,
     stop: Callable[[], bool] = lambda: False,
   ) -> None:
-    """Compile what requests with prompts and whole lengths up to these may need, with and without `filters`.
+    """Compile what requests with prompts and whole lengths up to these may need, with and without `filters`; not for the likeliest
+    tokens, which are asked for now and then.
 
     `stop` is asked between compilations, and ends it.
     """
@@ -195,10 +196,10 @@ class Engine:
           for kind in kinds:
             if stop():
               return
-            decode.decode_block(model, *self.fresh(R, S), np.int32(0), np.int32(0), self.stop_ids, self.block, kind)
+            decode.decode_block(model, *self.fresh(R, S), np.int32(0), np.int32(0), self.stop_ids, self.block, kind, False)
             for logits in {len(logits): logits for _, logits in shelves}.values():
               lengths = np.ones(len(logits), np.int32)
-              decode.seat(self.fresh(R, S)[0], logits, lengths, seats, self.stop_ids, kind)
+              decode.seat(self.fresh(R, S)[0], logits, lengths, seats, self.stop_ids, kind, False)
           rows, (kept, *_) = self.fresh(R, S)
           for shelf, _ in shelves:
             if stop():
