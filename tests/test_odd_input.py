@@ -50,8 +50,6 @@ VERB_CASES = (
   ('generate -n 4', 'unknown flag -n, did you mean --n?'),
   ('serve --prot 80', 'unknown flag --prot, did you mean --port?'),
   ('score --mod model --in text.jsonl --out o', 'unknown flag --mod, did you mean --model?'),
-  (f'{SCORE} model --model other', '--model is given twice, expected once'),
-  (f'{GENERATE} --in prompt.jsonl --model model --seed 0 --seed 1', '--seed is given twice, expected once'),
   (f'{SCORE} model extra', 'unrecognized arguments: extra'),
   (f'{SCORE} model --dtype float16', "invalid choice: 'float16'"),
   (f"{SCORE} ''", 'argument --model: expected a text, found none'),

@@ -30,12 +30,11 @@ class Parser(argparse.ArgumentParser):
 class VerbParser(Parser):
   """The flags of one verb: an unknown one is told from the nearest known one, before any that is missing is asked for.
 
-  A flag that takes one value is given once, and no path is an empty text.
+  Of a flag given twice the last counts, and no path is an empty text.
   """
 
   def prepare(self) -> None:
     """To be called before flags are added."""
-    self.register('action', None, _Once)
     self.register('type', pathlib.Path, flags.path)
 
   def parse_known_args(self, args: Sequence[str], namespace: argparse.Namespace | None = None):
@@ -45,18 +44,6 @@ class VerbParser(Parser):
       if _is_flag(given) and name not in known:
         self.error(f'unknown flag {name}{near(name, known)}')
     return super().parse_known_args(args, namespace)
-
-
-class _Once(argparse.Action):
-  """Stores the value, and refuses a second one."""
-
-  given = False
-
-  def __call__(self, parser, namespace, values, option_string=None):
-    if option_string is not None and self.given:
-      parser.error(f'{option_string} is given twice, expected once')
-    self.given = True
-    setattr(namespace, self.dest, values)
 
 
 def _is_flag(given: str) -> bool:

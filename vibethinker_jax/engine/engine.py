@@ -174,10 +174,9 @@ class Engine:
     filters: bool = True,
     stop: Callable[[], bool] = lambda: False,
   ) -> None:
-    """Compile what requests with prompts and whole lengths up to these may need, with and without `filters`; not for the likeliest
-    tokens, which are asked for now and then.
+    """Compile what requests with prompts and whole lengths up to these may need, with and without `filters`.
 
-    `stop` is asked between compilations, and ends it.
+    The likeliest tokens, which are asked for now and then, are left out. `stop` is asked between compilations, and ends it.
     """
     kinds = (False, True) if filters else (False,)
     with no_mesh():
@@ -196,7 +195,8 @@ class Engine:
           for kind in kinds:
             if stop():
               return
-            decode.decode_block(model, *self.fresh(R, S), np.int32(0), np.int32(0), self.stop_ids, self.block, kind, False)
+            numbers = np.int32(0), np.int32(0)
+            decode.decode_block(model, *self.fresh(R, S), *numbers, self.stop_ids, self.block, kind, False)
             for logits in {len(logits): logits for _, logits in shelves}.values():
               lengths = np.ones(len(logits), np.int32)
               decode.seat(self.fresh(R, S)[0], logits, lengths, seats, self.stop_ids, kind, False)
