@@ -176,7 +176,9 @@ class Engine:
   ) -> None:
     """Compile what requests with prompts and whole lengths up to these may need, with and without `filters`.
 
-    The likeliest tokens, which are asked for now and then, are left out. `stop` is asked between compilations, and ends it.
+    The likeliest tokens, which are asked for now and then, are left out.
+    `stop` is asked between compilations, and ends
+    it.
     """
     kinds = (False, True) if filters else (False,)
     with no_mesh():
