@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from tqdm import tqdm
-
 from vibethinker_jax.data.augment import chosen
 from vibethinker_jax.data.domains import Sets, load_sets
 from vibethinker_jax.data.problem import Problem
@@ -69,8 +67,6 @@ def fitting(s: Settings, c: Config, text: Text, sets: Sets) -> Material:
     (rolled[stage.name],) = left(f'rl/{stage.name}', f'rl.stages[{i}].max_tokens', stage.max_tokens, group).values()
   for run, domains in sft_runs(s).items():
     _check_solutions(s, text, [problem for domain in domains for problem in sets.train[domain]], run)
-  for line in lines:
-    tqdm.write(line)
   return Material(text, dataclasses.replace(sets, **fits), rolled, tuple(lines))
 
 

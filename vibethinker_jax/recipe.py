@@ -278,9 +278,10 @@ def check_mesh(s: Settings, c: Config) -> None:
   """Raises BadInput where the mesh does not divide what it is to spread, or a kernel does not take a row's length."""
   m = s.mesh
   spread(m, c, {'sft.rows': s.sft.rows, 'rl.micro_rows / rl.share': s.rl.micro_rows // s.rl.share})
-  whole = m.seq if c.attention == 'xla' else unit(c.attention, m.seq)
-  if s.sft.length % whole:
-    raise refusal('config.sft.length', s.sft.length, f'a multiple of {whole}: mesh.seq {m.seq}, {c.attention!r}')
+  if s.sft.length % m.seq:
+    raise BadInput(f'config.mesh: seq is {m.seq}, which does not divide sft.length, {s.sft.length}')
+  if c.attention != 'xla' and s.sft.length % (whole := unit(c.attention, m.seq)):
+    raise refusal('config.sft.length', s.sft.length, f'a multiple of {whole} with start.attention {c.attention!r}')
   if c.attention == 'triton' and m.seq > 1:
     raise refusal('config.mesh.seq', m.seq, "1 with start.attention 'triton', which wants sequences whole")
 

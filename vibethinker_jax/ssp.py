@@ -89,6 +89,8 @@ class Pipeline:
     self.profile = Profile(profile, self.workdir)
     self._check_profile(profile)
     self.stop = Stop()
+    for line in self.left_out:
+      tqdm.write(line)
 
   def run(self, stages: tuple[str, ...] = STAGES) -> dict:
     """Carry out `stages`; the summary (as summary.json holds it) where the last one is among them, else {}.
