@@ -42,6 +42,8 @@ VERB_CASES = (
   ('', 'expected a verb, one of score, generate'),
   ('scroe', 'unknown verb scroe, did you mean score?'),
   ('xyz', 'unknown verb xyz (see'),
+  ('SERVE', 'unknown verb SERVE, did you mean serve?'),
+  ('help', 'unknown verb help, did you mean --help?'),
   ('--versoin', 'unknown flag --versoin, did you mean --version?'),
   # ---- flags
   ('score', 'the following arguments are required: --model, --in, --out'),
@@ -71,6 +73,8 @@ VERB_CASES = (
   # ---- rows in, rows out
   ('score --model model --out o --in nowhere', 'nowhere: cannot be read (No such file'),
   ('score --model model --out o --in folder', 'folder: cannot be read (Is a directory)'),
+  ('score --model model --out o --in loop', 'loop: cannot be read (Too many levels'),
+  ('score --model model --in text.jsonl --out loop/o', 'loop is not a directory'),
   ('score --model model --out o --in empty.jsonl', 'empty.jsonl: no rows'),
   ('score --model model --out o --in blank.jsonl', 'blank.jsonl: no rows'),
   ('score --model model --out o --in binary.jsonl', 'binary.jsonl, line 1: not UTF-8'),
@@ -115,6 +119,8 @@ VERB_CASES = (
     (f"prepare --in problems.jsonl --out p --split '{split}'", f'--split {split}'.strip())
     for split in ('', '../x', 'a b', 'a-b', '1', 'all')
   ),
+  ('decontaminate --train empty.jsonl --eval problems.jsonl --out o --report r', 'empty.jsonl: no rows'),
+  ('decontaminate --train loop --eval problems.jsonl --out o --report r', 'loop: expected .jsonl'),
   (f'{PROBLEMS} --eval nowhere.jsonl', 'nowhere.jsonl: cannot be read'),
   (f'{PROBLEMS} --eval empty.jsonl', 'empty.jsonl: no rows'),
   (f'{PROBLEMS} --eval problems.jsonl --n 0', 'expected n of 2 or more'),
@@ -148,6 +154,7 @@ VERB_CASES = (
   ('report no_sweep', 'sweep.json: expected "study" and "config"'),
   ('reproduce folder', 'folder/config.json: not found'),
   ('reproduce .', 'config.json: not found'),
+  ('reproduce loop', 'loop/config.json: not found'),
   ('reproduce folder --out text.jsonl', 'text.jsonl: expected a directory'),
   ('plan --estimate --topology cpu:2 --config nowhere.py', 'not found (configs/ and experiments/ are in'),
   ('plan --estimate --topology cpu:2 --config folder', '--config folder: a directory, expected a file'),
@@ -265,6 +272,8 @@ def folder(tmp_path_factory):
   (folder / 'no_sweep' / 'sweep.json').write_text('{}')
   for name in ('config.json', 'summary.json'):
     (folder / 'evaluation' / name).write_text('{"benchmark": "aime25"}')
+  (folder / 'loop').symlink_to('pool')
+  (folder / 'pool').symlink_to('loop')
   shutil.copytree(TINY_BASE, folder / 'model')
   shutil.copytree(TINY_BASE, folder / 'no_template')
   (folder / 'no_template' / 'chat_template.jinja').unlink()
