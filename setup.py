@@ -19,6 +19,7 @@ setup(
   package_data={'vibethinker_jax': ['tiny_base/*']},
   install_requires=[
     'absl-py',
+    'annotated-types',
     'array-record',
     'datasets',
     'fastapi>=0.110',

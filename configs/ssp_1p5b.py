@@ -167,8 +167,10 @@ def smoke(config):
   config.mesh = dict(data=1, fsdp=1, seq=1, tensor=1)
   config.data.update(train=64, probe=2, test=2)
   config.sft.update(steps=6, rows=1, length=384, accumulation=2, save_every=3)
+  config.sft.optim.warmup = 2
   config.probe = dict(samples=2, k=2, max_tokens=32)
   config.rl.update(prompts=2, group=4, micro_rows=4, save_every=1)
+  config.rl.optim.warmup = 1
   config.rl.stages = tuple(dict(stage, steps=1, max_tokens=32) for stage in config.rl.stages)
   config.engine = dict(rows=16, block=32)
   config.evaluate = dict(samples=2, k=2, max_tokens=32)

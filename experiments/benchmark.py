@@ -29,54 +29,19 @@ from tqdm import tqdm
 from vibethinker_jax import cluster
 from vibethinker_jax.disk import beginning
 from vibethinker_jax.engine.engine import Completion, Engine, Request
+from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import attention, hf
-from vibethinker_jax.model.mesh import MeshShape, decode_mesh, make_mesh, place, spread_rows
-from vibethinker_jax.model.qwen2 import Config, Qwen2
+from vibethinker_jax.model.mesh import decode_mesh, make_mesh, place, spread_rows
+from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.settings import config_flag, freeze, run_app
+from vibethinker_jax.tasks import Benchmarking, check_benchmarking
 from vibethinker_jax.train import rl
 from vibethinker_jax.train.journal import write_json
-from vibethinker_jax.train.optim import Optim, optimizer
+from vibethinker_jax.train.optim import optimizer
 from vibethinker_jax.train.state import gradient_adder, start, updater
 
 CONFIG = config_flag('configs/benchmark.py')
 WORKDIR = flags.DEFINE_string('workdir', 'runs/benchmark', 'Where benchmark.json goes.')
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-  """One GRPO step: every response has exactly `new_tokens`."""
-
-  prompts: int
-  group: int
-  prompt_tokens: int
-  new_tokens: int
-  rows: int
-  micro_rows: int
-  share: int
-
-
-@dataclasses.dataclass(frozen=True)
-class LongTail:
-  """Log-normal response lengths, a quarter of `longest` on average; `spread` is the deviation of their logarithm."""
-
-  samples: int
-  rows: int
-  prompt_tokens: int
-  longest: int
-  spread: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """configs/benchmark.py, frozen."""
-
-  seed: int
-  repeats: int
-  mesh: MeshShape
-  model: Config
-  optim: Optim
-  grpo_step: Step
-  long_tail: LongTail
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,14 +65,14 @@ def timed(work: Callable[[], object], repeats: int, what: str) -> Times:
   return Times(median, statistics.median(cpu[1:]), max(0.0, wall[0] - median))
 
 
-def requests(s: Settings) -> list[Request]:
+def requests(s: Benchmarking) -> list[Request]:
   """The prompts of the GRPO step."""
   g, rng = s.grpo_step, np.random.default_rng(s.seed + 1)
   prompts = rng.integers(8, s.model.V, (g.prompts, g.prompt_tokens))
   return [Request(tuple(map(int, p)), g.new_tokens, g.group, seed=s.seed, number=i) for i, p in enumerate(prompts)]
 
 
-def rollout(s: Settings, mesh: Mesh, model: Qwen2) -> tuple[dict, list[Completion], list[Request]]:
+def rollout(s: Benchmarking, mesh: Mesh, model: Qwen2) -> tuple[dict, list[Completion], list[Request]]:
   """Times of the rollout, and what it drew."""
   asked, done = requests(s), []
   engine = Engine(s.model, (), rows=s.grpo_step.rows, mesh=decode_mesh(mesh))
@@ -121,7 +86,7 @@ def rollout(s: Settings, mesh: Mesh, model: Qwen2) -> tuple[dict, list[Completio
   return row | {'rollout_tokens_per_s': tokens / t.wall_s}, done, asked
 
 
-def update(s: Settings, model: Qwen2, done: list[Completion], asked: list[Request]) -> dict:
+def update(s: Benchmarking, model: Qwen2, done: list[Completion], asked: list[Request]) -> dict:
   """Times of the update on these responses: every one has a signal, none is skipped."""
   g, rng = s.grpo_step, np.random.default_rng(s.seed + 2)
   rows = [(asked[c.request].prompt, c, float(rng.normal())) for c in done]
@@ -143,7 +108,7 @@ def update(s: Settings, model: Qwen2, done: list[Completion], asked: list[Reques
   return {'update_wall_s': t.wall_s, 'update_cpu_s': t.cpu_s, 'update_compile_s': t.compile_s}
 
 
-def theirs(s: Settings, model: Qwen2) -> dict:
+def theirs(s: Benchmarking, model: Qwen2) -> dict:
   """transformers' generate on the same prompts and weights: every sample a row of one batch, its default cache."""
   if importlib.util.find_spec('torch') is None:
     return {}
@@ -177,7 +142,7 @@ def theirs(s: Settings, model: Qwen2) -> dict:
   return {'transformers_wall_s': t.wall_s, 'transformers_cpu_s': t.cpu_s}
 
 
-def long_tail(s: Settings, mesh: Mesh, model: Qwen2) -> dict:
+def long_tail(s: Benchmarking, mesh: Mesh, model: Qwen2) -> dict:
   """The same samples in batches that wait for their longest, and with rows refilled as they fall free."""
   t, rng = s.long_tail, np.random.default_rng(s.seed + 3)
   # the mean of a log-normal is exp(mu + spread^2 / 2)
@@ -223,7 +188,7 @@ def device(dtype: str) -> dict:
   }
 
 
-def ideals(s: Settings, d: dict) -> dict:
+def ideals(s: Benchmarking, d: dict) -> dict:
   """Seconds that the bytes and the multiplications alone would take at the device's own rates.
 
   Decoding: each step reads the weights and the live keys and values once, and multiplies every weight once a row; the
@@ -280,12 +245,16 @@ def table(result: dict) -> str:
 def main(argv) -> None:
   del argv
   logging.set_verbosity(logging.WARNING)  # jax reports every kind of device that is not there
-  s = freeze(Settings, CONFIG.value, 'config')
+  s = freeze(Benchmarking, CONFIG.value)
+  check_benchmarking(s)
   cluster.cpu_devices(s.mesh.size)
   out = pathlib.Path(WORKDIR.value) / 'benchmark.json'
   with beginning(out.parent):
     out.parent.mkdir(parents=True, exist_ok=True)
-  mesh = make_mesh(s.mesh)
+  try:
+    mesh = make_mesh(s.mesh)
+  except ValueError as error:
+    raise BadInput(f'config.mesh: {error}') from None
   with jax.set_mesh(mesh):
     model = jax.jit(lambda key: Qwen2(s.model, key))(jax.random.key(s.seed))
     model = place(model, mesh, s.model.dtype)

@@ -18,16 +18,17 @@ os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers 
 import jax
 from absl import flags, logging
 
-from vibethinker_jax.data.text import load_text
+from vibethinker_jax.data.problem import Problem
+from vibethinker_jax.data.text import Text, load_text
 from vibethinker_jax.disk import writing
 from vibethinker_jax.engine.engine import Engine
-from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import benchmarks, claims, run
 from vibethinker_jax.lock import held
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.config import eos_ids, read_config
 from vibethinker_jax.model.mesh import own_mesh
 from vibethinker_jax.settings import config_flag, freeze, process_flags, run_app
+from vibethinker_jax.tasks import Evaluation, check_evaluation
 from vibethinker_jax.train.journal import write_text
 from vibethinker_jax.verify.grader import Grader
 
@@ -35,39 +36,20 @@ CONFIG, JOIN = config_flag(), process_flags()
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; an existing one is continued.', required=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """See configs/evaluate.py."""
-
-  model: str
-  dtype: str
-  benchmarks: tuple[str, ...]
-  data: str
-  files: dict
-  n: int
-  max_tokens: int
-  limit: int
-  seed: int
-  rows: int
-  workers: int
-  deadline_s: float
-  strict: bool
-  steps: bool
-  regrade: bool
-
-
-def evaluate(s: Settings, workdir: pathlib.Path) -> str:
-  """Every benchmark of the settings; the table. Raises BadInput."""
-  if not s.model:
-    raise BadInput('config.model: expected a Hugging Face directory')
-  if not 0 < s.deadline_s < float('inf'):
-    raise BadInput(f'config.deadline_s {s.deadline_s}: expected more than 0 seconds, but not for ever')
+def evaluate(s: Evaluation, workdir: pathlib.Path) -> str:
+  """Every benchmark of the settings; the table. Raises BadInput, before there is a workdir for what needs none."""
+  check_evaluation(s)
   sets = {}
   for name in s.benchmarks:
     files = (pathlib.Path(s.files[name]),) if name in s.files else ()
     sets[name] = benchmarks.load(name, pathlib.Path(s.data), files)[: s.limit or None]
   text = load_text(pathlib.Path(s.model))
   text.check(read_config(s.model).V, s.model)
+  with held(workdir), writing(workdir):
+    return _evaluated(s, workdir, sets, text)
+
+
+def _evaluated(s: Evaluation, workdir: pathlib.Path, sets: dict[str, list[Problem]], text: Text) -> str:
   model = hf.load(pathlib.Path(s.model), s.dtype)
   model.config = dataclasses.replace(model.config, dtype=s.dtype)
   own = -(-s.rows // jax.process_count())
@@ -95,11 +77,10 @@ def evaluate(s: Settings, workdir: pathlib.Path) -> str:
 def main(argv) -> None:
   del argv
   logging.set_verbosity(logging.WARNING)  # jax reports every kind of device that is not there
-  settings = freeze(Settings, CONFIG.value)
+  settings = freeze(Evaluation, CONFIG.value)
+  check_evaluation(settings)
   JOIN(1)
-  workdir = pathlib.Path(WORKDIR.value)
-  with held(workdir), writing(workdir):
-    table = evaluate(settings, workdir)
+  table = evaluate(settings, pathlib.Path(WORKDIR.value))
   if jax.process_index() == 0:
     print(table, end='')
 

@@ -29,12 +29,12 @@ from vibethinker_jax.model.mesh import make_mesh, no_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.plan.formulas import memory, resident, work
 from vibethinker_jax.plan.stage import PROMPT, Stage, model_of
-from vibethinker_jax.recipe import Settings, check_mesh
+from vibethinker_jax.recipe import Settings, check_fields, check_mesh
 from vibethinker_jax.settings import config_flag, freeze, run_app
 from vibethinker_jax.train import rl, sft
 from vibethinker_jax.train.journal import write_json
 from vibethinker_jax.train.optim import optimizer
-from vibethinker_jax.train.state import gradient_adder, start, updater
+from vibethinker_jax.train.state import Diverged, gradient_adder, start, updater
 
 CONFIG = config_flag()
 LENGTHS = flags.DEFINE_list('lengths', ['8192', '16384'], 'Tokens of a row.')
@@ -48,6 +48,7 @@ def main(argv) -> None:
   del argv
   logging.set_verbosity(logging.WARNING)  # jax reports every kind of device that is not there
   s, out = freeze(Settings, CONFIG.value), pathlib.Path(OUT.value)
+  check_fields(s)
   cluster.cpu_devices(s.mesh.size)
   c = model_of(s)
   check_mesh(s, c)
@@ -98,7 +99,7 @@ def step(s: Settings, stage: Stage, model: Qwen2, rate: float) -> dict:
     state, norms = jax.block_until_ready(update(state, sums))
     seconds.append(time.perf_counter() - clock)
   if not np.isfinite(float(norms['grad_norm'])):
-    raise FloatingPointError(f'{stage.kind}, {stage.length} tokens: the gradient is not finite')
+    raise Diverged(f'{stage.kind}, {stage.length} tokens: the gradient is not finite')
   took = statistics.median(seconds[1:])
   stats = jax.local_devices()[0].memory_stats()  # None on a CPU
   return {

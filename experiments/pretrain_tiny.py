@@ -5,7 +5,6 @@
 Writes WORKDIR/tiny_base, a Hugging Face directory; the shipped one is vibethinker_jax/tiny_base.
 """
 
-import dataclasses
 import json
 import pathlib
 
@@ -15,46 +14,25 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import PreTrainedTokenizerFast
 
 from vibethinker_jax.data import synthetic
-from vibethinker_jax.data.text import TURN_END, load_text
+from vibethinker_jax.data.text import load_text
 from vibethinker_jax.disk import writing
 from vibethinker_jax.lock import held
 from vibethinker_jax.model import hf
-from vibethinker_jax.model.qwen2 import Config, Qwen2
+from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.settings import config_flag, freeze, run_app
+from vibethinker_jax.tasks import CONTROL_TOKENS, Pretraining, check_pretraining
 from vibethinker_jax.train import sft
 from vibethinker_jax.train.journal import Journal
 
 CONFIG = config_flag('configs/pretrain_tiny.py')
 WORKDIR = flags.DEFINE_string('workdir', 'runs/pretrain_tiny', 'Where checkpoints and the result go.')
 
-SPECIALS = ('<|endoftext|>', '<|im_start|>', TURN_END, '<think>', '</think>')
 # digits one by one; an operator takes its spaces with it; \boxed{ stays whole
 SPLIT = r'\d| ?\\boxed\{| ?[A-Za-z]+| ?[^\sA-Za-z\d\\]+ ?|\\|\s+'
 CHAT_TEMPLATE = (
   "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-  """The embedded world's web: see data/synthetic.py's corpus."""
-
-  n: int
-  tokenizer_lines: int
-  slip_rate: float
-  practice: float
-  path_weights: dict
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-  """See configs/pretrain_tiny.py."""
-
-  seed: int
-  model: Config
-  corpus: Corpus
-  sft: sft.SFT
 
 
 def make_tokenizer(directory: pathlib.Path, vocabulary: int, lines: int, seed: int) -> None:
@@ -70,14 +48,17 @@ def make_tokenizer(directory: pathlib.Path, vocabulary: int, lines: int, seed: i
   tokenizer.decoder = decoders.ByteLevel()
   trainer = trainers.BpeTrainer(
     vocab_size=vocabulary,
-    special_tokens=list(SPECIALS),
+    special_tokens=list(CONTROL_TOKENS),
     initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     show_progress=False,
   )
   roles = ['system\n', 'user\n', 'assistant\n'] * lines
   tokenizer.train_from_iterator([*synthetic.text_lines(lines, seed), *roles], trainer)
   wrapped = PreTrainedTokenizerFast(
-    tokenizer_object=tokenizer, eos_token=SPECIALS[0], pad_token=SPECIALS[0], chat_template=CHAT_TEMPLATE
+    tokenizer_object=tokenizer,
+    eos_token=CONTROL_TOKENS[0],
+    pad_token=CONTROL_TOKENS[0],
+    chat_template=CHAT_TEMPLATE,
   )
   wrapped.save_pretrained(str(directory))
   # Beside a config.json of qwen2, AutoTokenizer of transformers 5 takes Qwen2's own pre-tokenizer instead of the one in
@@ -90,12 +71,13 @@ def make_tokenizer(directory: pathlib.Path, vocabulary: int, lines: int, seed: i
 def main(argv) -> None:
   del argv
   logging.set_verbosity(logging.WARNING)  # the checkpoint library reports every save
-  recipe, workdir = freeze(Recipe, CONFIG.value), pathlib.Path(WORKDIR.value)
+  recipe, workdir = freeze(Pretraining, CONFIG.value), pathlib.Path(WORKDIR.value)
+  check_pretraining(recipe)
   with held(workdir), writing(workdir):
     pretrain(recipe, workdir)
 
 
-def pretrain(recipe: Recipe, workdir: pathlib.Path) -> None:
+def pretrain(recipe: Pretraining, workdir: pathlib.Path) -> None:
   """Tokenizer, corpus, training, and the model's directory. Raises BadInput, Diverged, CannotWrite."""
   size, c = recipe.model, recipe.corpus
   make_tokenizer(workdir / 'tokenizer', size.V, c.tokenizer_lines, recipe.seed)

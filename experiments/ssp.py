@@ -18,7 +18,7 @@ os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers 
 from absl import flags, logging
 
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.recipe import Settings
+from vibethinker_jax.recipe import Settings, check
 from vibethinker_jax.settings import config_flag, freeze, process_flags, run_app
 from vibethinker_jax.ssp import STAGES, Pipeline
 
@@ -38,6 +38,7 @@ def main(argv) -> None:
     if stage not in STAGES:
       raise BadInput(f'--stages: unknown stage {stage!r}, expected some of {",".join(STAGES)}')
   settings = freeze(Settings, CONFIG.value)
+  check(settings)
   JOIN(settings.mesh.size)
   Pipeline(settings, WORKDIR.value, profile=PROFILE.value, wandb=WANDB.value).run(tuple(ONLY.value))
 

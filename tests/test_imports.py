@@ -9,6 +9,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'vibethinker_jax'
 RANKS = {
   'errors': -1,
   'boxes': 0,
+  'fields': 0,
   'cluster': 0,
   'host': 0,
   'disk': 0,
@@ -33,12 +34,15 @@ RANKS = {
   'evaluate': 4,
   'recipe': 5,
   'serve': 5,
-  'ssp': 6,
+  'fitting': 6,
+  'tasks': 6,
   'plan': 6,
-  'study': 7,
-  'reproduce': 7,
-  'api': 7,
-  'cli': 8,
+  'ssp': 7,
+  'study': 8,
+  'reproduce': 8,
+  'api': 8,
+  'cli': 9,
+  'config_docs': 9,
 }
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+_CPU_DEVICES = 256  # at most: each has its threads, and hundreds of thousands would take the machine with them
 _PIECE = 1 << 26  # bytes of each process that are gathered at a time
 _PATIENCE_S = 120.0  # NFS keeps what it knows of a folder for up to a minute
 
@@ -44,13 +45,13 @@ def join(coordinator: str = '', processes: int = 1, process: int = 0) -> None:
 
 
 def cpu_devices(n: int) -> None:
-  """Where the CPU computes, it counts as n devices (accelerators are what they are).
+  """Where the CPU computes, it counts as n devices, 256 at most (accelerators are what they are).
 
   One device a core is how decoding uses all of them: a device goes through its program one operation after the other,
   and few of decoding's operations are large enough to be shared among cores. Before anything else that uses jax's
   devices; raises RuntimeError after it.
   """
-  jax.config.update('jax_num_cpu_devices', n)
+  jax.config.update('jax_num_cpu_devices', min(n, _CPU_DEVICES))
 
 
 def together(what: str) -> None:

@@ -3,86 +3,151 @@
 import dataclasses
 import pathlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Literal
 
-from vibethinker_jax.data.domains import Data, Sets
-from vibethinker_jax.data.problem import Problem
-from vibethinker_jax.data.text import Text
+from annotated_types import Interval
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from vibethinker_jax.data.domains import Data
+from vibethinker_jax.data.synthetic import PATHS
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.evaluate import Evaluate
+from vibethinker_jax.fields import LARGEST, refusal, shown
+from vibethinker_jax.model.attention import unit
+from vibethinker_jax.model.config import read_config
 from vibethinker_jax.model.mesh import MeshShape
-from vibethinker_jax.model.qwen2 import Config
+from vibethinker_jax.model.qwen2 import Config, Dtype, Kernel, Positions, Remat, Theta
+from vibethinker_jax.model.rope import Llama3
+from vibethinker_jax.settings import check_ranges
 from vibethinker_jax.spectrum.fusion import check_weights
 from vibethinker_jax.train import rl, sft
+from vibethinker_jax.train.optim import Optim
 
 TINY_BASE = pathlib.Path(__file__).parent / 'tiny_base'
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-  """The base model: a Hugging Face directory ('' is the shipped tiny base), or random weights of `random` sizes."""
+  """The base model, and how it is computed with.
 
-  path: str | None = ''  # None: still to be given
-  random: dict | None = None
-  tokenizer: str = ''  # '' is the model directory's
-  system: str | None = None  # system prompt; None is the chat template's own
-  rope_theta: float | None = None  # None keeps the base's own; longer contexts want more
-  positions: int | None = None
-  param_dtype: str = 'float32'  # master weights
-  dtype: str = 'float32'  # what layers compute in
-  attention: str = 'xla'  # kernel of training: 'xla', 'splash' (TPU) or 'triton' (GPU)
-  remat: str = 'none'
-  unroll: int = 1
-  logit_chunk: int = 1024
+  path: its Hugging Face directory; '' is the shipped tiny base, None is still to be given. Published:
+    Qwen2.5-Math-1.5B.
+  random: sizes of a model of random weights in its place.
+  tokenizer: a directory with the tokenizer; '' is the model's.
+  system: system prompt; None is the chat template's own.
+  rope_theta: None keeps the base's own; longer contexts want more.
+  positions: the longest sequence; None keeps the base's own.
+  param_dtype: of the weights that are trained.
+  dtype: what layers compute in.
+  attention: kernel of training: 'xla', 'splash' (TPU) or 'triton' (GPU).
+  remat: what backward need not compute again: 'none' is everything kept, 'dots' matmul results, 'full' layer inputs
+    only, 'offload' those on the host.
+  unroll: layers that a scan step holds: more compiles longer, and saves copies of what backward needs.
+  logit_chunk: positions whose logits exist at the same time.
+  """
+
+  path: str | None = ''
+  random: Config | None = None
+  tokenizer: str = ''
+  system: str | None = None
+  rope_theta: Theta | None = None
+  positions: Positions | None = None
+  param_dtype: Dtype = 'float32'
+  dtype: Dtype = 'float32'
+  attention: Kernel = 'xla'
+  remat: Remat = 'none'
+  unroll: PositiveInt = 1
+  logit_chunk: PositiveInt = 1024
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """The engine: samples decoded at a time, tokens between two looks by the host, and where keys and values lie."""
+  """The engine.
 
-  rows: int
-  block: int
-  pages: int = 0  # of `page` slots each, on all devices together; 0: as many slots a row as the longest sample has
-  page: int = 128
+  rows: samples decoded at a time, of all processes together.
+  block: tokens between two looks by the host.
+  pages: of all devices together, where keys and values lie in pages; 0: as many slots a row as the longest sample has.
+  page: slots of a page.
+  """
+
+  rows: Annotated[int, Interval(ge=1, le=1 << 20)]
+  block: Annotated[int, Interval(ge=1, le=1 << 16)]
+  pages: NonNegativeInt = 0
+  page: PositiveInt = 128
 
 
 @dataclasses.dataclass(frozen=True)
 class Judging:
-  """The graders of each process: how many of each kind at most, and the seconds that one response may take."""
+  """The graders of each process.
 
-  workers: int = 2
-  deadline_s: float = 10.0
+  workers: processes of each kind at most.
+  deadline_s: seconds that one response may take.
+  """
+
+  workers: Annotated[int, Interval(ge=1, le=1024)] = 2
+  deadline_s: Annotated[float, Interval(gt=0, le=86400)] = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Fusion:
-  """One weight for each of data.domains, in their order; () is 1/N."""
+  """How experts become one model.
 
-  weights: tuple[float, ...] = ()
+  weights: one for each of data.domains, in their order, 0 or more, summing to 1; () is 1/N. Published: 1/N.
+  """
+
+  weights: tuple[NonNegativeFloat, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What a device costs. All but the first two are for plan/ only."""
+  """What a device costs. All but the first two are for `vibethinker plan` only.
 
-  price_per_hour: float
-  devices: int = 1
-  prices: dict = dataclasses.field(default_factory=dict)  # dollars an hour by chip: {'v5e': 1.2}; else price_per_hour
-  utilization: float = 0.45  # share of the roofline's speed to count on
-  response: int = 8192  # tokens of a response on average, at most the stage's limit
-  sizes: dict | None = None  # the base's, as in start.random, while start.path is not there yet
+  price_per_hour: dollars.
+  devices: that are paid for.
+  prices: dollars an hour by chip, {'v5e': 1.2}; for others price_per_hour counts.
+  utilization: share of the roofline's speed to count on.
+  response: tokens of a response on average, at most the stage's limit.
+  sizes: the base's, as in start.random, while start.path is not there yet.
+  """
+
+  price_per_hour: NonNegativeFloat
+  devices: PositiveInt = 1
+  prices: dict[str, NonNegativeFloat] = dataclasses.field(default_factory=dict)
+  utilization: Annotated[float, Interval(gt=0, le=1)] = 0.45
+  response: PositiveInt = 8192
+  sizes: Config | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """A whole run."""
+  """A whole run.
+
+  name: the heading of its report.
+  seed: of everything that is drawn.
+  start: the base model.
+  mesh: how devices share the work.
+  data: the problems.
+  experts: 'one_run': one SFT run, a selection per domain; 'per_domain': one run per domain. Published: reads as
+    'one_run'.
+  sft: supervised fine-tuning.
+  probe: how checkpoints are probed. Published: by Pass@K, K not given.
+  fusion: of the experts.
+  mgpo: the RL algorithm.
+  rl: the RL loop.
+  engine: what samples.
+  evaluate: how all models of the run are evaluated. The published protocol is that of `vibethinker evaluate`.
+  cost: what the run costs.
+  grader: what judges.
+  prune: once the experts are chosen, delete the SFT checkpoints that nothing is to read any more.
+  """
 
   name: str
-  seed: int
+  seed: Annotated[int, Interval(ge=0, le=4000)]  # times a million it is still a seed (Pipeline.noise)
   start: Start
   mesh: MeshShape
   data: Data
-  experts: str  # 'one_run': one SFT run, a selection per domain (the report); 'per_domain': one run per domain
+  experts: Literal['one_run', 'per_domain']
   sft: sft.SFT
   probe: Evaluate
   fusion: Fusion
@@ -92,55 +157,105 @@ class Settings:
   evaluate: Evaluate
   cost: Cost
   grader: Judging = dataclasses.field(default_factory=Judging)
-  prune: bool = False  # once the experts are chosen, delete the SFT checkpoints that nothing is to read any more
+  prune: bool = False
 
 
 def check(s: Settings) -> None:
-  """Raises BadInput for what can be told without a device or a file."""
-  if not 0 <= s.seed <= 4000:  # times a million it is still a seed (Pipeline.noise)
-    raise BadInput(f'config.seed is {s.seed}, expected 0 to 4000')
-  if not 0 <= s.rl.seed < 100:
-    raise BadInput(f'config.rl.seed is {s.rl.seed}, expected 0 to 99')
-  for name, e in (('probe', s.probe), ('evaluate', s.evaluate)):
-    if not 1 <= e.k <= e.samples:
-      raise BadInput(f'config.{name}: Pass@{e.k} of {e.samples} samples, expected k of 1 or more, and as many samples')
-  if s.grader.workers < 1 or not 0 < s.grader.deadline_s < float('inf'):
-    raise BadInput('config.grader: expected 1 worker or more, and more than 0 seconds, but not for ever')
+  """Raises BadInput for what can be told of a run without a device or a file."""
   if s.start.path is None:
-    raise BadInput("config.start.path is not given, expected the base model's directory")
-  if s.experts not in ('one_run', 'per_domain'):
-    raise BadInput(f"config.experts is {s.experts!r}, expected 'one_run' or 'per_domain'")
+    raise refusal('config.start.path', None, "the base model's directory")
+  check_fields(s)
+
+
+def check_fields(s: Settings) -> None:
+  """`check` of a config whose base need not be there yet: the range of every field, and what goes together."""
+  check_ranges(s)
+  for name, value, expected in _faults(s):
+    raise refusal(f'config.{name}', value, expected)
+  _check_domains(s)
+
+
+def _faults(s: Settings) -> Iterator[tuple[str, object, str]]:
+  """What does not go together, each time as a field, its value, and what was expected beside the others."""
+  yield from optim_faults('sft.optim', s.sft.optim)
+  yield from optim_faults('rl.optim', s.rl.optim)
+  if s.sft.rows * s.sft.length > LARGEST:
+    yield 'sft.rows', s.sft.rows, f'at most {LARGEST // s.sft.length} of {s.sft.length} tokens each'
+  for name, e in (('probe', s.probe), ('evaluate', s.evaluate)):
+    if e.k > e.samples:
+      yield f'{name}.k', e.k, f'at most {name}.samples, {e.samples}'
+    if e.temperature == 0 and e.samples > 1:
+      yield f'{name}.samples', e.samples, f'1 with {name}.temperature 0, which makes all samples of a problem one'
+  if s.rl.micro_rows % s.rl.share:
+    yield 'rl.micro_rows', s.rl.micro_rows, f'a multiple of rl.share, {s.rl.share}'
+  if s.rl.share > s.rl.group:
+    yield 'rl.share', s.rl.share, f'at most rl.group, {s.rl.group}: a row holds responses to one prompt'
+  if s.rl.prompts * s.rl.group > 1 << 24:
+    yield 'rl.prompts', s.rl.prompts, f'at most {(1 << 24) // s.rl.group} with rl.group {s.rl.group}'
+  if s.mgpo.updates > s.rl.prompts:
+    yield 'mgpo.updates', s.mgpo.updates, f'at most rl.prompts, {s.rl.prompts}'
+  if not s.mgpo.band[0] < s.mgpo.band[1]:
+    yield 'mgpo.band', s.mgpo.band, 'two rates, the lower one first'
+  for stage in s.rl.stages:
+    if s.mgpo.overlong > stage.max_tokens:
+      yield 'mgpo.overlong', s.mgpo.overlong, f'at most max_tokens of rl stage {stage.name!r}, {stage.max_tokens}'
   if s.fusion.weights:
     try:
       check_weights(s.fusion.weights, len(s.data.domains))
     except ValueError as error:
-      raise BadInput(f'config.fusion.weights: {error}') from None
-  if s.mgpo.updates > s.rl.prompts:
-    raise BadInput(f'config.mgpo.updates is {s.mgpo.updates}, expected at most rl.prompts, {s.rl.prompts}')
-  _check_domains(s)
+      yield 'fusion.weights', s.fusion.weights, f'one for each of data.domains, with a sum of 1 ({error})'
+  if s.data.source == 'files':
+    for name, files in (('train_files', s.data.train_files), ('test_files', s.data.test_files)):
+      if not files:
+        yield f'data.{name}', files, "one source or more with data.source 'files'"
+  if s.data.source == 'synthetic' and (unknown := {*s.data.paths} - {*PATHS}):
+    yield 'data.paths', s.data.paths, f'none but {", ".join(PATHS)}; {min(unknown)!r} is none of these'
+  for name, c in (('start.random', s.start.random), ('cost.sizes', s.cost.sizes)):
+    yield from () if c is None else _size_faults(name, c)
+  if s.start.random is not None and s.start.path:
+    yield 'start.path', s.start.path, 'none beside start.random: a model is read, or made of random weights'
+
+
+def optim_faults(name: str, o: Optim) -> Iterator[tuple[str, object, str]]:
+  """As `_faults`, of an optimizer. A run may end within its warm-up, and says so (`optim.remark`)."""
+  if 0 < o.horizon <= o.warmup:
+    yield f'{name}.horizon', o.horizon, f'0, or more than {name}.warmup, {o.warmup}'
+
+
+def _size_faults(name: str, c: Config) -> Iterator[tuple[str, object, str]]:
+  """Of the sizes of a model. How it computes is not said there."""
+  for field in dataclasses.fields(Config):
+    if field.name in HOW and vars(c)[field.name] != field.default:
+      yield f'{name}.{field.name}', vars(c)[field.name], f'it in config.start.{field.name}, which counts'
+  scaling = c.rope_scaling
+  if isinstance(scaling, Llama3) and not scaling.low_freq_factor < scaling.high_freq_factor:
+    least = scaling.low_freq_factor
+    yield f'{name}.rope_scaling.high_freq_factor', scaling.high_freq_factor, f'more than low_freq_factor, {least}'
 
 
 # what summary.json, the report and the workdir call by a name, beside domains
 _RESERVED = ('math', 'all')  # rows of domains taken together, and the one SFT run
+# fields of a model's config that are the run's own
+HOW = ('dtype', 'attention', 'remat', 'unroll', 'logit_chunk')
 
 
 def _check_domains(s: Settings) -> None:
   """Names of domains and stages, which become directories and rows; and that stages know their domains."""
   domains = (*s.data.domains, *s.data.others)
   if not s.data.domains:
-    raise BadInput('config.data.domains is empty, expected one or more: each has its expert')
-  _check_names('config.data.domains and others', domains, _RESERVED)
-  _check_names('config.rl.stages', [stage.name for stage in s.rl.stages])
-  for stage in s.rl.stages:
-    where = f'config.rl stage {stage.name!r}'
+    raise refusal('config.data.domains', (), 'one or more: each has its expert')
+  check_names('config.data.domains and others', domains, _RESERVED)
+  check_names('config.rl.stages', [stage.name for stage in s.rl.stages])
+  for i, stage in enumerate(s.rl.stages):
+    where = f'config.rl.stages[{i}].domains'
     if not stage.domains or len({*stage.domains}) < len(stage.domains):
-      raise BadInput(f'{where}: its domains are {stage.domains}, expected one or more, each once')
+      raise refusal(where, stage.domains, 'one or more, each once')
     for domain in stage.domains:
       if domain not in domains:
-        raise BadInput(f'{where}: unknown domain {domain!r}, expected one of {domains}')
+        raise refusal(where, stage.domains, f'some of {", ".join(domains)}; {shown(domain)} is none of these')
 
 
-def _check_names(where: str, names: Sequence[str], reserved: Sequence[str] = ()) -> None:
+def check_names(where: str, names: Sequence[str], reserved: Sequence[str] = ()) -> None:
   """Raises BadInput where a name could not be a directory of its own, on any file system, or a row of its own."""
   seen: dict[str, str] = {}
   for name in names:
@@ -148,48 +263,51 @@ def _check_names(where: str, names: Sequence[str], reserved: Sequence[str] = ())
     plain = name.isprintable() and name == name.strip() and not set(name) & set('/\\:*?"<>|')
     if not plain or not 1 <= len(name.encode()) <= 100 or name[0] in '.-' or name[-1] == '.':
       raise BadInput(
-        f'{where}: the name {name!r} is no plain one, expected up to 100 printable characters without any of '
+        f'{where}: the name {shown(name)} is no plain one, expected up to 100 printable characters without any of '
         '/ \\ : * ? " < > |, with no blank, dot or hyphen before and no blank or dot after them'
       )
     if key in reserved:
       raise BadInput(f'{where}: the name {name!r} is taken by the summary, expected none of {", ".join(reserved)}')
     if key in seen:
-      raise BadInput(f'{where}: the names {seen[key]!r} and {name!r} are one on some disks, expected different ones')
+      twice = f'{shown(seen[key])} and {shown(name)}'
+      raise BadInput(f'{where}: the names {twice} are one on some disks, expected different ones')
     seen[key] = name
 
 
-def check_lengths(s: Settings, c: Config, text: Text, sets: Sets) -> None:
-  """Raises BadInput where a model of config `c` has too few positions for what a stage is to read or write.
-
-  `c` is the base's with the run's way of computing.
-  """
-  if s.sft.length > c.positions:
-    raise BadInput(f'config.sft.length is {s.sft.length}, expected at most the positions of the model, {c.positions}')
-  probed = [sets.probe_a, sets.probe_b]
-  asked = [
-    ('config.probe.max_tokens', s.probe.max_tokens, [p for half in probed for own in half.values() for p in own]),
-    ('config.evaluate.max_tokens', s.evaluate.max_tokens, [p for own in sets.test.values() for p in own]),
-  ]
-  for stage in s.rl.stages:
-    problems = [p for domain in stage.domains for p in sets.train[domain]]
-    asked.append((f'config.rl stage {stage.name!r}: max_tokens', stage.max_tokens, problems))
-  for where, tokens, problems in asked:
-    problem, length = _longest(text, problems, c.positions - tokens)
-    if length + tokens > c.positions:
-      raise BadInput(
-        f'{where} is {tokens}, with a prompt of {length} tokens (problem {problem.id}) more than the {c.positions} '
-        f'positions of the model, expected at most {max(c.positions - length, 0)}'
-      )
+def check_mesh(s: Settings, c: Config) -> None:
+  """Raises BadInput where the mesh does not divide what it is to spread, or a kernel does not take a row's length."""
+  m = s.mesh
+  spread(m, c, {'sft.rows': s.sft.rows, 'rl.micro_rows / rl.share': s.rl.micro_rows // s.rl.share})
+  whole = m.seq if c.attention == 'xla' else unit(c.attention, m.seq)
+  if s.sft.length % whole:
+    raise refusal('config.sft.length', s.sft.length, f'a multiple of {whole}: mesh.seq {m.seq}, {c.attention!r}')
+  if c.attention == 'triton' and m.seq > 1:
+    raise refusal('config.mesh.seq', m.seq, "1 with start.attention 'triton', which wants sequences whole")
 
 
-def _longest(text: Text, problems: Sequence[Problem], room: int) -> tuple[Problem, int]:
-  """The problem with the longest prompt, and its tokens, of those that might have more than `room`; else any, and 0."""
-  around = len(text.chat([{'role': 'user', 'content': ''}]))
-  # a token is at least a byte, but for what the tokenizer makes of it before: twice that is on the safe side
-  near = [p for p in problems if around + 2 * len(p.prompt.encode()) > room]
-  lengths = [(len(text.prompt(p)), i) for i, p in enumerate(near)]
-  length, i = max(lengths, default=(0, 0))
-  return (near or problems)[i], length
+def spread(m: MeshShape, c: Config, rows: Mapping[str, int]) -> None:
+  """Raises BadInput where the mesh does not divide a model's axes, or numbers of `rows`."""
+  for what, size, axes, n in (
+    ('the model width', c.D, 'fsdp', m.fsdp),
+    ('the number of kv heads', c.K, 'tensor', m.tensor),
+    ('the feed-forward width', c.F, 'tensor', m.tensor),
+    ('the vocabulary', c.V, 'tensor', m.tensor),
+    *((name, size, 'data x fsdp', m.data * m.fsdp) for name, size in rows.items()),
+  ):
+    if size % n:
+      raise BadInput(f'config.mesh: {axes} is {n}, which does not divide {what}, {size}')
+
+
+def check_pages(s: Settings, c: Config, processes: int, devices: int) -> None:
+  """Raises BadInput where the pages of a process with so many `devices` do not hold a sample for each of them."""
+  own = -(-s.engine.pages // processes) // devices
+  if s.engine.pages and own * s.engine.page < c.positions:
+    least = -(-c.positions // s.engine.page) * devices * processes
+    raise refusal(
+      'config.engine.pages',
+      s.engine.pages,
+      f'0, or {least} or more of {s.engine.page} slots: a sample of {c.positions} positions on each device',
+    )
 
 
 def computing(c: Config, s: Start) -> Config:
@@ -206,17 +324,13 @@ def computing(c: Config, s: Start) -> Config:
   )
 
 
-def check_mesh(s: Settings, c: Config) -> None:
-  """Raises BadInput where the mesh does not divide what it is to spread: the model's axes, the rows, their length."""
-  m = s.mesh
-  for what, size, axes, n in (
-    ('the model width', c.D, 'fsdp', m.fsdp),
-    ('the number of kv heads', c.K, 'tensor', m.tensor),
-    ('the feed-forward width', c.F, 'tensor', m.tensor),
-    ('the vocabulary', c.V, 'tensor', m.tensor),
-    ('sft.rows', s.sft.rows, 'data x fsdp', m.data * m.fsdp),
-    ('rl.micro_rows / rl.share', s.rl.micro_rows // s.rl.share, 'data x fsdp', m.data * m.fsdp),
-    ('sft.length', s.sft.length, 'seq', m.seq),
-  ):
-    if size % n:
-      raise BadInput(f'config.mesh: {axes} is {n}, which does not divide {what}, {size}')
+def sft_runs(s: Settings) -> dict[str, tuple[str, ...]]:
+  """SFT runs and the domains each trains on; domains without an expert go along with every run."""
+  if s.experts == 'one_run':
+    return {'all': (*s.data.domains, *s.data.others)}
+  return {domain: (domain, *s.data.others) for domain in s.data.domains}
+
+
+def own_config(s: Settings) -> Config:
+  """The base's own config. Raises BadInput."""
+  return s.start.random or read_config(s.start.path or TINY_BASE)

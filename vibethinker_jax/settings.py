@@ -14,10 +14,11 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 
+import jax
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from vibethinker_jax import cluster, host
+from vibethinker_jax import cluster, fields, host
 from vibethinker_jax.errors import BadInput, Failure
 
 
@@ -66,21 +67,21 @@ def config_flag(default: str | None = None) -> ConfigFlag:
 
 def _given(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
   """Arguments without those of a config's fields; and these, as (path, text)."""
-  rest, fields, argv = [], [], [*argv]
+  rest, given, argv = [], [], [*argv]
   while argv:
     argument = argv.pop(0)
     if argument == '--':
-      return [*rest, argument, *argv], fields
+      return [*rest, argument, *argv], given
     match = re.fullmatch(r'--?(no)?config\.([^=]+)(=.*)?', argument, re.DOTALL)
     if match is None:
       rest.append(argument)
     elif match[3] is not None:
-      fields.append((match[2], match[3][1:]))
+      given.append((match[2], match[3][1:]))
     elif match[1] is None and argv and not argv[0].startswith('--'):
-      fields.append((match[2], argv.pop(0)))
+      given.append((match[2], argv.pop(0)))
     else:
-      fields.append((match[2], 'false' if match[1] else 'true'))
-  return rest, fields
+      given.append((match[2], 'false' if match[1] else 'true'))
+  return rest, given
 
 
 def _steps(path: str) -> list[str | int]:
@@ -155,8 +156,8 @@ def process_flags() -> Callable[[int], None]:
 
 
 def run_app(main: Callable) -> None:
-  """absl's app.run, where every foreseen end is one line: bad input (exit code 2), a full disk or divergence (1),
-  interruption (130), SIGTERM (0).
+  """absl's app.run, where every foreseen end is one line: bad input (exit code 2), a full disk, a full memory or
+  divergence (1), interruption (130), SIGTERM (0).
   """
 
   def guarded(argv):
@@ -169,6 +170,12 @@ def run_app(main: Callable) -> None:
       sys.stdout.flush()
       sys.stderr.flush()
       os._exit(1)  # threads of libraries that were writing would tell of it, page after page, while Python ends
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+      if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
+        raise
+      said = str(error).split('\n')[0][:200]
+      _refused(f'the memory is full ({said}); expected fewer rows at a time, shorter ones, or more devices')
+      sys.exit(1)
     except cluster.Stopped as saved:
       print(f'\n{saved}; the same command continues', file=sys.stderr)
     except KeyboardInterrupt:
@@ -200,43 +207,58 @@ def freeze(kind: type, values: Mapping, where: str = 'config'):
   """An instance of the dataclass `kind` from a mapping that names every field without a default and no other.
 
   Fields that are dataclasses are frozen in turn, tuples of dataclasses element by element. Raises BadInput naming the
-  field, for example "config.sft: unknown field 'step', expected one of steps, rows, ...".
+  field and what it may be (fields.py), as "config.sft.save_every: 0, expected a whole number of 1 or more".
   """
-  fields = {f.name: f for f in dataclasses.fields(kind)}
+  declared = {f.name: f for f in dataclasses.fields(kind)}
   if not isinstance(values, Mapping | ConfigDict):
-    raise BadInput(f'{where}: expected the fields {", ".join(fields)}, found {values!r}')
+    raise fields.refusal(where, values, fields.words(kind))
   for name in values:
-    if name not in fields:
-      near = difflib.get_close_matches(name, fields, 1, 0.0)[0]
-      raise BadInput(f'{where}: unknown field {name!r}, did you mean {near!r}? Expected one of {", ".join(fields)}')
-  kinds = typing.get_type_hints(kind)
+    if name not in declared:
+      near = difflib.get_close_matches(str(name), declared, 1, 0.0)[0]
+      raise BadInput(
+        f'{where}: unknown field {fields.shown(name)}, did you mean {near!r}? Expected one of {", ".join(declared)}'
+      )
   made = {}
-  for name, field in fields.items():
+  for name, own in fields.kinds(kind).items():
     if name in values:
-      made[name] = _convert(kinds[name], values[name], f'{where}.{name}')
-    elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+      made[name] = _frozen(own, values[name], f'{where}.{name}')
+    elif declared[name].default is dataclasses.MISSING and declared[name].default_factory is dataclasses.MISSING:
       raise BadInput(f'{where}: field {name!r} is missing')
   return kind(**made)
 
 
-def _convert(kind, value, where: str):
-  if typing.get_origin(kind) is types.UnionType:  # X | None, the only union used
-    kind = next(k for k in typing.get_args(kind) if k is not type(None))
-    return None if value is None else _convert(kind, value, where)
-  if dataclasses.is_dataclass(kind):
-    return freeze(kind, value, where)
-  if typing.get_origin(kind) is tuple:
-    if not isinstance(value, list | tuple):
-      raise BadInput(f'{where}: expected a list, found {value!r}')
-    element = typing.get_args(kind)[0]
-    return tuple(_convert(element, v, f'{where}[{i}]') for i, v in enumerate(value))
-  if kind is dict:
+def check_ranges(made, where: str = 'config') -> None:
+  """Raises BadInput where a field of a dataclass that was not made by `freeze` is not what it may be."""
+  freeze(type(made), vars(made), where)
+
+
+def _frozen(kind, value, where: str):
+  """A field's value, of type `kind`."""
+  kinds = fields.union(kind) or (kind,)
+  if value is None and types.NoneType in kinds:
+    return None
+  if inner := [k for k in kinds if dataclasses.is_dataclass(k)]:
+    if isinstance(value, tuple(inner)):
+      return freeze(type(value), vars(value), where)
+    return freeze(_meant(inner, value), value, where)
+  whole, kind = kind, kinds[0]
+  origin, parts = typing.get_origin(kind), typing.get_args(kind)
+  if origin is tuple:
+    endless = parts[1:] == (...,)
+    if not isinstance(value, list | tuple) or (not endless and len(value) != len(parts)):
+      raise fields.refusal(where, value, fields.words(kind))
+    each = parts[:1] * len(value) if endless else parts
+    return tuple(_frozen(own, v, f'{where}[{i}]') for i, (own, v) in enumerate(zip(each, value)))
+  if kind is dict or origin is dict:
     if not isinstance(value, Mapping | ConfigDict):
-      raise BadInput(f'{where}: expected names with values, found {value!r}')
-    return dict(value)
-  if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-    return float(value)
-  if type(value) is not kind:
-    wanted = {float: 'a number', int: 'a whole number', str: 'a text', bool: 'true or false'}[kind]
-    raise BadInput(f'{where}: expected {wanted}, found {value!r}')
-  return value
+      raise fields.refusal(where, value, fields.words(kind))
+    names = [fields.checked(str, name, f'{where}, the name') for name in value]
+    return {n: _frozen(parts[1], value[n], f'{where}[{fields.shown(n)}]') if parts else value[n] for n in names}
+  return fields.checked(whole, value, where)
+
+
+def _meant(kinds: Sequence[type], value) -> type:
+  """Of several dataclasses the one with most of the fields that are given; of equals the one with the fewest."""
+  given = {*value} if isinstance(value, Mapping | ConfigDict) else set()
+  known = lambda kind: {*fields.kinds(kind)}
+  return max(kinds, key=lambda kind: (len(given & known(kind)), -len(known(kind))))

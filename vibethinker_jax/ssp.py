@@ -25,8 +25,7 @@ from tqdm import tqdm
 from vibethinker_jax import provenance
 from vibethinker_jax.cluster import Stop, Stopped, shared
 from vibethinker_jax.data.augment import material
-from vibethinker_jax.data.domains import Sets, load_sets
-from vibethinker_jax.data.text import Text, load_text, render
+from vibethinker_jax.data.text import render
 from vibethinker_jax.disk import writing
 from vibethinker_jax.engine.cache import Slots
 from vibethinker_jax.engine.engine import Engine
@@ -34,17 +33,28 @@ from vibethinker_jax.engine.pages import Paging
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.evaluate import Evaluate, evaluate, table
 from vibethinker_jax.evaluate.report import write_report
+from vibethinker_jax.fields import refusal
+from vibethinker_jax.fitting import Material
+from vibethinker_jax.fitting import material as load_material
 from vibethinker_jax.lock import held
 from vibethinker_jax.model import hf
-from vibethinker_jax.model.config import eos_ids, read_config
-from vibethinker_jax.model.mesh import MeshShape, make_mesh, own_mesh, place
-from vibethinker_jax.model.qwen2 import Config, Qwen2
-from vibethinker_jax.recipe import TINY_BASE, Settings, check, check_lengths, check_mesh, computing
+from vibethinker_jax.model.config import eos_ids
+from vibethinker_jax.model.mesh import make_mesh, own_mesh, place
+from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.recipe import (
+  TINY_BASE,
+  Settings,
+  check,
+  check_mesh,
+  check_pages,
+  computing,
+  own_config,
+  sft_runs,
+)
 from vibethinker_jax.rollout import Rollout
-from vibethinker_jax.settings import freeze
 from vibethinker_jax.spectrum.fusion import fuse
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
-from vibethinker_jax.spectrum.select import select
+from vibethinker_jax.spectrum.select import select, told
 from vibethinker_jax.train import rl, sft
 from vibethinker_jax.train.journal import Journal, read_json, write_json, write_text
 from vibethinker_jax.train.optim import optimizer
@@ -72,9 +82,8 @@ class Pipeline:
     `profile`: STAGE:STEP of the one step to be traced (train/profile.py); `wandb`: a project of Weights & Biases.
     """
     self.s, self.workdir = settings, pathlib.Path(workdir)
-    check(settings)
-    self.mesh = _mesh(settings.mesh, devices)
-    self.text, self.sets = _material(settings, _own_config(settings))
+    self.mesh, found = _prepared(settings, devices)
+    self.text, self.sets, self.rolled, self.left_out = found.text, found.sets, found.rolled, found.left_out
     check_claim(self.workdir, dataclasses.asdict(settings))
     self.journal = Journal(self.workdir / 'metrics.jsonl', wandb)
     self.profile = Profile(profile, self.workdir)
@@ -129,10 +138,7 @@ class Pipeline:
       own = lambda n: -(-n // jax.process_count())
       kernel = {'tpu': 'tpu', 'gpu': 'gpu'}.get(self.mesh.devices.flat[0].platform, 'xla')
       cache = Paging(own(rows.pages), rows.page, kernel) if rows.pages else Slots
-      try:
-        self.engine = Engine(base.config, self.stop_ids, own(rows.rows), rows.block, cache=cache, mesh=spread)
-      except ValueError as error:
-        raise BadInput(f'config.engine: {error}') from None
+      self.engine = Engine(base.config, self.stop_ids, own(rows.rows), rows.block, cache=cache, mesh=spread)
       yield base
 
   def _check_profile(self, asked: str) -> None:
@@ -148,12 +154,12 @@ class Pipeline:
     """The model the run starts from."""
     if self.s.start.random is None:
       return self.load(self.s.start.path or TINY_BASE)
-    return self._ready(jax.jit(lambda key: Qwen2(_own_config(self.s), key))(jax.random.key(self.s.seed)))
+    return self._ready(jax.jit(lambda key: Qwen2(self.s.start.random, key))(jax.random.key(self.s.seed)))
 
   def original(self) -> Qwen2:
     """The base with the rope of its own training, whatever the run computes with: what the other models are held to."""
     base = self.base()
-    base.config = dataclasses.replace(base.config, rope_theta=_own_config(self.s).rope_theta)
+    base.config = dataclasses.replace(base.config, rope_theta=own_config(self.s).rope_theta)
     return base
 
   @property
@@ -209,18 +215,23 @@ class Pipeline:
       }
       for domain in domains:
         step = chosen[domain][1]
+        scores = [mean_pass_at_k(row[domain], k) for row in curves.values()]
         experts[domain] = {
           'run': name,
           'steps': list(curves),
-          'pass_at_k': [mean_pass_at_k(row[domain], k) for row in curves.values()],
+          'pass_at_k': scores,
           'k': k,
           'selected_step': step,
           'held_out': mean_pass_at_k(held[step][domain], k),
+          'signal': told(scores),
         }
         tqdm.write(
-          f'expert for {domain}: step {step}, Pass@{k} {max(experts[domain]["pass_at_k"]):.3f} where chosen, '
+          f'expert for {domain}: step {step}, Pass@{k} {max(scores):.3f} where chosen, '
           f'{experts[domain]["held_out"]:.3f} held out'
         )
+        if not told(scores):
+          same = f'all {len(scores)} checkpoints have Pass@{k} {scores[0]:.3f}'
+          tqdm.write(f'WARNING expert for {domain}: cannot be told, {same}; the last one is taken')
     write_json(self.workdir / 'experts.json', {d: experts[d] for d in self.s.data.domains})
     if self.s.prune:
       self.prune()
@@ -253,9 +264,9 @@ class Pipeline:
     seed = self.noise + 10_000 * s.rl.seed
     trainer = rl.Trainer(s.rl, s.mgpo, self.text, self.engine, self.grader, self.journal, seed, self.stop, self.profile)
     for number, stage in enumerate(s.rl.stages):
-      problems = [problem for domain in stage.domains for problem in self.sets.train[domain]]
       # handed over, not held: two models and an optimizer's state are more than a device has to have
-      models.append(trainer.run(number, models.pop(), problems, self.workdir / 'rl' / stage.name).model)
+      problems, folder = self.rolled[stage.name], self.workdir / 'rl' / stage.name
+      models.append(trainer.run(number, models.pop(), problems, folder).model)
     if not (self.workdir / 'final').exists():
       self.save(models.pop(), self.workdir / 'final')
 
@@ -321,11 +332,8 @@ class Pipeline:
       hf.save(model, directory, source, self.stop_ids)
 
   def runs(self) -> dict[str, tuple[str, ...]]:
-    """SFT runs and the domains each trains on; domains without an expert go along with every run."""
-    d = self.s.data
-    if self.s.experts == 'one_run':
-      return {'all': (*d.domains, *d.others)}
-    return {domain: (domain, *d.others) for domain in d.domains}
+    """SFT runs and the domains each trains on."""
+    return sft_runs(self.s)
 
   def steps(self, run: str) -> list[int]:
     """Steps at which the run is to have checkpoints."""
@@ -415,6 +423,7 @@ class Pipeline:
     summary = {
       'models': {name: table(verdicts(m), s.evaluate.k, s.data.domains) for name, m in models.items()},
       'experts': experts,
+      'left_out': list(self.left_out),
       'mgpo': {
         'lambda': s.mgpo.lam,
         'p0': s.mgpo.p0,
@@ -460,36 +469,24 @@ class Pipeline:
     write_json(path, {**seconds, stage: seconds.get(stage, 0.0) + time.perf_counter() - self._since})
 
 
-def _mesh(shape: MeshShape, devices) -> Mesh:
-  try:
-    return make_mesh(shape, devices)
-  except ValueError as error:
-    raise BadInput(f'config.mesh: {error}') from None
-
-
 def ready(s: Settings, devices: Sequence[jax.Device] | None = None) -> None:
   """Raises BadInput for what a Pipeline of these settings would refuse, and leaves nothing behind."""
+  _prepared(s, devices)
+
+
+def _prepared(s: Settings, devices: Sequence[jax.Device] | None) -> tuple[Mesh, Material]:
+  """The mesh and what the run works on. Raises BadInput, for what needs no device before any is looked for."""
   check(s)
-  _mesh(s.mesh, devices)
-  _material(s, _own_config(s))
-
-
-def _own_config(s: Settings) -> Config:
-  """The base's own config."""
-  if s.start.random is not None:
-    return freeze(Config, s.start.random, 'config.start.random')
-  return read_config(s.start.path or TINY_BASE)
-
-
-def _material(s: Settings, own: Config) -> tuple[Text, Sets]:
-  """Tokenizer and problems, which go with a base of config `own`. Raises BadInput."""
-  config = computing(own, s.start)
-  check_mesh(s, config)
-  text = load_text(s.start.tokenizer or s.start.path or TINY_BASE, s.start.system)
-  text.check(own.V, 'the base model')
-  sets = load_sets(s.data, s.seed)
-  check_lengths(s, config, text, sets)
-  return text, sets
+  try:
+    mesh = make_mesh(s.mesh, devices)
+  except ValueError as error:
+    raise BadInput(f'config.mesh: {error}') from None
+  platform = mesh.devices.flat[0].platform
+  if (wants := {'splash': 'tpu', 'triton': 'gpu'}.get(s.start.attention, platform)) != platform:
+    raise refusal('config.start.attention', s.start.attention, f"'xla' on a {platform}: that kernel wants a {wants}")
+  found = load_material(s)
+  check_pages(s, computing(own_config(s), s.start), jax.process_count(), len(mesh.local_devices))
+  return mesh, found
 
 
 def write_asked(path: pathlib.Path, asked: dict[str, Rollout]) -> None:

@@ -4,8 +4,11 @@ import json
 import math
 import re
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from vibethinker_jax.evaluate import html as html_kit
 from vibethinker_jax.evaluate import plots, report
@@ -364,7 +367,7 @@ def test_axes_say_what_can_be_read_off_them():
   (ax,) = figure_of(rows, 'truncated').axes
   assert ax.get_ylim() == (-0.05, 1.0)  # not 0.06 to either side of 0
   (ax,) = figure_of(rows, 'kl').axes
-  assert ax.get_ylim() == (0.0, 1.0)
+  assert ax.get_ylim() == pytest.approx((0.0, 0.55))
   (ax,) = figure_of(rows, 'ratio_max').axes
   assert ax.lines[0].get_ydata() == pytest.approx([s * 1e-5 for s in range(1, 6)])
   assert ax.get_ylabel().endswith('− 1') and ax.yaxis.get_major_formatter()(2e-5) == '2e−05'
@@ -384,6 +387,32 @@ def test_names_beside_a_plot_are_folded_not_cut(parts):
   folded = plots.folded(names)
   assert all(len(line) <= 28 for name in folded for line in name.split('\n'))
   assert [''.join(name.split()) for name in folded] == [''.join(name.split()) for name in names]
+
+
+def fits(figure):
+  """Whether everything that is drawn lies in the figure."""
+  FigureCanvasAgg(figure).draw()
+  box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+  return box.x0 > -0.02 and box.y0 > -0.02 and box.x1 < width + 0.02 and box.y1 < height + 0.02
+
+
+LONG = ('a run whose name is a whole sentence with many words in it', 'runs/' + 'x' * 70, 'b')
+
+
+@pytest.mark.parametrize('columns', [1, 5])
+def test_long_names_do_not_stick_out(columns):
+  scores = [Score(50, 40, 60)] * len(LONG)
+  with matplotlib.rc_context(plots.STYLE):
+    figure = Figure((4.8, 1.2 + plots.height_of(LONG)), layout='constrained')
+    plots.points(figure.subplots(), LONG, [('Pass@1', plots.BLUE, 'o', scores)], (0, 100))
+    assert fits(figure)
+    figure = Figure((4.6, 3.3), layout='constrained')
+    ax = figure.subplots()
+    for name in LONG * columns:
+      ax.plot([0, 1], [0, 1], label=name)
+    plots.legend_outside(figure)
+    assert fits(figure)
+    assert ax.get_window_extent().height > 100, 'the legend takes none of the room for the curves'
 
 
 def test_light_and_dark_have_every_colour_of_the_plots(page):

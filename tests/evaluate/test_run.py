@@ -46,8 +46,9 @@ def test_set(tmp_path_factory):
 
 
 def arguments(data: pathlib.Path, out: pathlib.Path, *more) -> list[str]:
-  flags = ['evaluate', '--model', TINY_BASE, '--data', data, '--n', 4, '--max-tokens', 48, '--rows', 8, '--out', out]
-  return [str(flag) for flag in (*flags, *more)]
+  own = {'--model': TINY_BASE, '--data': data, '--n': 4, '--max-tokens': 48, '--rows': 8, '--out': out}
+  flags = [part for flag, value in own.items() if flag not in more for part in (flag, value)]
+  return [str(flag) for flag in ('evaluate', *flags, *more)]
 
 
 @pytest.fixture(scope='module')
@@ -269,7 +270,7 @@ def test_the_experiment_refuses_what_the_command_refuses(test_set, tmp_path, mon
     delattr(FLAGS, name)
   monkeypatch.setitem(BENCHMARKS, 'mine', benchmarks.Benchmark(test_set.name, 'problems', 3, Protocol(1)))
   monkeypatch.setitem(BENCHMARKS, 'also', benchmarks.Benchmark(test_set.name, 'problems', 3, Protocol(1)))
-  s = module.Settings(
+  s = module.Evaluation(
     str(TINY_BASE), 'float32', ('mine',), str(test_set.parent), {}, 0, 8, 0, 0, 8, 1, 10.0, False, False, False
   )
   module.evaluate(s, tmp_path)

@@ -203,7 +203,7 @@ def test_a_refused_question_locks_nothing(opened):
   opened.click('#draw')
   opened.get_by_text('Nothing was asked').wait_for()
   opened.fill('#problem textarea', 'Find the slope of 2x^2 + 10x at x = 5.')
-  opened.fill('#expected textarea', '30')
+  opened.fill('#expected input', '30')
   opened.click('#draw')
   opened.wait_for_selector('[data-solution]', timeout=120_000)
   assert opened.locator('.refusal:visible').count() == 0 and 'Right: ' in opened.inner_text('#picture')

@@ -133,14 +133,14 @@ def test_refusals(whole, values, small, tmp_path):
     ablation.run(values, tmp_path / 'y', [0], ONE)
   with pytest.raises(BadInput, match="config.ablation, odd: mgpo: unknown field 'lamb', did you mean 'lam'"):
     ablation.run(small('ablate_lambda', **{'ablation.controls': (dict(name='odd', mgpo=dict(lamb=1.0)),)}), tmp_path)
-  with pytest.raises(BadInput, match='config.prune is true, expected false'):
+  with pytest.raises(BadInput, match='config.prune: True, expected False'):
     ablation.run({**values, 'prune': True}, tmp_path / 'z', [], ONE)
   with pytest.raises(BadInput, match='--points 1,x: expected whole numbers'):
     sweep.numbers('1,x')
   assert sweep.numbers('') == [] and sweep.numbers('0,3') == [0, 3] and sweep.numbers(None) is None
   for change, match in (
     ({'simplex.search': 'guess'}, 'config.simplex.search'),
-    ({'simplex.drop': 1.0}, 'config.simplex.drop is 1.0, expected at least 0 and less than 1'),
+    ({'simplex.drop': 1.0}, 'config.simplex.drop: 1.0, expected a number of 0 or more, and less than 1'),
   ):
     with pytest.raises(BadInput, match=match):
       simplex.read(small('sweep_fusion', **change))
@@ -151,7 +151,7 @@ def test_refusals(whole, values, small, tmp_path):
 def test_a_refused_config_takes_no_directory(values, tmp_path):
   for part, change, match in (
     ('mesh', {'data': 3}, 'config.mesh'),
-    ('evaluate', {'samples': 1}, 'config.evaluate: Pass@2 of 1 samples'),
+    ('evaluate', {'samples': 1}, 'config.evaluate.k: 2, expected at most evaluate.samples, 1'),
   ):
     with pytest.raises(BadInput, match=match):
       ablation.run({**values, part: {**values[part], **change}}, tmp_path / 'a', devices=ONE)

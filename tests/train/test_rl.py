@@ -15,6 +15,7 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.mesh import MeshShape, make_mesh, place, spread_rows
 from vibethinker_jax.recipe import TINY_BASE
+from vibethinker_jax.settings import freeze
 from vibethinker_jax.train import mgpo, rl
 from vibethinker_jax.train.alarm import Alarm
 from vibethinker_jax.train.journal import Journal
@@ -152,7 +153,7 @@ def test_the_weight_multiplies_the_advantage_by_the_raw_pass_rate(text, small, a
 def test_unknown_names_are_refused():
   for fields in (dict(weight='entropy'), dict(aggregate='mean'), dict(band=(0.1,))):
     with pytest.raises(BadInput, match='config.mgpo'):
-      rl.MGPO(lam=1.0, **fields)
+      freeze(rl.MGPO, dict(lam=1.0, **fields), 'config.mgpo')
 
 
 def test_micro_rows_do_not_change_the_gradient(text, small, algebra):
@@ -284,7 +285,7 @@ def test_rows_without_a_signal_are_left_out_and_counted(text, small, algebra, tm
     def update(state, sums, seen=seen):
       seen['sums'] = jax.device_get(sums)
       norm = np.float32(0)
-      return state, {'grad_norm': norm, 'update_norm': norm, 'count': sums[1]}
+      return state, {'grad_norm': norm, 'update_norm': norm, 'moved': norm, 'count': sums[1]}
 
     one._learn(update, start(small, optimizer(LOOP.optim, 4)), None, rolled, advantages)
     skipped = seen['sums']

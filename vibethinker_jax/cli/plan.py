@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
   from vibethinker_jax import cluster
   from vibethinker_jax.plan.machine import machine
   from vibethinker_jax.plan.plan import plan, table
-  from vibethinker_jax.recipe import Settings
+  from vibethinker_jax.recipe import Settings, check_fields
   from vibethinker_jax.settings import freeze, load_config
 
   file = args.config.partition(':')[0]
@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
   files.apart([('--config', file)], [('--out', args.output)])
   cache = files.directory(args.cache)
   settings = freeze(Settings, load_config(args.config, dict(map(_change, args.set))))
+  check_fields(settings)
   on = machine(args.topology)
   if on.chip.platform != 'tpu' and not args.estimate:
     if on.devices > _LOWERED:

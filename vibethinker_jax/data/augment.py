@@ -14,6 +14,10 @@ import dataclasses
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
+
+from annotated_types import Interval
+from pydantic import NonNegativeFloat, NonNegativeInt
 
 from vibethinker_jax.boxes import last_box
 from vibethinker_jax.data.problem import Problem, Solution, field, read_rows
@@ -21,30 +25,36 @@ from vibethinker_jax.data.problem import Problem, Solution, field, read_rows
 Row = tuple[Problem, Solution]
 Judge = Callable[[list[tuple]], list[bool]]  # (response, answer, tests) -> right?
 Steps = Callable[[list[tuple]], list[float | None]]  # the same -> share of its equalities that hold, None where none
+Share = Annotated[float, Interval(ge=0, le=1)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Spectrum:
   """The material of a run. The defaults take every solution as it is.
 
-  copies: perturbed copies of a problem at most. equation, result, answer: loss weights of these spans in solutions that
-  bring none. repetition: share of repeated eight-word runs above which a solution is left out. steps: share of a
-  solution's equalities that must hold, or it is left out; 0 asks nobody. judged: solutions that the grader finds wrong
-  are left out. error_rates: the samples.jsonl of a reference model's evaluation on these problems, or JSON Lines of
-  {"id", "error_rate"}; with it only hard and long rows stay: error rate of `least_error` and `least_characters` of
-  solution or more.
+  copies: perturbed copies of a problem at most.
+  equation: loss weight of equations, in solutions that bring no weights.
+  result: loss weight of what stands after an equation's last sign, likewise.
+  answer: loss weight of the final answer, likewise.
+  repetition: share of repeated eight-word runs above which a solution is left out.
+  steps: share of a solution's equalities that must hold, or it is left out; 0 asks nobody.
+  judged: solutions that the grader finds wrong are left out.
+  error_rates: the samples.jsonl of a reference model's evaluation on these problems, or JSON Lines of
+    {"id", "error_rate"}; with it only hard and long rows stay.
+  least_error: error rate of hard rows. Published: 0.75, for the 3B model.
+  least_characters: of a long row's solution.
   """
 
-  copies: int = 0
-  equation: float = 1.0
-  result: float = 1.0
-  answer: float = 1.0
-  repetition: float = 1.0
-  steps: float = 0.0
+  copies: NonNegativeInt = 0
+  equation: NonNegativeFloat = 1.0
+  result: NonNegativeFloat = 1.0
+  answer: NonNegativeFloat = 1.0
+  repetition: Share = 1.0
+  steps: Share = 0.0
   judged: bool = False
   error_rates: str = ''
-  least_error: float = 0.75
-  least_characters: int = 0
+  least_error: Share = 0.75
+  least_characters: NonNegativeInt = 0
 
 
 def solved(problems: Sequence[Problem]) -> list[Row]:
@@ -52,13 +62,17 @@ def solved(problems: Sequence[Problem]) -> list[Row]:
   return [(problem, solution) for problem in problems for solution in problem.solutions]
 
 
+def chosen(problems: Sequence[Problem], s: Spectrum) -> list[Row]:
+  """The rows that SFT begins with: all paths, or only the hard and long ones. Raises BadInput."""
+  rows = solved(problems)
+  return hard_and_long(rows, _error_rates(s.error_rates), s.least_error, s.least_characters) if s.error_rates else rows
+
+
 def material(
   problems: Sequence[Problem], s: Spectrum, judge: Judge, steps: Steps, seed: int
 ) -> tuple[list[Row], dict[str, int]]:
   """The rows of SFT, and how many were left out for which fault."""
-  rows = solved(problems)
-  if s.error_rates:
-    rows = hard_and_long(rows, _error_rates(s.error_rates), s.least_error, s.least_characters)
+  rows = chosen(problems, s)
   copies = [copy for p in {id(p): p for p, _ in rows}.values() for copy in perturbed(p, s.copies, seed)]
   made = solved(copies)
   kept, counts = [], {}

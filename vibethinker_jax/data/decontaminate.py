@@ -22,8 +22,11 @@ rests on a hash.
 import collections
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Interval
+from pydantic import PositiveInt
 
 from vibethinker_jax.data.hashed import SHINGLE, Block, Table
 from vibethinker_jax.data.readers import statement
@@ -61,15 +64,17 @@ _LEAST_WORDS, _LEAST_PROSE = 3, 5  # of a short problem that is looked for insid
 class Decontaminate:
   """How leaks are told.
 
-  n: words in a row that give a problem away. threshold: Jaccard of near-duplicates, 0.5 to 1. least: shingles a text
-  needs to be compared as a near-duplicate, for short ones are alike by chance. common: n-grams of this many evaluation
-  problems or more are stock phrases. stock: phrases known as such.
+  n: words in a row that give a problem away. Published: 10.
+  threshold: Jaccard of near-duplicates.
+  least: shingles a text needs to be compared as a near-duplicate, for short ones are alike by chance.
+  common: n-grams of this many evaluation problems or more are stock phrases.
+  stock: phrases known as such.
   """
 
-  n: int = 10
-  threshold: float = 0.7
-  least: int = 8
-  common: int = 5
+  n: Annotated[int, Interval(ge=2)] = 10
+  threshold: Annotated[float, Interval(ge=0.5, le=1)] = 0.7
+  least: PositiveInt = 8
+  common: Annotated[int, Interval(ge=2)] = 5
   stock: tuple[str, ...] = STOCK
 
 

@@ -6,7 +6,9 @@ import pathlib
 import random
 import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
+from pydantic import PositiveInt
 from tqdm import tqdm
 
 from vibethinker_jax.data import synthetic
@@ -15,32 +17,44 @@ from vibethinker_jax.data.decontaminate import Decontaminate, Index, find_leaks
 from vibethinker_jax.data.problem import Problem, merge
 from vibethinker_jax.data.sources import Source, load_all
 from vibethinker_jax.errors import BadInput
+from vibethinker_jax.fields import refusal
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
   """Where problems come from, and how many of each kind a domain gets.
 
-  `source` 'synthetic' is the embedded world. 'files' reads `train_files` and `test_files`; the probing halves are read
-  from `probe_files`, or taken out of train where there are none. Problems without a domain are given one by a
-  classifier taught on `labelled`. With `decontaminate`, what gives away a test problem is taken out of probing and
-  training, and what gives away a probing problem out of training.
+  source: 'synthetic' is the embedded world; 'files' reads the sources below.
+  domains: those with an expert each. Published: algebra, geometry, calculus, statistics.
+  others: domains that are trained and tested, and not probed.
+  train: training problems of a domain at most (synthetic: exactly).
+  probe: probing problems of a domain, in each of the two halves.
+  test: test problems of a domain at most (synthetic: exactly).
+  instruction: what follows every statement that has an answer, in training as in evaluation.
+  paths: of the embedded world: solution paths that SFT sees; () is all.
+  train_files: sources of training problems.
+  test_files: sources of test problems.
+  probe_files: sources of probing problems; () takes them out of the training problems.
+  labelled: sources of problems with domains, on which a classifier is taught that gives the others theirs.
+  decontaminate: what gives away a test problem is taken out of probing and training, and what gives away a probing
+    problem out of training; None takes out equal statements alone.
+  spectrum: what SFT makes of the training problems.
   """
 
-  source: str
-  domains: tuple[str, ...]  # those with an expert each; further domains are trained and tested, not probed
+  source: Literal['synthetic', 'files']
+  domains: tuple[str, ...]
   others: tuple[str, ...]
-  train: int
-  probe: int  # in each of the two halves
-  test: int
-  instruction: str = ''  # what follows every statement that has an answer, in training as in evaluation
-  paths: tuple[str, ...] = ()  # synthetic: solution paths SFT sees; () is all
+  train: PositiveInt
+  probe: PositiveInt
+  test: PositiveInt
+  instruction: str = ''
+  paths: tuple[str, ...] = ()
   train_files: tuple[Source, ...] = ()
   test_files: tuple[Source, ...] = ()
   probe_files: tuple[Source, ...] = ()
   labelled: tuple[Source, ...] = ()
   decontaminate: Decontaminate | None = None
-  spectrum: Spectrum = dataclasses.field(default_factory=Spectrum)  # what SFT makes of the training problems
+  spectrum: Spectrum = dataclasses.field(default_factory=Spectrum)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +70,6 @@ class Sets:
 
 def load_sets(data: Data, seed: int) -> Sets:
   """The sets that `data` describes. Raises BadInput."""
-  if data.source not in ('synthetic', 'files'):
-    raise BadInput(f"config.data.source is {data.source!r}, expected 'synthetic' or 'files'")
   sets = _synthetic(data, seed) if data.source == 'synthetic' else _files(data, seed)
   if rates := data.spectrum.error_rates:
     sets.fingerprints[rates] = _of_file(rates)
@@ -69,18 +81,23 @@ def load_sets(data: Data, seed: int) -> Sets:
 
 
 def _synthetic(data: Data, seed: int) -> Sets:
-  paths = data.paths or None
-  draw = lambda split, n, domains: {d: synthetic.problems(d, split, n, seed, paths) for d in domains}
   every = (*data.domains, *data.others)
-  try:
-    return Sets(
-      draw('train', data.train, every),
-      draw('probe_a', data.probe, data.domains),
-      draw('probe_b', data.probe, data.domains),
-      draw('test', data.test, every),
-    )
-  except ValueError as error:  # a name that the world does not know, or more problems than it has
-    raise BadInput(f'config.data: {error}') from None
+  for domain in every:
+    if domain not in synthetic.DOMAINS:
+      raise refusal('config.data.domains and others', domain, f'some of {", ".join(synthetic.DOMAINS)}')
+
+  def draw(split: str, field: str, n: int, domains: Sequence[str]) -> dict[str, list[Problem]]:
+    try:
+      return {d: synthetic.problems(d, split, n, seed, data.paths or None) for d in domains}
+    except ValueError as error:  # more problems than the world has
+      raise refusal(f'config.data.{field}', n, f'fewer ({error})') from None
+
+  return Sets(
+    draw('train', 'train', data.train, every),
+    draw('probe_a', 'probe', data.probe, data.domains),
+    draw('probe_b', 'probe', data.probe, data.domains),
+    draw('test', 'test', data.test, every),
+  )
 
 
 def _files(data: Data, seed: int) -> Sets:

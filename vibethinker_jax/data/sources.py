@@ -14,6 +14,7 @@ TensorFlow is not needed for any of them. Rows are read one after the other; wha
 import csv
 import dataclasses
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator
@@ -29,15 +30,19 @@ Rows = Iterable[tuple[str, dict | BadInput]]  # (the row's name in messages, the
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A source as a config names it. `fields` is for the reader 'fields': see `readers.mapped`.
+  """A source of problems.
 
-  `split` is for sources that have splits. `domain` is that of rows which name none. With `skip_bad`, malformed rows
-  are counted and left out.
+  path: a file, a directory, hf:NAME or tfds:NAME (data/sources.py).
+  reader: the shape of its rows: a name of data/readers.py, or 'fields'.
+  fields: for the reader 'fields': where a row has what a problem wants (`mapped` in data/readers.py).
+  split: of a source that has splits.
+  domain: that of rows which name none.
+  skip_bad: malformed rows are counted and left out; else the first one ends the run.
   """
 
   path: str
   reader: str = 'problems'
-  fields: dict | None = None
+  fields: dict[str, str] | None = None
   split: str = 'train'
   domain: str = ''
   skip_bad: bool = False
@@ -98,9 +103,9 @@ def rows(path: str | pathlib.Path, split: str = 'train') -> Rows:
   if kind == 'tfds' and name:
     return _tfds(name, split)
   path = pathlib.Path(path)
-  if path.is_dir():
+  if os.path.isdir(path):  # False for names that no system takes
     return _directory(path, split)
-  if str(path) == '-' or path.is_fifo():
+  if str(path) == '-' or (os.path.exists(path) and path.is_fifo()):
     return json_lines(path)
   match path.name.removesuffix('.gz').rpartition('.')[2]:
     case 'jsonl' | 'ndjson':

@@ -179,7 +179,7 @@ def corpus(
     ValueError: an unknown name, or a family none of whose paths has weight.
   """
   _check([split], SPLITS, 'split')
-  _check(path_weights, PATHS, 'path')
+  check_weights(path_weights)
   for i in range(n):
     rng = random.Random(f'{seed}/corpus/{split}/{i}')
     if rng.random() < practice:
@@ -195,10 +195,20 @@ def corpus(
     yield _problem(rng, domain, family, level, numbers, {path: pen})
 
 
+def check_weights(path_weights: dict[str, float]) -> None:
+  """Raises ValueError for an unknown path, or a family none of whose paths has weight."""
+  _check(path_weights, PATHS, 'path')
+  for family in (family for families in FAMILIES.values() for family in families):
+    if not _options(family, path_weights):
+      raise ValueError(f'path_weights give no weight to a path of {family.name}: {", ".join(family.paths)}')
+
+
+def _options(family, path_weights):
+  return [(path, path_weights[path]) for path in family.paths if path_weights.get(path, 0) > 0]
+
+
 def _weighted(rng, family, path_weights):
-  options = [(path, path_weights[path]) for path in family.paths if path_weights.get(path, 0) > 0]
-  if not options:
-    raise ValueError(f'path_weights give no weight to a path of {family.name}: {", ".join(family.paths)}')
+  options = _options(family, path_weights)
   mark = rng.random() * math.fsum(weight for _, weight in options)
   for path, weight in options:
     mark -= weight

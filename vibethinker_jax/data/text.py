@@ -10,6 +10,7 @@ become the ids of those characters. Control ids come from the chat template and 
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import re
 from collections.abc import Iterator
@@ -158,7 +159,7 @@ def load_text(directory: pathlib.Path, system: str | None = None) -> Text:
 def read_text(directory: pathlib.Path, system: str | None = None, eos_ids: tuple[int, ...] = ()) -> Text:
   """The tokenizer of a Hugging Face directory, whether or not it has ChatML's tokens. Raises BadInput for none."""
   path = pathlib.Path(directory) / 'tokenizer.json'
-  if not path.exists():
+  if not os.path.exists(path):  # False for names that no system takes
     raise BadInput(f'{directory}: no tokenizer.json in it (expected a Hugging Face tokenizer directory)')
   try:
     # not AutoTokenizer: beside a config.json of qwen2 it puts Qwen2's own pre-tokenizer in place of the one of the file

@@ -88,7 +88,7 @@ class Engine:
   ):
     self.config = config
     self.stop_ids = tuple(sorted(stop_ids))
-    self.block = block
+    self.block = min(block, max_length or config.positions)  # no sample has more tokens
     self.chunk = bucket(chunk)
     self.max_length = max_length or config.positions
     self.cache = cache

@@ -46,9 +46,11 @@ def write_compared(directories: Sequence[pathlib.Path], out: pathlib.Path) -> pa
   for directory in directories:
     if not directory.is_dir():
       raise FileNotFoundError(f'no workdir to report on: {directory}')
-    if (same := first.setdefault(directory.resolve(), directory)) is not directory:
-      also = '' if same == directory else f', first as {same}'
+    place = directory.resolve()
+    if place in first:
+      also = '' if first[place] == directory else f', first as {first[place]}'
       raise BadInput(f'{directory}: this run is named twice{also}; expected runs that differ')
+    first[place] = directory
   names = _names(directories)
   read = lambda file: {name: read_object(d / file) for name, d in zip(names, directories)}
   configs, summaries = read('config.json'), read('summary.json')
@@ -101,7 +103,7 @@ def _scores(summaries: Mapping[str, dict]) -> str:
     figure = Figure((4.8, 1.2 + height_of(list(have))), layout='constrained')
     ax = figure.subplots()
     points(ax, list(have), series, limits)
-    ax.set_xlabel(f'problems solved, {d} (%), 95% interval')
+    ax.set_xlabel(f'problems solved, {d} (%)\n95% interval')
     legend_above(ax, 2)
     figures.append((d, figure))
   flat = {name: [score for row in cells for score in row] for name, cells in table_of.items()}
@@ -138,7 +140,7 @@ def _differing(flat: Mapping[str, dict[str, str]]) -> str:
     return missing('Nothing.')
   clip = lambda text: f'<span class="value">{html.escape(text if len(text) < 80 else f"{text[:77]}…")}</span>'
   rows = [[html.escape(key), *(clip(values.get(key, '–')) for values in flat.values())] for key in keys]
-  return table(['', *map(html.escape, flat)], rows)
+  return table(['', *(f'<span class="value">{html.escape(name)}</span>' for name in flat)], rows)
 
 
 def _curves(metrics: Mapping[str, Sequence[dict]]) -> str:

@@ -2,8 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Interval
+from pydantic import PositiveInt
 
 from vibethinker_jax import rollout
 from vibethinker_jax.data.problem import Problem
@@ -18,14 +21,22 @@ from vibethinker_jax.verify.grader import Grader
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-  """How a model is asked: n samples a problem, Pass@k from them."""
+  """How a model is asked: n samples a problem, Pass@k from them.
 
-  samples: int
-  k: int
-  max_tokens: int
-  temperature: float = 1.0
-  top_p: float = 1.0
-  top_k: int = -1
+  samples: of each problem; 1 where the temperature is 0, which makes them all one.
+  k: of Pass@k, at most `samples`.
+  max_tokens: of a response; a problem whose prompt leaves no room for them in the model's positions is left out.
+  temperature: of sampling; 0 takes the likeliest token.
+  top_p: probability of the likeliest tokens that are drawn from; 1 is off.
+  top_k: how many of the likeliest tokens are drawn from; -1 is off.
+  """
+
+  samples: Annotated[int, Interval(ge=1, le=1 << 16)]
+  k: PositiveInt
+  max_tokens: PositiveInt
+  temperature: Annotated[float, Interval(ge=0, le=100)] = 1.0
+  top_p: Annotated[float, Interval(gt=0, le=1)] = 1.0
+  top_k: Literal[-1] | PositiveInt = -1
 
 
 def evaluate(

@@ -38,13 +38,12 @@ _PALETTE = {  # name: on a light page, on a dark one
 
 _CSS = """
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink); line-height: 1.55;
+body { margin: 0; background: var(--ground); color: var(--ink); line-height: 1.55; overflow-wrap: anywhere;
   font-family: Inter, system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif; }
 main { max-width: 68rem; margin: 0 auto; padding: 2rem 1rem 4rem; }
 section { background: var(--paper); border: 1px solid var(--line); border-radius: .8rem; margin-top: 1.2rem;
   padding: clamp(.8rem, 3vw, 1.2rem); }
-h1 { font-size: clamp(1.5rem, 5vw, 2.1rem); line-height: 1.2; margin: 0; letter-spacing: -.02em;
-  overflow-wrap: anywhere; }
+h1 { font-size: clamp(1.5rem, 5vw, 2.1rem); line-height: 1.2; margin: 0; letter-spacing: -.02em; }
 h2 { font-size: 1.25rem; margin: 0 0 .8rem; } h3 { font-size: 1rem; margin: 1rem 0 .4rem; }
 h4 { font-size: .92rem; margin: 0 0 .4rem; } p { margin: .4rem 0 .8rem; }
 small { color: var(--soft); font-weight: 400; font-size: .82em; } .lead { font-size: 1.08rem; }

@@ -167,13 +167,13 @@ def fusion_figure(
   """Pass@1 and Pass@K of every model, with intervals; one panel a domain, a row a model with all its names."""
   looks = ((BLUE, 'o'), (ORANGE, 'D'))
   names = [label(*group) for group in groups]
-  figure = Figure((2.2 + 3.2 * len(domains), 1.1 + height_of(names)), layout='constrained')
+  figure = Figure((2.2 + 3.2 * len(domains), 1.2 + height_of(names)), layout='constrained')
   axes = figure.subplots(1, len(domains), sharey=True, squeeze=False)[0]
   scores = lambda domain, k: [score_of(summary, group[0], domain, k) for group in groups]
   for ax, domain in zip(axes, domains):
     series = [(f'Pass@{k}', *look, scores(domain, k)) for k, look in zip(ks_of(summary), looks)]
     points(ax, names, series, limits)
-    ax.set_xlabel(f'problems solved, {domain} (%), 95% interval')
+    ax.set_xlabel(f'problems solved, {domain} (%)\n95% interval')
   legend_above(axes[0], 2)
   return figure
 
@@ -276,7 +276,7 @@ def curve_limits(values: np.ndarray) -> tuple[float, float] | None:
   if not len(values) or np.ptp(values) > 1e-9 * np.abs(values).max():
     return None
   level = float(values[0])
-  return (-0.05, 1.0) if level == 0 else tuple(sorted((0.0, 2 * level)))
+  return (-0.05, 1.0) if level == 0 else tuple(sorted((0.0, 1.1 * level)))
 
 
 def _curve_figure(track: Sequence[tuple], panel: Panel, keys: Sequence[str]) -> Figure:

@@ -97,6 +97,7 @@ def _pipeline(models: Models) -> str:
     'Under a domain: problems × samples of each.'
     + ' Names joined by = are one model: the same checkpoints with the same weights.'
     * several
+    + ''.join(f' Not asked: {html.escape(str(line))}.' for line in summary.get('left_out') or ())
   )
 
 
@@ -119,6 +120,8 @@ def _selection(summary: dict, metrics: Sequence[dict]) -> str:
     text = plots_of([(d, expert_figure(part(experts, d), limits)) for d in domains], 'expert')
     text += table(['domain', 'selected step', 'selection half', 'held-out half'], rows)
     text += note('The best of several noisy scores is biased upwards; the held-out half had no part in the choice.')
+    if untold := [html.escape(d) for d in domains if part(experts, d).get('signal') is False]:
+      text += missing(f'No signal: all checkpoints score the same on {", ".join(untold)}, the last one was taken.')
   return text + (curves(track, SFT_PANELS, 'sft') if track else '')
 
 

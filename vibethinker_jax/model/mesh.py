@@ -16,10 +16,12 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Interval
 from flax import nnx
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -27,16 +29,23 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AT_REST = {'D': 'fsdp', 'F': 'tensor', 'K': 'tensor', 'V': 'tensor'}
 IN_USE = {'F': 'tensor', 'K': 'tensor', 'V': 'tensor'}
 ACTIVATION = {'B': ('data', 'fsdp'), 'T': 'seq', 'F': 'tensor', 'K': 'tensor', 'V': 'tensor'}
+Along = Annotated[int, Interval(ge=1, le=1 << 20)]  # devices
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshShape:
-  """Devices along each mesh axis; the product is the number of devices."""
+  """Devices along each mesh axis; the product is the number of devices. A laptop's CPU counts as that many.
 
-  data: int = 1
-  fsdp: int = 1
-  seq: int = 1
-  tensor: int = 1
+  data: replicas of the model.
+  fsdp: over which the weights are sharded, and more rows of a batch.
+  seq: over which long sequences are cut.
+  tensor: over which heads, feed-forward and vocabulary are cut; at most the kv heads.
+  """
+
+  data: Along = 1
+  fsdp: Along = 1
+  seq: Along = 1
+  tensor: Along = 1
 
   @property
   def size(self) -> int:

@@ -14,39 +14,69 @@ turn them into numbers over the vocabulary, in chunks, so that no [B,T,V] array 
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Interval, MultipleOf
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
+from pydantic import PositiveFloat, PositiveInt
 
 from vibethinker_jax.model.attention import attend_packed, attend_shared
 from vibethinker_jax.model.mesh import ACTIVATION, AT_REST, einsum, shard, spec, use
 from vibethinker_jax.model.rope import Scaling
 
+Size = Annotated[int, Interval(ge=1, le=1 << 24)]
+Theta = Annotated[float, Interval(gt=1)]
+Positions = Annotated[int, Interval(ge=1, le=1 << 24)]  # float32 counts no further, and angles are made of it
+Dtype = Literal['float32', 'bfloat16']
+Kernel = Literal['xla', 'splash', 'triton']
+Remat = Literal['none', 'dots', 'full', 'offload']
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Sizes by their letters, and what else decides the function (config.json of a Qwen2ForCausalLM; see hf.py)."""
+  """Sizes by their letters, and what else decides the function (config.json of a Qwen2ForCausalLM; see hf.py).
 
-  V: int
-  D: int
-  L: int
-  K: int
-  G: int
-  H: int
-  F: int
-  rope_theta: float = 1e6
-  rope_scaling: Scaling | None = None  # how rotary frequencies are stretched (rope.py)
-  positions: int = 32768
-  norm_eps: float = 1e-6
+  V: vocabulary.
+  D: model width.
+  L: layers.
+  K: kv heads.
+  G: query heads of a kv head.
+  H: head width, even: rotary positions turn pairs.
+  F: feed-forward width.
+  rope_theta: base of the rotary frequencies.
+  rope_scaling: how rotary frequencies are stretched (model/rope.py).
+  positions: the longest sequence.
+  norm_eps: what is added to a mean square before its root.
+  tied: whether the embedding is the un-embedding too.
+  dtype: what the layers compute in; parameters keep their own.
+  attention: the kernel for packed rows: 'xla', 'splash' (TPU) or 'triton' (GPU).
+  remat: what backward need not compute again: 'none' is everything kept, 'dots' matmul results, 'full' layer inputs
+    only, 'offload' those on the host.
+  logit_chunk: positions whose logits exist at the same time.
+  unroll: layers that a scan step holds: more compiles longer, and saves copies of what backward needs.
+  """
+
+  V: Size
+  D: Size
+  L: Annotated[int, Interval(ge=1, le=4096)]
+  K: Annotated[int, Interval(ge=1, le=4096)]
+  G: Annotated[int, Interval(ge=1, le=4096)]
+  H: Annotated[int, Interval(ge=2, le=1 << 16), MultipleOf(2)]
+  F: Size
+  rope_theta: Theta = 1e6
+  rope_scaling: Scaling | None = None
+  positions: Positions = 32768
+  norm_eps: PositiveFloat = 1e-6
   tied: bool = True
-  dtype: str = 'float32'  # what the layers compute in; parameters keep their own
-  attention: str = 'xla'  # the kernel for packed rows: 'xla', 'splash' (TPU) or 'triton' (GPU); see attention.py
-  remat: str = 'none'  # 'none', 'dots' (keep matmul results), 'full' (layer inputs only), 'offload' (those on the host)
-  logit_chunk: int = 1024  # positions whose logits exist at the same time
-  unroll: int = 1  # layers a scan step holds: more compiles longer, and saves copies of what backward needs
+  dtype: Dtype = 'float32'
+  attention: Kernel = 'xla'
+  remat: Remat = 'none'
+  logit_chunk: PositiveInt = 1024
+  unroll: PositiveInt = 1
 
 
 class Layer(nnx.Module):

@@ -10,13 +10,17 @@ import dataclasses
 import math
 
 import numpy as np
+from pydantic import PositiveFloat
 
 
 @dataclasses.dataclass(frozen=True)
 class Linear:
-  """Every frequency divided by `factor`."""
+  """Every frequency divided.
 
-  factor: float
+  factor: by how much.
+  """
+
+  factor: PositiveFloat
 
   def stretched(self, theta: float, H: int) -> tuple[np.ndarray, float]:
     """Frequencies float64 [H/2], radians a position, and their amplitude."""
@@ -25,14 +29,22 @@ class Linear:
 
 @dataclasses.dataclass(frozen=True)
 class Yarn:
-  """High frequencies kept, low ones divided by `factor`, those between mixed (arXiv 2309.00071)."""
+  """High frequencies kept, low ones divided, those between mixed (arXiv 2309.00071).
 
-  factor: float
-  original_max_position_embeddings: float  # positions that the model was trained for before
-  attention_factor: float  # the amplitude
-  beta_fast: float = 32.0  # turns within those positions from which on a frequency is kept
-  beta_slow: float = 1.0  # and up to which it is divided
-  truncate: bool = True  # both bounds put to whole pairs
+  factor: by how much low ones are divided.
+  original_max_position_embeddings: positions that the model was trained for before.
+  attention_factor: the amplitude.
+  beta_fast: turns within those positions from which on a frequency is kept.
+  beta_slow: and up to which it is divided.
+  truncate: both bounds put to whole pairs.
+  """
+
+  factor: PositiveFloat
+  original_max_position_embeddings: PositiveFloat
+  attention_factor: PositiveFloat
+  beta_fast: PositiveFloat = 32.0
+  beta_slow: PositiveFloat = 1.0
+  truncate: bool = True
 
   def stretched(self, theta: float, H: int) -> tuple[np.ndarray, float]:
     """As Linear.stretched."""
@@ -48,12 +60,18 @@ class Yarn:
 
 @dataclasses.dataclass(frozen=True)
 class Llama3:
-  """Short waves kept, long ones stretched by `factor`, those between mixed, as in Llama 3.1."""
+  """Short waves kept, long ones stretched, those between mixed, as in Llama 3.1.
 
-  factor: float
-  original_max_position_embeddings: float
-  low_freq_factor: float  # a wave longer than the original positions over this is stretched whole
-  high_freq_factor: float  # and a shorter one than over this not at all
+  factor: by how much long waves are stretched.
+  original_max_position_embeddings: positions that the model was trained for before.
+  low_freq_factor: a wave longer than the original positions over this is stretched whole.
+  high_freq_factor: a shorter one than over this not at all; more than low_freq_factor.
+  """
+
+  factor: PositiveFloat
+  original_max_position_embeddings: PositiveFloat
+  low_freq_factor: PositiveFloat
+  high_freq_factor: PositiveFloat
 
   def stretched(self, theta: float, H: int) -> tuple[np.ndarray, float]:
     """As Linear.stretched."""

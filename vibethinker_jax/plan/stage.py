@@ -8,7 +8,6 @@ from vibethinker_jax.model.attention import unit
 from vibethinker_jax.model.mesh import MeshShape
 from vibethinker_jax.model.qwen2 import Config
 from vibethinker_jax.recipe import TINY_BASE, Settings, computing
-from vibethinker_jax.settings import freeze
 from vibethinker_jax.train import rl
 
 PROMPT = 1024  # tokens that a prompt is taken to have at most
@@ -38,9 +37,9 @@ class Stage:
 def model_of(s: Settings) -> Config:
   """The sizes the run will have: of its base's directory, of its random model, or of config.cost.sizes."""
   if s.start.random is not None:
-    c = freeze(Config, s.start.random, 'config.start.random')
+    c = s.start.random
   elif s.cost.sizes is not None and not s.start.path:
-    c = freeze(Config, s.cost.sizes, 'config.cost.sizes')
+    c = s.cost.sizes
   else:
     c = hf.read_config(s.start.path or TINY_BASE)
   return computing(c, s.start)

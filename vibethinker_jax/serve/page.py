@@ -1,33 +1,27 @@
 """The chat page: ask and watch the answer come, or draw many solutions and see which answers they reach.
 
-It talks to the worker in the same process, not over HTTP. `converse` and `explore` are what its buttons do, step by
-step, without a browser: whatever is refused or fails, their last step says why and is not busy any more.
+It talks to the worker in the same process, not over HTTP. What its buttons do is in steps.py, how solutions look in
+markup.py.
 """
 
+import asyncio
 import contextlib
-import dataclasses
 import html
-import math
 import pathlib
-from collections.abc import AsyncIterator
 
 import gradio as gr
 from fastapi import FastAPI
 
-from vibethinker_jax.serve import markup, solve
+from vibethinker_jax.serve import markup, steps
 from vibethinker_jax.serve.presets import PRESETS
-from vibethinker_jax.serve.refusals import ApiError
-from vibethinker_jax.serve.service import Service, ask_of, grow
-from vibethinker_jax.serve.worker import Closing, EngineFailure
+from vibethinker_jax.serve.service import Service
 
-# of the embedded world, such that the shipped base solves them now and then, and the tiny run's model nearly always
-EXAMPLES = (
+EXAMPLES = (  # of 32 solutions the tiny run's model gets all right, the shipped base 11, 15 and 17
   ('Find the slope of 2x^2 + 10x at x = 5.', '30'),
-  ('x + y = 32 and x - y = 20. Find y.', '6'),
+  ('Three scores are 15, 11 and 7. Find their mean.', '11'),
+  ('Of 9, 7 and 6 red, blue and green balls one is drawn. What is the chance of red?', '9/22'),
   ('Write f(n) that adds up 8 * i + 2 * 8 for i from 1 to n.', ''),
 )
-MOST = 64  # solutions of a spectrum
-REFUSED = ApiError, EngineFailure, Closing, RuntimeError  # the last is the judges'
 
 CSS = """
 .gradio-container { width: 100% !important; max-width: 960px !important; margin: 0 auto !important; --quiet: #52606f;
@@ -38,7 +32,7 @@ CSS = """
   color: var(--body-text-color); background: color-mix(in srgb, var(--bad) 9%, transparent); overflow-wrap: anywhere; }
 .refusal b { color: var(--bad); }
 #stop, #halt { color: var(--bad); }
-#talk [role=log] { padding-top: 2.4rem; }
+#talk [role=log] { padding-top: 2.4rem; } #talk .prose { opacity: 1; }
 #talk .placeholder-content { padding: 0 1rem; text-align: center; }
 #head h1 { font-size: 1.35rem; margin: 0; letter-spacing: -.01em; }
 #head p { margin: .1rem 0 0; color: var(--quiet); font-size: .9rem; }
@@ -90,142 +84,14 @@ element.addEventListener('click', event => {
 _QUIET = {'show_progress': 'hidden', 'api_visibility': 'private'}
 
 
-# ---- what the buttons do
-
-
-@dataclasses.dataclass(frozen=True)
-class How:
-  """What the controls say of the sampling. A cleared field is None, and a number may have been typed."""
-
-  preset: str
-  temperature: float | None
-  top_p: float | None
-  most: float | None  # new tokens
-
-  def refusal(self, longest: int) -> str:
-    """What is wrong with a value, '' where nothing is. `longest`: tokens that the engine takes."""
-    return (
-      out_of_range('Temperature', self.temperature, 0, 2)
-      or out_of_range('Top-p', self.top_p, 0.05, 1)
-      or out_of_range('New tokens at most', self.most, 1, longest)
-    )
-
-
-def out_of_range(name: str, value: float | None, low: float, high: float) -> str:
-  """What is wrong with a number from the page, '' where nothing is."""
-  if isinstance(value, int | float) and math.isfinite(value) and low <= value <= high:
-    return ''
-  return f'{name} is {"empty" if value is None else value}, expected {low:g} to {high:g}.'
-
-
-@dataclasses.dataclass(frozen=True)
-class Turn:
-  """The chat after a step. `said` is the conversation as the model has it; what is shown has marks of ours in it."""
-
-  box: str | None  # None leaves to the field what is being typed there
-  shown: list[dict]
-  said: list[dict]
-  notice: str = ''
-  busy: bool = False
-
-
-async def converse(
-  service: Service, question: str, shown: list[dict], said: list[dict], how: How
-) -> AsyncIterator[Turn]:
-  """A question asked and answered. Only what was answered enters the conversation, and the last turn is never busy."""
-  before = Turn(question, shown, said)
-  if refused := 'Nothing was asked: type a problem.' * (not question.strip()) or how.refusal(_longest(service)):
-    yield dataclasses.replace(before, notice=refused)
-    return
-  kind, asked, text = PRESETS[how.preset], {'role': 'user', 'content': question}, ''
-  told = service.with_system([*said, asked], kind.system)
-  told = [*told[:-1], {**asked, 'content': f'{question} {kind.instruction}'.strip()}]
-  shown = [*shown, {**asked, 'content': markup.written(question)}]
-  reply = lambda text: [*said, asked, {'role': 'assistant', 'content': solve.parts(text)[1]}]
-  yield Turn('', shown, said, busy=True)
-  try:
-    sampling = kind.sampling(how.temperature, how.top_p)
-    async with contextlib.aclosing(grow(service, told, 1, sampling, int(how.most))) as growing:
-      async for (sample,) in growing:
-        text = sample.text
-        yield Turn(None, [*shown, *markup.messages(text, None)], reply(text), busy=True)
-    (solution,), _ = await solve.take_apart(service.judges, [text], [sample.finish])
-    yield Turn(None, [*shown, *markup.messages(text, solution)], reply(text))
-  except Exception as error:
-    why = _why(error)
-    if isinstance(error, ApiError) and error.code == 'context_length_exceeded' and said:
-      why += ' What was said before counts as well: the bin above the conversation begins a new one.'
-    if text:  # what came stays to be read
-      why += ' What had come until then is no part of the conversation.'
-      yield Turn(None, [*shown, *markup.messages(text, None)], said, why)
-    else:
-      yield dataclasses.replace(before, notice=why)
-    if not isinstance(error, REFUSED):
-      raise
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-  """The spectrum after a step."""
-
-  picture: str
-  solutions: list[solve.Solution]
-  notice: str = ''
-  busy: bool = False
-
-
-async def explore(service: Service, problem: str, expected: str, n: float | None, how: How) -> AsyncIterator[View]:
-  """A problem solved n times, judged by the expected answer if there is one. The last view is never busy."""
-  refused = 'Nothing was asked: type a problem.' * (not problem.strip()) or how.refusal(_longest(service))
-  if refused := refused or out_of_range('Solutions', n, 1, _most(service)):
-    yield View('', [], refused)
-    return
-  kind = PRESETS[how.preset]
-  yield View(_progress(0, int(n)), [], busy=True)
-  try:
-    asked, sampling = ask_of(service, problem, kind), kind.sampling(how.temperature, how.top_p)
-    async with contextlib.aclosing(grow(service, asked, int(n), sampling, int(how.most))) as growing:
-      async for samples in growing:
-        yield View(_progress(sum(bool(sample.finish) for sample in samples), int(n)), [], busy=True)
-    texts, ends = [s.text for s in samples], [s.finish for s in samples]
-    solutions, spectrum = await solve.take_apart(service.judges, texts, ends, expected.strip() or None)
-    yield View(markup.drawing(solutions, spectrum), solutions)
-  except Exception as error:
-    yield View('', [], _why(error))
-    if not isinstance(error, REFUSED):
-      raise
-
-
-def _why(error: Exception) -> str:
-  """What is said of a refusal, or of a failure that nobody foresaw: its text is for the log."""
-  if isinstance(error, REFUSED):
-    return str(error)[:1].upper() + str(error)[1:].rstrip('.') + '.'
-  return f'The page failed ({type(error).__name__}).'
-
-
-def _progress(done: int, n: int) -> str:
-  return f'<div class="spectrum"><p class="sum">{done} of {n} solutions are complete</p></div>'
-
-
-def _longest(service: Service) -> int:
-  return service.worker.engine.max_length
-
-
-def _most(service: Service) -> int:
-  return min(MOST, service.worker.capacity)
-
-
 def checkpoint(service: Service) -> str:
   """The directory that the model's tokenizer, and with it the model, came from: the end of its path."""
   return '/'.join(pathlib.Path(service.text.tokenizer.name_or_path).parts[-3:])
 
 
-# ---- the page
-
-
 def build(service: Service) -> FastAPI:
   """The page as an application of its own."""
-  default, longest = next(iter(PRESETS)), _longest(service)
+  default, longest = next(iter(PRESETS)), steps.longest(service)
   with gr.Blocks(title=f'VibeThinker: {checkpoint(service)}', analytics_enabled=False) as blocks:
     served = f'{html.escape(service.name)}, <code>{html.escape(checkpoint(service))}</code>, served by its own sampler'
     gr.HTML(f'<h1>VibeThinker</h1><p>{served}</p>', elem_id='head')
@@ -282,14 +148,14 @@ def _chat(service: Service, sampling: list) -> None:
   said = gr.State([])
   talk.clear(lambda: ([], _notice('')), None, [said, notice], queue=False, **_QUIET)
 
-  async def answer(question: str, shown: list, messages: list, *how):
-    async with contextlib.aclosing(converse(service, question, shown, messages, How(*how))) as turns:
-      async for turn in turns:
-        box_now = gr.skip() if turn.box is None else turn.box
-        yield box_now, turn.shown, turn.said, _notice(turn.notice), *_buttons(turn.busy)
+  def answer(stop: asyncio.Event, question: str, shown: list, messages: list, *how):
+    return steps.converse(service, question, shown, messages, steps.How(*how), stop)
 
-  outputs = [box, talk, said, notice, send, stop]
-  _run([send.click, box.submit], answer, [box, talk, said, *sampling], outputs, send, stop)
+  def seen(turn: steps.Turn) -> tuple:
+    return gr.skip() if turn.box is None else turn.box, turn.shown, turn.said, _notice(turn.notice)
+
+  events, inputs = [send.click, box.submit], [box, talk, said, *sampling]
+  _run(events, answer, seen, inputs, [box, talk, said, notice], send, stop)
 
 
 def _spectrum(service: Service, sampling: list) -> None:
@@ -312,7 +178,8 @@ def _spectrum(service: Service, sampling: list) -> None:
       elem_id='expected',
     )
   with gr.Row():
-    count = gr.Slider(1, _most(service), min(8, _most(service)), step=1, label='Solutions', scale=8, min_width=160)
+    most = steps.most_solutions(service)
+    count = gr.Slider(1, most, min(8, most), step=1, label='Solutions', scale=8, min_width=160)
     draw = gr.Button('Draw', variant='primary', scale=1, min_width=80, elem_id='draw')
     stop = gr.Button('Stop', variant='stop', scale=1, min_width=80, visible=False, elem_id='halt')
   notice = gr.HTML('', elem_id='warning', visible=False)
@@ -323,27 +190,45 @@ def _spectrum(service: Service, sampling: list) -> None:
   )
   kept = gr.State([])
 
-  async def sample(problem: str, answer: str, n: float | None, *how):
-    async with contextlib.aclosing(explore(service, problem, answer, n, How(*how))) as views:
-      async for view in views:
-        closed = gr.update(value='', visible=False)
-        yield view.picture, view.solutions, closed, _notice(view.notice), *_buttons(view.busy)
+  def sample(stop: asyncio.Event, problem: str, answer: str, n: float | None, *how):
+    return steps.explore(service, problem, answer, n, steps.How(*how), stop)
+
+  def seen(view: steps.View) -> tuple:
+    return view.picture, view.solutions, gr.update(value='', visible=False), _notice(view.notice)
 
   def show(solutions: list, event: gr.SelectData):
     return gr.update(value=markup.one(solutions, event.index), visible=True)
 
-  events, outputs = [draw.click, box.submit, expected.submit], [picture, kept, shown, notice, draw, stop]
-  _run(events, sample, [box, expected, count, *sampling], outputs, draw, stop)
+  events, inputs = [draw.click, box.submit, expected.submit], [box, expected, count, *sampling]
+  _run(events, sample, seen, inputs, [picture, kept, shown, notice], draw, stop)
   picture.select(show, kept, shown, **_QUIET)
 
 
-def _run(events: list, steps, inputs: list, outputs: list, begin: gr.Button, stop: gr.Button) -> None:
-  """Any of the events runs the steps, until the stop button cancels them.
+def _run(events: list, begun, seen, inputs: list, outputs: list, begin: gr.Button, stop: gr.Button) -> None:
+  """Any of the events runs the steps begun(stop, *inputs), `seen` of each is shown, and the stop button sets `stop`.
 
-  One event with all its steps, and none that follows it: what follows a failed event is not run.
+  One event with all its steps, and none that follows it: what follows a failed event is not run. And it ends by itself:
+  an event that Gradio cancels may leave "Error" behind.
   """
-  running = gr.on(events, steps, inputs, outputs, concurrency_limit=None, **_QUIET)
-  stop.click(lambda: _buttons(False), None, [begin, stop], cancels=[running], queue=False, **_QUIET)
+  running: dict[str, asyncio.Event] = {}  # by session
+
+  async def each(request: gr.Request, *values):
+    stopped = running[request.session_hash] = asyncio.Event()
+    try:
+      async with contextlib.aclosing(begun(stopped, *values)) as growing:
+        async for step in growing:
+          yield *seen(step), *_buttons(step.busy)
+    finally:
+      if running.get(request.session_hash) is stopped:
+        del running[request.session_hash]
+
+  async def end(request: gr.Request):
+    if request.session_hash in running:
+      running[request.session_hash].set()
+    return _buttons(False)
+
+  gr.on(events, each, inputs, [*outputs, begin, stop], concurrency_limit=None, **_QUIET)
+  stop.click(end, None, [begin, stop], queue=False, **_QUIET)
 
 
 def _buttons(busy: bool) -> tuple:

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator
 
 from vibethinker_jax.serve import markup, solve
 from vibethinker_jax.serve.presets import PRESETS
-from vibethinker_jax.serve.refusals import ApiError
 from vibethinker_jax.serve.service import Sample, Service, ask_of, grow
-from vibethinker_jax.serve.worker import Closing, EngineFailure
+from vibethinker_jax.serve.steps import REFUSED
 
 HELP = """/preset NAME   math, code, explore or evaluate
 /n N PROBLEM   the spectrum: N solutions, and which answers they reach
@@ -32,7 +31,7 @@ def run(service: Service, preset: str) -> None:
           runner.run(talk.take(line.strip()))
         except KeyboardInterrupt:
           print(' [stopped]')
-        except (ApiError, EngineFailure, Closing, RuntimeError) as error:  # the last is the judges'
+        except REFUSED as error:
           print(f'\n{error}')
     finally:
       runner.run(service.worker.stop())

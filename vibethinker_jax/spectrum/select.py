@@ -1,7 +1,7 @@
 """Domain-Aware Diversity Probing: for each domain the checkpoint with the widest spectrum."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 def select(scores: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
@@ -35,3 +35,8 @@ def select(scores: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
       if not math.isfinite(value):
         raise ValueError(f'the score of step {step} on {domain} is {value}')
   return {domain: max(scores, key=lambda step: (scores[step][domain], step)) for domain in domains}
+
+
+def told(scores: Sequence[float]) -> bool:
+  """Whether the scores of a domain's checkpoints tell its expert: not all are one, and a single one is not 0."""
+  return len({*scores}) > 1 if len(scores) > 1 else scores[0] > 0

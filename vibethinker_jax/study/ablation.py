@@ -10,18 +10,23 @@ import jax
 
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.html import table
-from vibethinker_jax.recipe import Settings
+from vibethinker_jax.recipe import Settings, check, check_names
 from vibethinker_jax.settings import freeze
 from vibethinker_jax.study import sweep
 from vibethinker_jax.study.comparison import write_comparison
-from vibethinker_jax.train.rl import MGPO, RL
+from vibethinker_jax.train.rl import MGPO, RL, Seed, Strength
 
 REFERENCE = 'GRPO'
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """What differs from config.mgpo and config.rl."""
+  """A control.
+
+  name: of its line in the report, and of its points' directories.
+  mgpo: fields that differ from config.mgpo.
+  rl: fields that differ from config.rl.
+  """
 
   name: str
   mgpo: dict = dataclasses.field(default_factory=dict)
@@ -30,36 +35,41 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-  """Which points there are; lambda = 0 always is."""
+  """Which points there are; lambda = 0 always is.
 
-  lambdas: tuple[float, ...]
-  seeds: tuple[int, ...]
+  lambdas: of MGPO, in place of mgpo.lam.
+  seeds: of RL, one or more, each once: every variant goes through all of them.
+  controls: further variants.
+  """
+
+  lambdas: tuple[Strength, ...]
+  seeds: tuple[Seed, ...]
   controls: tuple[Variant, ...] = ()
-
-  def __post_init__(self):
-    sweep.check_seeds(self.seeds, 'config.ablation')
 
 
 def read(values: Mapping) -> tuple[Settings, Ablation]:
   """A config's parts: those of experiments/ssp.py, and `ablation`. Raises BadInput."""
-  if 'ablation' not in values:
-    raise BadInput("config: field 'ablation' is missing, expected a config such as configs/ablate_lambda.py")
-  rest = {name: value for name, value in values.items() if name != 'ablation'}
-  return freeze(Settings, rest), freeze(Ablation, values['ablation'], 'config.ablation')
+  s, a = sweep.read(values, 'ablation', Ablation)
+  sweep.check_seeds(a.seeds, 'config.ablation.seeds')
+  variants(s, a)
+  return s, a
 
 
 def variants(s: Settings, a: Ablation) -> dict[str, Settings]:
   """Settings by variant, the reference first. Raises BadInput."""
   ours = [Variant(REFERENCE, {'lam': 0.0})]
   ours += [Variant(f'lambda {lam:g}', {'lam': lam}) for lam in a.lambdas if lam != 0]
+  check_names('config.ablation', [v.name.replace(' ', '_') for v in (*ours, *a.controls)])
   out = {}
   for v in (*ours, *a.controls):
-    if _name(v.name, 0) in (_name(other, 0) for other in out):
-      raise BadInput(f'config.ablation: two variants are called {v.name!r}')
     where = f'config.ablation, {v.name}'
     mgpo = freeze(MGPO, {**dataclasses.asdict(s.mgpo), **v.mgpo}, f'{where}: mgpo')
     loop = freeze(RL, {**dataclasses.asdict(s.rl), **v.rl}, f'{where}: rl')
     out[v.name] = dataclasses.replace(s, mgpo=mgpo, rl=loop)
+    try:
+      check(out[v.name])
+    except BadInput as error:
+      raise BadInput(f'{where}: {error}') from None
   return out
 
 

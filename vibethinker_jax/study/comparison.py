@@ -10,9 +10,18 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from vibethinker_jax.evaluate.html import duration, missing, note, plots_of, table, write_page
+from vibethinker_jax.evaluate.html import duration, missing, note, percent, plots_of, table, write_page
 from vibethinker_jax.evaluate.paired import Difference, conclusion, difference, strict_level
-from vibethinker_jax.evaluate.plots import COLOURS, STYLE, legend_outside, running_mean
+from vibethinker_jax.evaluate.plots import (
+  COLOURS,
+  RULE,
+  STYLE,
+  curve_limits,
+  folded,
+  height_of,
+  legend_outside,
+  running_mean,
+)
 from vibethinker_jax.recipe import Settings
 from vibethinker_jax.spectrum.passk import pass_at_k
 from vibethinker_jax.study.sweep import diverged, result, spent
@@ -172,7 +181,11 @@ def _differences(compared: Mapping, done: Mapping, reference: str, k: int) -> st
   if not compared:
     return missing('Nothing to compare yet.')
   whats = _scored(k)
-  figures = [(what, difference_figure({v: row[what] for v, row in compared.items()}, what)) for what in whats]
+  pairs = {what: {v: row[what] for v, row in compared.items()} for what in whats}
+  ends = [x for pair in pairs.values() for _, strict in pair.values() for x in (strict.low, strict.high, 0.0)]
+  spare = 0.05 * (max(ends) - min(ends)) or 1.0
+  limits = min(ends) - spare, max(ends) + spare  # one axis for all: what is wider looks wider
+  figures = [(what, difference_figure(pair, what, limits)) for what, pair in pairs.items()]
   rows = []
   for v, row in compared.items():
     cells = [_interval(row[what][0], 1) for what in (*whats, 'length')]
@@ -202,18 +215,21 @@ def _interval(d: Difference, digits: int) -> str:
   return f'<b>{text}</b>' if d.is_clear else text
 
 
-def difference_figure(differences: Mapping[str, tuple[Difference, Difference]], what: str) -> Figure:
-  """Each variant's difference to the reference in points, with both of its intervals."""
-  figure = Figure((4.6, 1.0 + 0.42 * len(differences)), layout='constrained')
+def difference_figure(
+  differences: Mapping[str, tuple[Difference, Difference]], what: str, limits: tuple[float, float] | None = None
+) -> Figure:
+  """Each variant's difference to the reference in points, with both of its intervals; `limits` of the axis."""
+  figure = Figure((4.6, 1.0 + height_of(list(differences))), layout='constrained')
   ax = figure.subplots()
-  ax.axvline(0, color='#4a515c', lw=1)
+  ax.axvline(0, color=RULE, lw=1)
   for y, (one, strict) in enumerate(differences.values()):
     colour = COLOURS[1 + y % (len(COLOURS) - 1)]
     ax.plot([strict.low, strict.high], [y, y], color=colour, lw=1.2)
     ax.plot([one.low, one.high], [y, y], color=colour, lw=3.4, solid_capstyle='butt')
     ax.plot(one.mean, y, 'o', color=colour, ms=7, mec='white')
-  ax.set_yticks(range(len(differences)), differences)
+  ax.set_yticks(range(len(differences)), folded(list(differences)))
   ax.set_ylim(len(differences) - 0.5, -0.5)
+  ax.set_xlim(limits)
   ax.grid(False, axis='y')
   ax.locator_params(axis='x', nbins=5)
   ax.set_xlabel(f'{what}: difference (points)')
@@ -243,32 +259,42 @@ def curve_figure(done: Mapping[str, Mapping[int, Outcome]], label: str, key: str
     ax.plot(*np.mean(lines, axis=0), color=colour, lw=1.9, label=name)
   ax.set_xlabel('tokens drawn for RL (thousands)')
   ax.set_ylabel(label)
-  ax.margins(x=0.02)
+  longest = max(o.tokens[-1] for by_seed in done.values() for o in by_seed.values()) / 1000
+  ax.set_xlim(-0.02 * longest, 1.02 * longest)
+  every = [o.curves[key] for by_seed in done.values() for o in by_seed.values()]
+  if (limits := curve_limits(np.concatenate(every))) is not None:
+    ax.set_ylim(limits)
   legend_outside(figure)
   return figure
 
 
 def _scores_table(done: Mapping[str, Mapping[int, Outcome]], begin: tuple | None, k: int) -> str:
   rows = []
+  level = lambda by_seed, read: percent(100 * float(np.mean([read(o).mean() for o in by_seed.values()])))
+  passed, solved = (lambda o: o.passed), (lambda o: o.solved)
+  highest = lambda read: max((level(own, read) for own in done.values()), key=lambda x: float(x[:-1]), default='')
+  best = [highest(read) for read in (passed, solved)]
+  marked = lambda by_seed, read, top: f'<b>{x}</b>' if (x := level(by_seed, read)) == top else x
   if begin is not None:
-    passed, solved, lengths = begin
-    rows.append(
-      ['before RL', f'{100 * passed.mean():.1f}%', f'{100 * solved.mean():.1f}%', f'{lengths.mean():.1f}', '–', '–']
-    )
+    one, many, lengths = (100 * begin[0].mean(), 100 * begin[1].mean(), begin[2].mean())
+    rows.append(['before RL', percent(one), percent(many), f'{lengths:.1f}', '–', '–'])
   for name, by_seed in done.items():
     mean = lambda read: float(np.mean([read(o) for o in by_seed.values()]))  # noqa: B023
     each = ', '.join(f'{100 * o.passed.mean():.1f}' for o in by_seed.values())
     rows.append(
       [
         html.escape(name),
-        f'{100 * mean(lambda o: o.passed.mean()):.1f}% <small>{each}</small>',
-        f'{100 * mean(lambda o: o.solved.mean()):.1f}%',
+        f'{marked(by_seed, passed, best[0])} <small>{each}</small>',
+        marked(by_seed, solved, best[1]),
         f'{mean(lambda o: o.lengths.mean()):.1f}',
         f'{mean(lambda o: o.entropy):.3f}',
         f'{mean(lambda o: o.tokens[-1]):,.0f}',
       ]
     )
-  return table(['', 'Pass@1 <small>mean, and each seed</small>', f'Pass@{k}', 'length', 'entropy', 'RL tokens'], rows)
+  head = ['', 'Pass@1 <small>mean, and each seed</small>', f'Pass@{k}', 'length', 'entropy', 'RL tokens']
+  return table(head, rows) + note(
+    'The best of a column is bold, several where they tie; see above what can be concluded.'
+  )
 
 
 def _how(settings: Settings, variants: Mapping[str, Mapping[int, str]], problems: int) -> str:

@@ -15,30 +15,31 @@ import numpy as np
 
 from vibethinker_jax.evaluate.html import note, percent, table
 from vibethinker_jax.recipe import Settings
-from vibethinker_jax.settings import freeze
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.ssp import Pipeline
 from vibethinker_jax.study import sweep
 from vibethinker_jax.study.comparison import write_comparison
 from vibethinker_jax.train.journal import write_json
+from vibethinker_jax.train.rl import Seed
 
 RULES = ('last', 'Pass@1', 'Pass@K')  # the first is the reference
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-  """How many RL runs each rule's start goes through."""
+  """How many RL runs each rule's start goes through.
 
-  seeds: tuple[int, ...]
+  seeds: of RL, one or more, each once.
+  """
 
-  def __post_init__(self):
-    sweep.check_seeds(self.seeds, 'config.selection')
+  seeds: tuple[Seed, ...]
 
 
 def read(values: Mapping) -> tuple[Settings, Selection]:
   """A config's parts: those of experiments/ssp.py, and `selection`. Raises BadInput."""
-  rest = {name: value for name, value in values.items() if name != 'selection'}
-  return freeze(Settings, rest), freeze(Selection, values.get('selection', {}), 'config.selection')
+  s, selection = sweep.read(values, 'selection', Selection)
+  sweep.check_seeds(selection.seeds, 'config.selection.seeds')
+  return s, selection
 
 
 def run(

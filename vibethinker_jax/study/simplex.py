@@ -8,69 +8,71 @@ over experts that were loaded once, and one evaluation; points/NAME-SET.json hol
 import dataclasses
 import itertools
 import json
+import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
+from annotated_types import Interval
 from tqdm import tqdm
 
 from vibethinker_jax.errors import BadInput
+from vibethinker_jax.fields import refusal
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.recipe import Settings
-from vibethinker_jax.settings import freeze
 from vibethinker_jax.spectrum.fusion import dare, ema_weights, fuse, simplex_grid, slerp, ties
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.ssp import Pipeline, write_asked
 from vibethinker_jax.study import simplex_page, sweep
-from vibethinker_jax.study.simplex_page import SETS
+from vibethinker_jax.study.simplex_page import SETS, weights_in
 from vibethinker_jax.train.journal import write_json
 
-SEARCHES = ('grid', 'dirichlet', 'coordinate')
+MOST = 100_000  # points of a sweep
 
 
 @dataclasses.dataclass(frozen=True)
 class Simplex:
-  """Which weights are tried, and what they are compared with."""
+  """Which weights are tried, and what they are compared with.
 
-  search: str  # 'grid', 'dirichlet' or 'coordinate'
-  parts: int = 4  # grid: weights are multiples of 1/parts
-  draws: int = 30  # dirichlet: how many, beside the corners and the middle
-  concentration: float = 1.0  # dirichlet: 1 is uniform over the simplex
-  steps: tuple[float, ...] = (0.3, 0.1)  # coordinate: how far to go towards each expert, round after round
-  score: str = 'pass@k'  # what the winner is chosen by: 'pass@k' or 'pass@1'
-  random: int = 3  # control: means of as many checkpoints as there are experts, drawn at random
-  ema: float = 0.5  # control: decay from checkpoint to checkpoint
-  merges: bool = True  # SLERP, TIES and DARE of the experts
-  density: float = 0.5  # TIES: share of a tensor's changes that is kept
-  drop: float = 0.5  # DARE: share of a tensor's changes that is dropped
+  search: 'grid', 'dirichlet' (drawn), or 'coordinate' (step by step).
+  parts: grid: weights are multiples of 1/parts.
+  draws: dirichlet: how many, beside the corners and the middle.
+  concentration: dirichlet: 1 is uniform over the simplex.
+  steps: coordinate: how far to go towards each expert, round after round.
+  score: what the winner is chosen by.
+  random: control: means of as many checkpoints as there are experts, drawn at random.
+  ema: control: decay from checkpoint to checkpoint.
+  merges: control: SLERP, TIES and DARE of the experts.
+  density: TIES: share of a tensor's changes that is kept.
+  drop: DARE: share of a tensor's changes that is dropped.
+  """
 
-  def __post_init__(self):
-    if self.search not in SEARCHES:
-      raise BadInput(f'config.simplex.search is {self.search!r}, expected one of {", ".join(SEARCHES)}')
-    if self.score not in ('pass@k', 'pass@1'):
-      raise BadInput(f"config.simplex.score is {self.score!r}, expected 'pass@k' or 'pass@1'")
-    for name, right, expected in (
-      ('parts', self.parts >= 1, '1 or more'),
-      ('draws', self.draws >= 0, '0 or more'),
-      ('concentration', self.concentration > 0, 'more than 0'),
-      ('steps', all(0 < step <= 1 for step in self.steps), 'shares of the way, more than 0 and at most 1'),
-      ('random', self.random >= 0, '0 or more'),
-      ('ema', 0 <= self.ema < 1, 'at least 0 and less than 1'),
-      ('density', 0 < self.density <= 1, 'more than 0 and at most 1'),
-      ('drop', 0 <= self.drop < 1, 'at least 0 and less than 1'),
-    ):
-      if not right:
-        raise BadInput(f'config.simplex.{name} is {getattr(self, name)}, expected {expected}')
+  search: Literal['grid', 'dirichlet', 'coordinate']
+  parts: Annotated[int, Interval(ge=1, le=1000)] = 4
+  draws: Annotated[int, Interval(ge=0, le=MOST)] = 30
+  concentration: Annotated[float, Interval(ge=0.01, le=10000)] = 1.0
+  steps: tuple[Annotated[float, Interval(gt=0, le=1)], ...] = (0.3, 0.1)
+  score: Literal['pass@k', 'pass@1'] = 'pass@k'
+  random: Annotated[int, Interval(ge=0, le=1000)] = 3
+  ema: Annotated[float, Interval(ge=0, lt=1)] = 0.5
+  merges: bool = True
+  density: Annotated[float, Interval(gt=0, le=1)] = 0.5
+  drop: Annotated[float, Interval(ge=0, lt=1)] = 0.5
 
 
 def read(values: Mapping) -> tuple[Settings, Simplex]:
   """A config's parts: those of experiments/ssp.py, and `simplex`. Raises BadInput."""
-  rest = {name: value for name, value in values.items() if name != 'simplex'}
-  s = freeze(Settings, rest)
+  s, x = sweep.read(values, 'simplex', Simplex)
   if s.evaluate.k != s.probe.k:
-    raise BadInput(f'config.evaluate.k is {s.evaluate.k}, expected that of config.probe, {s.probe.k}')
-  return s, freeze(Simplex, values.get('simplex', {}), 'config.simplex')
+    raise refusal('config.evaluate.k', s.evaluate.k, f'that of config.probe, {s.probe.k}')
+  n = len(s.data.domains)
+  if x.search == 'grid' and math.comb(x.parts + n - 1, n - 1) > MOST:
+    raise refusal(
+      'config.simplex.parts', x.parts, f'fewer: of {n} domains they make {math.comb(x.parts + n - 1, n - 1)} points'
+    )
+  return s, x
 
 
 def run(
@@ -239,12 +241,6 @@ class Sweep:
     for i, expert in enumerate(self.experts[1:], 2):
       out = jax.jit(slerp)(out, expert, 1 / i)
     return out
-
-
-def weights_in(name: str) -> tuple[float, ...]:
-  """The weights that a point's file name tells, summing to 1 again."""
-  numbers = [float(part) for part in name.removeprefix('w_').split('-')[0].split('_')]
-  return tuple(w / sum(numbers) for w in numbers)
 
 
 def write_report(directory: pathlib.Path) -> pathlib.Path:

@@ -3,6 +3,7 @@
 import html
 import itertools
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from vibethinker_jax.evaluate.html import duration, missing, note, percent, plots_of, table, write_page
 from vibethinker_jax.evaluate.paired import Difference, conclusion, difference, strict_level
-from vibethinker_jax.evaluate.plots import STYLE
+from vibethinker_jax.evaluate.plots import AXIS, INK, ORANGE, STYLE
 from vibethinker_jax.recipe import Settings
 from vibethinker_jax.spectrum.passk import pass_at_k
 from vibethinker_jax.study.sweep import spent
@@ -21,6 +22,7 @@ from vibethinker_jax.train.journal import write_json
 SETS = {'a': 'half A', 'b': 'half B', 'test': 'test'}
 _HEIGHT = 3**0.5 / 2  # of a triangle with sides of 1
 _MAP = 'viridis'
+_CORNER = 12  # characters of a name at a corner in one line
 
 
 def write(
@@ -40,7 +42,7 @@ def write(
   k = s.probe.k
   with matplotlib.rc_context(STYLE):
     confirmed = _confirmed(points, known, s.evaluate.k) if known else {}
-    said = _said(points, known, confirmed, score, k) if known else []
+    said = _said(points, tried, known, confirmed, score, k, s.data.domains) if known else []
     sections = {
       'Conclusion': ''.join(f'<p class="lead">{html.escape(text)}</p>' for text in said)
       or missing('The winner has not been confirmed yet.'),
@@ -51,11 +53,23 @@ def write(
       'Time and cost': _cost(directory, s),
     }
   if lacking:
-    sections['Conclusion'] += missing(f'Not finished yet: {html.escape(", ".join(lacking))}.')
+    mixtures = '; '.join(named(weights_in(name), s.data.domains) for name in lacking)
+    sections['Conclusion'] += missing(f'Not finished yet: {html.escape(mixtures)}.')
   results = {'score': score, 'conclusion': said, 'winner': known and known['winner'], 'lacking': list(lacking)}
   write_json(directory / 'results.json', results)
   subtitle = 'Weights of the fused experts over their simplex: same experts, same problems, same noise of the samples.'
   return write_page(directory / 'report.html', s.name, subtitle, sections)
+
+
+def weights_in(name: str) -> tuple[float, ...]:
+  """The weights that a point's file name tells, summing to 1 again."""
+  numbers = [float(part) for part in name.removeprefix('w_').split('-')[0].split('_')]
+  return tuple(w / sum(numbers) for w in numbers)
+
+
+def named(weights: Sequence[float], domains: Sequence[str]) -> str:
+  """Weights with the domains of their experts: algebra 0.50, code 0.50; those of 0 are left out."""
+  return ', '.join(f'{domain} {w:.2f}' for domain, w in zip(domains, weights, strict=True) if w > 0)
 
 
 def pooled(verdicts: Mapping[str, np.ndarray], k: int) -> np.ndarray:
@@ -83,23 +97,29 @@ def _confirmed(points: Mapping, known: dict, k: int) -> dict[str, dict[str, tupl
   }
 
 
-def _said(points: Mapping, known: dict, confirmed: Mapping, score: str, k: int) -> list[str]:
+def _said(
+  points: Mapping, tried: Mapping, known: dict, confirmed: Mapping, score: str, k: int, domains: Sequence[str]
+) -> list[str]:
   k = k if score == 'pass@k' else 1
   on = lambda said, half: float(pooled(points[known['points'][said]][half], k).mean())
   what = f'Pass@{k}'
+  level = lambda name: float(pooled(points[name]['a'], k).mean())
+  tied = sum(level(name) == on('winner', 'a') for name in tried if 'a' in points[name]) - 1
+  others = f'{tied} other mixture{"s" if tied > 1 else ""}'
+  also = f'{others} tied with it on half A: of equals the one nearest to the plain mean is taken.'
   if known['points']['winner'] == known['points']['plain mean']:
     said = [
       f'The plain mean won on half A with {what} {on("winner", "a"):.1f}%: no other weights did better. It has '
       f'{on("winner", "b"):.1f}% on half B and {on("winner", "test"):.1f}% on test.'
     ]
   else:
-    weights = ', '.join(f'{w:.2f}' for w in known['winner'])
     said = [
-      f'The weights ({weights}) won on half A with {what} {on("winner", "a"):.1f}%, against '
+      f'The weights {named(known["winner"], domains)} won on half A with {what} {on("winner", "a"):.1f}%, against '
       f'{on("plain mean", "a"):.1f}% of the plain mean. On half B, which had no part in the choice, it is '
       f'{on("winner", "b"):.1f}% against {on("plain mean", "b"):.1f}%, on test {on("winner", "test"):.1f}% against '
       f'{on("plain mean", "test"):.1f}%.'
     ]
+  said += [also] * (tied > 0)
   rows = {name: row[what] for name, row in confirmed.items() if what in row}
   if rows:
     problems = len(pooled(points[known['points']['winner']]['test'], 1))
@@ -120,7 +140,7 @@ def _map(points: Mapping, tried: Mapping, domains: Sequence[str], k: int) -> str
   x, y = (np.array([pooled(points[name]['a'], j).mean() for name in have]) for j in (1, k))
   figures.append((f'Pass@1 and Pass@{k} of every point', _scatter(x, y, weights, k)))
   return plots_of(figures, 'map') + note(
-    'A star marks the best point, a ring the plain mean. A corner is one expert alone.'
+    'A star marks the best point, or each of those that tie; a ring the plain mean. A corner is one expert alone.'
     + (
       ' The triangles are the faces of the tetrahedron, on each of which one expert has weight 0: the ring is seen '
       'through every one of them, and of points inside nothing else is drawn.' * (len(domains) == 4)
@@ -132,11 +152,12 @@ def simplex_figure(weights: np.ndarray, values: np.ndarray, names: Sequence[str]
   """Scores [points] over weights [points,N]: a triangle, the faces of a tetrahedron, or parallel coordinates."""
   n = weights.shape[1]
   scale = matplotlib.colors.Normalize(values.min(), max(values.max(), values.min() + 1e-9))
-  best, middle = int(values.argmax()), int(np.abs(weights - 1 / n).sum(1).argmin())
+  best, middle = np.flatnonzero(values == values.max()), int(np.abs(weights - 1 / n).sum(1).argmin())
+  names = [textwrap.fill(name, _CORNER) for name in names]
   figure = Figure((5.2, 4.4 if n <= 4 else 3.4), layout='constrained')
   if n == 3:
     axes = [figure.subplots()]
-    _triangle(axes[0], weights, values, names, scale, best, middle)
+    _triangle(axes[0], weights, values, names, scale, best, [middle])
   elif n == 4:
     axes = list(figure.subplots(2, 2).ravel())
     for ax, face in zip(axes, itertools.combinations(range(4), 3)):
@@ -144,8 +165,8 @@ def simplex_figure(weights: np.ndarray, values: np.ndarray, names: Sequence[str]
       on = np.flatnonzero((weights[:, rest] < 1e-9) | (np.arange(len(weights)) == middle))
       part = weights[np.ix_(on, face)]
       part = part / part.sum(1, keepdims=True)
-      at = lambda i: int(np.flatnonzero(on == i)[0]) if i in on else -1  # noqa: B023
-      _triangle(ax, part, values[on], [names[i] for i in face], scale, at(best), at(middle))
+      here = lambda wanted: np.flatnonzero(np.isin(on, wanted))  # noqa: B023
+      _triangle(ax, part, values[on], [names[i] for i in face], scale, here(best), here(middle))
   else:
     axes = [figure.subplots()]
     _parallel(axes[0], weights, values, names, scale, best)
@@ -154,20 +175,18 @@ def simplex_figure(weights: np.ndarray, values: np.ndarray, names: Sequence[str]
   return figure
 
 
-def _triangle(ax: Axes, weights: np.ndarray, values: np.ndarray, names, scale, best: int, middle: int) -> None:
-  """Three weights as a place in a triangle, the score as a colour. `best` and `middle` are marked, -1 is neither."""
+def _triangle(
+  ax: Axes, weights: np.ndarray, values: np.ndarray, names, scale, best: Sequence[int], middle: Sequence[int]
+) -> None:
+  """Three weights as a place in a triangle, the score as a colour. The points of `best` and `middle` are marked."""
   corners = np.array([[0, 0], [1, 0], [0.5, _HEIGHT]])
   x, y = (weights @ corners).T
-  ax.plot(*corners[[0, 1, 2, 0]].T, color='#9aa1ad', lw=1)
+  ax.plot(*corners[[0, 1, 2, 0]].T, color=AXIS, lw=1)
   size = 90 if len(names) == 3 and len(values) < 60 else 40
-  ax.scatter(x, y, c=values, cmap=_MAP, norm=scale, s=size, edgecolors='white', linewidths=0.6, zorder=3)
-  if middle >= 0:
-    ax.scatter(x[middle], y[middle], s=size * 2.2, facecolors='none', edgecolors='#1c222b', linewidths=1.2, zorder=4)
-  if best >= 0:
-    ax.scatter(
-      x[best], y[best], marker='*', s=size * 3, color='#d9730d', edgecolors='#1c222b', linewidths=0.8, zorder=5
-    )
-  for (cx, cy), name, where in zip(corners, names, (('left', 'top'), ('right', 'top'), ('center', 'bottom'))):
+  ax.scatter(x, y, c=values, cmap=_MAP, norm=scale, s=size, edgecolors=AXIS, linewidths=0.8, zorder=3)
+  ax.scatter(x[middle], y[middle], s=size * 2.2, facecolors='none', edgecolors=INK, linewidths=1.2, zorder=4)
+  ax.scatter(x[best], y[best], marker='*', s=size * 3, color=ORANGE, edgecolors=INK, linewidths=0.8, zorder=5)
+  for (cx, cy), name, where in zip(corners, names, (('center', 'top'), ('center', 'top'), ('center', 'bottom'))):
     ax.text(cx, cy + (0.07 if cy else -0.07), name, ha=where[0], va=where[1], fontsize=8.5)
   ax.set_xlim(-0.1, 1.1)
   ax.set_ylim(-0.2, _HEIGHT + 0.2)
@@ -175,12 +194,12 @@ def _triangle(ax: Axes, weights: np.ndarray, values: np.ndarray, names, scale, b
   ax.axis('off')
 
 
-def _parallel(ax: Axes, weights: np.ndarray, values: np.ndarray, names, scale, best: int) -> None:
+def _parallel(ax: Axes, weights: np.ndarray, values: np.ndarray, names, scale, best: Sequence[int]) -> None:
   """A line a point, an axis an expert; better ones on top."""
   colours = matplotlib.colormaps[_MAP]
   for i in np.argsort(values):
     ax.plot(weights[i], color=colours(scale(values[i])), lw=1.3, alpha=0.8)
-  ax.plot(weights[best], '*', color='#d9730d', ms=11, mec='white')
+  ax.plot(weights[best].T, '*', color=ORANGE, ms=11, mec='white')
   ax.set_xticks(range(len(names)), names)
   ax.set_ylabel('weight')
 
@@ -189,9 +208,9 @@ def _scatter(x: np.ndarray, y: np.ndarray, weights: np.ndarray, k: int) -> Figur
   figure = Figure((5.0, 4.0), layout='constrained')
   ax = figure.subplots()
   largest = weights.max(1)
-  dots = ax.scatter(x, y, c=largest, cmap='cividis', s=42, edgecolors='white', linewidths=0.6, zorder=3)
+  dots = ax.scatter(x, y, c=largest, cmap='cividis', s=42, edgecolors=AXIS, linewidths=0.8, zorder=3)
   middle = int(np.abs(weights - 1 / weights.shape[1]).sum(1).argmin())
-  ax.scatter(x[middle], y[middle], s=130, facecolors='none', edgecolors='#1c222b', linewidths=1.2, zorder=4)
+  ax.scatter(x[middle], y[middle], s=130, facecolors='none', edgecolors=INK, linewidths=1.2, zorder=4)
   ax.set_xlabel('Pass@1 (%)')
   ax.set_ylabel(f'Pass@{k} (%)')
   figure.colorbar(dots, ax=ax, label='largest weight', shrink=0.8)

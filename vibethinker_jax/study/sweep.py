@@ -15,17 +15,23 @@ import json
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import jax
 from tqdm import tqdm
 
+from vibethinker_jax import fields
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.html import duration
-from vibethinker_jax.recipe import Settings
+from vibethinker_jax.fields import refusal
+from vibethinker_jax.recipe import Settings, check
+from vibethinker_jax.settings import freeze
 from vibethinker_jax.ssp import STAGES, Pipeline, ready
 from vibethinker_jax.train.journal import read_json, write_json, write_text
 from vibethinker_jax.train.state import Diverged
 from vibethinker_jax.workdir import compare
+
+T = TypeVar('T')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +52,6 @@ def claim(
 ) -> None:
   """The directory is this sweep's from now on. Raises BadInput where it is another's, or could not begin."""
   path, mine = directory / 'sweep.json', {'study': study, 'config': json.loads(json.dumps(config))}
-  if settings.prune:
-    raise BadInput('config.prune is true, expected false: a study keeps the checkpoints of its start')
   if path.exists():
     theirs = read_json(path)
     was, now = {'study': theirs['study'], **theirs['config']}, {'study': study, **mine['config']}
@@ -63,10 +67,22 @@ def claim(
   write_json(path, mine)
 
 
+def read(values: Mapping, study: str, kind: type[T]) -> tuple[Settings, T]:
+  """A config's parts: those of experiments/ssp.py, and its field `study`, a `kind`. Raises BadInput."""
+  if study not in values:
+    raise BadInput(f'config: field {study!r} is missing, expected {fields.words(kind)} in it')
+  rest = {name: value for name, value in values.items() if name != study}
+  settings, own = freeze(Settings, rest), freeze(kind, values[study], f'config.{study}')
+  check(settings)
+  if settings.prune:
+    raise refusal('config.prune', True, 'False: a study keeps the checkpoints of its start')
+  return settings, own
+
+
 def check_seeds(seeds: Sequence[int], where: str) -> None:
-  """Raises BadInput for what are no seeds of RL, each once."""
-  if not seeds or len({*seeds}) < len(seeds) or not all(0 <= seed < 100 for seed in seeds):
-    raise BadInput(f'{where}.seeds is {list(seeds)}, expected different numbers of 0 to 99')
+  """Raises BadInput for no seeds, or one that is there twice."""
+  if not seeds or len({*seeds}) < len(seeds):
+    raise refusal(where, seeds, 'one or more, each once')
 
 
 def make_start(directory: pathlib.Path, settings: Settings, devices: Sequence[jax.Device] | None = None) -> None:

@@ -1,29 +1,47 @@
 """The optimizer: AdamW with warm-up and cosine decay, gradients clipped by their global norm."""
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import optax
+from annotated_types import Interval
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from vibethinker_jax.model.mesh import is_param
 
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-  """learning_rate is the peak, reached after `warmup` steps; cosine decay to `end` times the peak (1: constant).
+  """AdamW: the rate rises to its peak and falls along a cosine. A stage of RL rises and falls by itself.
 
-  The decay ends with the run, or at step `horizon` where that is given: a run may stop in the middle of its decay.
+  learning_rate: the peak.
+  warmup: updates until the peak is reached.
+  end: share of the peak that the rate ends at; 1 keeps it constant.
+  b1: decay of the mean of gradients.
+  b2: decay of the mean of their squares.
+  eps: what is added to the root of that mean.
+  weight_decay: of matrices alone, times the rate.
+  clip: gradients are shortened to this norm.
+  horizon: the update at which the decay ends, for a run that is to stop in the middle of it; 0 is the last one.
   """
 
-  learning_rate: float
-  warmup: int = 0
-  end: float = 0.0
-  b1: float = 0.9
-  b2: float = 0.95
-  eps: float = 1e-8
-  weight_decay: float = 0.0
-  clip: float = 1.0
-  horizon: int = 0
+  learning_rate: PositiveFloat
+  warmup: NonNegativeInt = 0
+  end: Annotated[float, Interval(ge=0, le=1)] = 0.0
+  b1: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+  b2: Annotated[float, Interval(ge=0, lt=1)] = 0.95
+  eps: PositiveFloat = 1e-8
+  weight_decay: NonNegativeFloat = 0.0
+  clip: PositiveFloat = 1.0
+  horizon: NonNegativeInt = 0
+
+
+def remark(o: Optim, steps: int) -> str:
+  """What is odd about `steps` updates, in words; '' where nothing is."""
+  if o.warmup <= steps:
+    return ''
+  return f'{steps} updates end within a warm-up of {o.warmup}: the learning rate never comes to its peak'
 
 
 def schedule(o: Optim, steps: int) -> optax.Schedule:

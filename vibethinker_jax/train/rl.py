@@ -6,11 +6,15 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Interval
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from tqdm import tqdm
 
 from vibethinker_jax import host, rollout
 from vibethinker_jax.cluster import Stop, Stopped, shared
@@ -18,7 +22,6 @@ from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.text import Text
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.sampling import Sampling
-from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import attention
 from vibethinker_jax.model.mesh import spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
@@ -26,7 +29,7 @@ from vibethinker_jax.rollout import Rollout
 from vibethinker_jax.train import mgpo
 from vibethinker_jax.train.alarm import Alarm
 from vibethinker_jax.train.journal import Journal
-from vibethinker_jax.train.optim import Optim, optimizer, schedule
+from vibethinker_jax.train.optim import Optim, optimizer, remark, schedule
 from vibethinker_jax.train.profile import Profile
 from vibethinker_jax.train.state import (
   Checkpoints,
@@ -39,65 +42,88 @@ from vibethinker_jax.train.state import (
 from vibethinker_jax.verify.grader import Grader
 
 _APART = 1000  # between the seeds of two stages: an epoch's is the one before it plus 1
+Seed = Annotated[int, Interval(ge=0, lt=100)]  # of RL: times ten thousand it stays below the seed of the next run
+Strength = Annotated[float, Interval(ge=0, le=1000)]  # MGPO's lambda: 1000 already rules out all but p0
 
 
 @dataclasses.dataclass(frozen=True)
 class MGPO:
-  """The algorithm. The weight's form, p0 and the sequence mean are the report's; every other value is ours."""
+  """The algorithm.
 
-  lam: float  # strength of the max-entropy weight; 0 is GRPO
-  p0: float = 0.5
-  weight: str = 'maxent'  # 'maxent' is MGPO; 'variance' and 'band' are other weights of a question (`weights`)
-  band: tuple[float, ...] = (0.2, 0.8)  # pass rates that 'band' lets through
-  rescale: bool = False  # weights over their mean: MGPO without its shorter step
-  std_normalize: bool = True  # False: Dr. GRPO
-  clip_low: float = 0.2
-  clip_high: float = 0.2
-  aggregate: str = 'sequence'  # 'sequence' as printed in the report, or 'token'
-  kl: float = 0.0  # weight of the k3 divergence from the stage's first model
-  refills: int = 0  # dynamic sampling: extra rollouts a step to replace groups all right or all wrong
-  overlong: int = 0  # tokens before the limit over which the reward falls by up to 1; 0 is off
-  steps: float = 0.0  # reward lost where every equality of a response is false (verify/trace.py), by share; 0 is off
-  updates: int = 1  # updates a rollout batch, each on its share of the groups
+  lam: strength of the max-entropy weight; 0 is GRPO. Published: no value.
+  p0: pass rate of the questions that count most. Published: 0.5.
+  weight: how a question counts by its pass rate: 'maxent' is MGPO, 'variance' is 4p(1-p), 'band' a hard cut.
+    Published: 'maxent'.
+  band: pass rates from which and up to which 'band' lets questions through, the lower one first.
+  rescale: weights over their mean: MGPO without its shorter step.
+  std_normalize: advantages over the deviation of their group; False is Dr. GRPO. Published: True.
+  clip_low: how far below 1 a probability ratio counts.
+  clip_high: how far above 1.
+  aggregate: tokens are averaged by 'sequence', or all alike by 'token'. Published: 'sequence'.
+  kl: weight of the k3 divergence from the stage's first model. Published: no such term.
+  refills: dynamic sampling: rollouts a step beyond the first, to replace groups all right or all wrong.
+  overlong: tokens before the limit over which the reward falls by up to 1, at most each stage's max_tokens; 0 is off.
+  steps: reward lost where every equality of a response is false (verify/trace.py), by share; 0 is off.
+  updates: updates a rollout batch, each on its share of the groups; at most rl.prompts.
+  """
 
-  def __post_init__(self):
-    for name, value, known in (
-      ('weight', self.weight, ('maxent', 'variance', 'band')),
-      ('aggregate', self.aggregate, ('sequence', 'token')),
-    ):
-      if value not in known:
-        raise BadInput(f'config.mgpo.{name} is {value!r}, expected one of {", ".join(known)}')
-    if self.lam < 0 or not 0 < self.p0 < 1 or len(self.band) != 2:
-      raise BadInput('config.mgpo: expected lam of 0 or more, p0 between 0 and 1, and two numbers in band')
+  lam: Strength
+  p0: Annotated[float, Interval(ge=0.01, le=0.99)] = 0.5
+  weight: Literal['maxent', 'variance', 'band'] = 'maxent'
+  band: tuple[Annotated[float, Interval(ge=0, le=1)], Annotated[float, Interval(ge=0, le=1)]] = (0.2, 0.8)
+  rescale: bool = False
+  std_normalize: bool = True
+  clip_low: Annotated[float, Interval(gt=0, lt=1)] = 0.2
+  clip_high: Annotated[float, Interval(gt=0, le=100)] = 0.2
+  aggregate: Literal['sequence', 'token'] = 'sequence'
+  kl: NonNegativeFloat = 0.0
+  refills: Annotated[int, Interval(ge=0, le=1000)] = 0
+  overlong: NonNegativeInt = 0
+  steps: Annotated[float, Interval(ge=0, le=1)] = 0.0
+  updates: PositiveInt = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """A stretch of RL on some domains under one length limit."""
+  """A stretch of RL on some domains under one length limit.
+
+  name: of its directory, its rows of metrics and its line of the report; each its own.
+  domains: whose training problems are rolled out, each once.
+  steps: rollout batches.
+  max_tokens: of a response; a problem whose prompt leaves no room for them in the model's positions is left out.
+    Published: 16K, then 32K for mathematics, then code.
+  """
 
   name: str
   domains: tuple[str, ...]
-  steps: int
-  max_tokens: int
+  steps: PositiveInt
+  max_tokens: PositiveInt
 
 
 @dataclasses.dataclass(frozen=True)
 class RL:
-  """The loop. A step rolls out prompts x group samples."""
+  """The loop. A step rolls out prompts x group samples.
 
-  prompts: int
-  group: int
-  temperature: float
-  micro_rows: int  # responses whose gradient is computed at a time, a multiple of `share`
-  share: int  # responses to a prompt that are computed in one row, with the prompt once: 1 where responses are long
-  save_every: int
+  prompts: problems of a step.
+  group: samples of each; of one alone nothing could be learnt.
+  temperature: of sampling. There is no top-p: ratios would be wrong by what it cuts off.
+  micro_rows: responses whose gradient is computed at a time, a multiple of `share`.
+  share: responses to a prompt that are computed in one row, with the prompt once: 1 where responses are long.
+  save_every: steps between two checkpoints, of which the last two are kept.
+  optim: the optimizer; every stage begins it anew.
+  stages: one after the other, each from the model of the one before.
+  seed: another one: other samples and another order of the same problems.
+  """
+
+  prompts: Annotated[int, Interval(ge=1, le=1 << 20)]
+  group: Annotated[int, Interval(ge=2, le=1 << 16)]
+  temperature: Annotated[float, Interval(ge=0.01, le=100)]
+  micro_rows: Annotated[int, Interval(ge=1, le=1 << 20)]
+  share: PositiveInt
+  save_every: PositiveInt
   optim: Optim
   stages: tuple[Stage, ...]
-  seed: int = 0  # another one: other samples and another order of the same problems
-
-  def __post_init__(self):
-    if self.micro_rows % self.share:
-      raise BadInput(f'config.rl.micro_rows {self.micro_rows}: expected a multiple of share, {self.share}')
+  seed: Seed = 0
 
 
 @functools.partial(
@@ -221,6 +247,8 @@ class Trainer:
     name = f'rl/{stage.name}'
     transform, rate = optimizer(r.optim, stage.steps * m.updates), schedule(r.optim, stage.steps * m.updates)
     update = _updater(r.optim, stage.steps * m.updates)
+    if odd := remark(r.optim, stage.steps * m.updates):
+      tqdm.write(f'{name}: {odd}')
     with contextlib.closing(Checkpoints(workdir, keep=2)) as checkpoints:
       state, cursor = start(model, transform), 0
       reference = model if m.kl else None

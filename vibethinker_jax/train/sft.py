@@ -6,8 +6,11 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import jax
+from annotated_types import Interval
+from pydantic import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
 from vibethinker_jax import host
@@ -21,7 +24,7 @@ from vibethinker_jax.model.mesh import spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.train.alarm import Alarm
 from vibethinker_jax.train.journal import Journal
-from vibethinker_jax.train.optim import Optim, optimizer, schedule
+from vibethinker_jax.train.optim import Optim, optimizer, remark, schedule
 from vibethinker_jax.train.profile import Profile
 from vibethinker_jax.train.state import (
   Checkpoints,
@@ -37,16 +40,22 @@ from vibethinker_jax.train.state import (
 class SFT:
   """One run of fine-tuning. A step sees accumulation x rows x length tokens.
 
-  With a `window`, solutions come from easy to hard, shuffled only within windows of that many; 0 shuffles them all.
+  steps: updates.
+  rows: packed rows of a micro-batch; data x fsdp of the mesh divides them.
+  length: tokens of a row, at most the model's positions; longer solutions are left out.
+  accumulation: micro-batches of an update.
+  save_every: updates between two checkpoints, each of which is probed: the report's k.
+  optim: the optimizer.
+  window: solutions come from easy to hard, shuffled only within windows of that many; 0 shuffles them all.
   """
 
-  steps: int
-  rows: int
-  length: int
-  accumulation: int
-  save_every: int
+  steps: PositiveInt
+  rows: Annotated[int, Interval(ge=1, le=1 << 20)]
+  length: PositiveInt
+  accumulation: PositiveInt
+  save_every: PositiveInt
   optim: Optim
-  window: int = 0
+  window: NonNegativeInt = 0
 
 
 def loss(model: Qwen2, batch: Batch):
@@ -87,6 +96,8 @@ def run(
     raise BadInput(f'config.sft.length is {s.length}: {error}') from None
   transform, rate = optimizer(s.optim, s.steps), schedule(s.optim, s.steps)
   add, update = _compiled(s.optim, s.steps)
+  if odd := remark(s.optim, s.steps):
+    tqdm.write(f'{stage}: {odd}')
   with contextlib.closing(Checkpoints(workdir, every=s.save_every)) as checkpoints:
     state = start(model, transform)
     del model  # its memory is wanted, where the caller does not hold it

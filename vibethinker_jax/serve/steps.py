@@ -1,0 +1,173 @@
+"""What the page's buttons do, step by step, without a browser: a question answered, and a problem solved many times.
+
+Whatever is refused or fails, the last step says why, and is not busy any more.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import math
+from collections.abc import AsyncIterator
+
+from vibethinker_jax.serve import markup, solve
+from vibethinker_jax.serve.presets import PRESETS
+from vibethinker_jax.serve.refusals import ApiError
+from vibethinker_jax.serve.service import Service, ask_of, grow
+from vibethinker_jax.serve.worker import Closing, EngineFailure
+
+REFUSED = ApiError, EngineFailure, Closing, RuntimeError  # the last is the judges'
+_SOLUTIONS = 64  # of a spectrum, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+  """What the controls say of the sampling. A cleared field is None, and a number may have been typed."""
+
+  preset: str
+  temperature: float | None
+  top_p: float | None
+  most: float | None  # new tokens
+
+  def refusal(self, longest: int) -> str:
+    """What is wrong with a value, '' where nothing is. `longest`: tokens that the engine takes."""
+    return (
+      out_of_range('Temperature', self.temperature, 0, 2)
+      or out_of_range('Top-p', self.top_p, 0.05, 1)
+      or out_of_range('New tokens at most', self.most, 1, longest)
+    )
+
+
+def out_of_range(name: str, value: float | None, low: float, high: float) -> str:
+  """What is wrong with a number from the page, '' where nothing is."""
+  if isinstance(value, int | float) and math.isfinite(value) and low <= value <= high:
+    return ''
+  return f'{name} is {"empty" if value is None else value}, expected {low:g} to {high:g}.'
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+  """The chat after a step. `said` is the conversation as the model has it; what is shown has marks of ours in it."""
+
+  box: str | None  # None leaves to the field what is being typed there
+  shown: list[dict]
+  said: list[dict]
+  notice: str = ''
+  busy: bool = False
+
+
+async def converse(
+  service: Service, question: str, shown: list[dict], said: list[dict], how: How, stop: asyncio.Event
+) -> AsyncIterator[Turn]:
+  """A question asked and answered, or answered in part once `stop` is set.
+
+  Only what was answered enters the conversation, and the last turn is never busy.
+  """
+  before = Turn(question, shown, said)
+  if refused := 'Nothing was asked: type a problem.' * (not question.strip()) or how.refusal(longest(service)):
+    yield dataclasses.replace(before, notice=refused)
+    return
+  kind, asked, text = PRESETS[how.preset], {'role': 'user', 'content': question}, ''
+  told = service.with_system([*said, asked], kind.system)
+  told = [*told[:-1], {**asked, 'content': f'{question} {kind.instruction}'.strip()}]
+  shown = [*shown, {**asked, 'content': markup.written(question)}]
+  reply = lambda text: [*said, asked, {'role': 'assistant', 'content': solve.parts(text)[1]}]
+  yield Turn('', shown, said, busy=True)
+  try:
+    sampling = kind.sampling(how.temperature, how.top_p)
+    async with contextlib.aclosing(grow(service, told, 1, sampling, int(how.most))) as growing:
+      async for (sample,) in _until(stop, growing):
+        text = sample.text
+        yield Turn(None, [*shown, *markup.messages(text, None)], reply(text), busy=True)
+    if stop.is_set():
+      yield Turn(None, [*shown, *markup.messages(text, None)], reply(text)) if text else before
+      return
+    (solution,), _ = await solve.take_apart(service.judges, [text], [sample.finish])
+    yield Turn(None, [*shown, *markup.messages(text, solution)], reply(text))
+  except Exception as error:
+    why = _why(error)
+    if isinstance(error, ApiError) and error.code == 'context_length_exceeded' and said:
+      why += ' What was said before counts as well: the bin above the conversation begins a new one.'
+    if text:  # what came stays to be read
+      why += ' What had come until then is no part of the conversation.'
+      yield Turn(None, [*shown, *markup.messages(text, None)], said, why)
+    else:
+      yield dataclasses.replace(before, notice=why)
+    if not isinstance(error, REFUSED):
+      raise
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """The spectrum after a step."""
+
+  picture: str
+  solutions: list[solve.Solution]
+  notice: str = ''
+  busy: bool = False
+
+
+async def explore(
+  service: Service, problem: str, expected: str, n: float | None, how: How, stop: asyncio.Event
+) -> AsyncIterator[View]:
+  """A problem solved n times, judged by the expected answer if there is one. The last view is never busy."""
+  refused = 'Nothing was asked: type a problem.' * (not problem.strip()) or how.refusal(longest(service))
+  if refused := refused or out_of_range('Solutions', n, 1, most_solutions(service)):
+    yield View('', [], refused)
+    return
+  kind, done = PRESETS[how.preset], 0
+  yield View(_progress(f'0 of {int(n)} solutions are complete'), [], busy=True)
+  try:
+    asked, sampling = ask_of(service, problem, kind), kind.sampling(how.temperature, how.top_p)
+    async with contextlib.aclosing(grow(service, asked, int(n), sampling, int(how.most))) as growing:
+      async for samples in _until(stop, growing):
+        done = sum(bool(sample.finish) for sample in samples)
+        yield View(_progress(f'{done} of {int(n)} solutions are complete'), [], busy=True)
+    if stop.is_set():
+      yield View(_progress(f'Stopped, with {done} of {int(n)} solutions complete'), [])
+      return
+    texts, ends = [s.text for s in samples], [s.finish for s in samples]
+    solutions, spectrum = await solve.take_apart(service.judges, texts, ends, expected.strip() or None)
+    yield View(markup.drawing(solutions, spectrum), solutions)
+  except Exception as error:
+    yield View('', [], _why(error))
+    if not isinstance(error, REFUSED):
+      raise
+
+
+def _why(error: Exception) -> str:
+  """What is said of a refusal, or of a failure that nobody foresaw: its text is for the log."""
+  if isinstance(error, REFUSED):
+    return str(error)[:1].upper() + str(error)[1:].rstrip('.') + '.'
+  return f'The page failed ({type(error).__name__}).'
+
+
+async def _until(stop: asyncio.Event, growing: AsyncIterator) -> AsyncIterator:
+  """What comes of `growing` until `stop` is set, which need not wait for the next piece."""
+  told = asyncio.ensure_future(stop.wait())
+  try:
+    while True:
+      step = asyncio.ensure_future(anext(growing, None))
+      await asyncio.wait({step, told}, return_when=asyncio.FIRST_COMPLETED)
+      if told.done():
+        step.cancel()
+        await asyncio.wait({step})
+        return
+      if (item := step.result()) is None:
+        return
+      yield item
+  finally:
+    told.cancel()
+
+
+def _progress(told: str) -> str:
+  return f'<div class="spectrum"><p class="sum">{told}</p></div>'
+
+
+def longest(service: Service) -> int:
+  """Tokens of a prompt and its answer."""
+  return service.worker.engine.max_length
+
+
+def most_solutions(service: Service) -> int:
+  """Solutions that may be drawn at a time."""
+  return min(_SOLUTIONS, service.worker.capacity)
