@@ -176,6 +176,14 @@ VERB_CASES = (
   (f'{PLAN} --cache text.jsonl', 'text.jsonl: expected a directory'),
   (f'{PLAN} --set mgpo.lam', '--set mgpo.lam: expected NAME=VALUE'),
   (f'{PLAN} --set sft.rows=27', 'does not divide sft.rows, 27'),
+  *(
+    (f'{PLAN} --set {field}={value}', f'config.{field}: {value!r}')
+    for field, value in (
+      *(('sft.rows', -28), ('sft.length', 0), ('sft.save_every', 0), ('rl.micro_rows', 0), ('rl.share', 0)),
+      *(('engine.rows', 0), ('cost.utilization', 0), ('cost.response', -5), ('cost.price_per_hour', -5)),
+      *(('mesh.data', 0), ('start.dtype', 'float99'), ('start.remat', 'nosuch'), ('start.attention', 'nosuch')),
+    )
+  ),
   (f'{PLAN} --set start.path=nowhere --out o', 'nowhere/config.json: not found'),
 )
 SSP, STUDY = 'ssp.py --config tiny.py', '--config {root}/configs/ablate_lambda.py'
@@ -205,6 +213,8 @@ EXPERIMENT_CASES = (
   ('pretrain_tiny.py --config {root}/configs/pretrain_tiny.py --workdir text.jsonl', 'text.jsonl: is a file'),
   ('benchmark.py --config {root}/configs/benchmark.py --workdir text.jsonl', 'text.jsonl: cannot be written'),
   ('benchmark.py --config {root}/configs/benchmark.py:huge --workdir w', 'expected tiny or 1p5b'),
+  ('benchmark.py --workdir w --config {root}/configs/benchmark.py --config.grpo_step.micro_rows=24', 'does not divide'),
+  ('benchmark.py --workdir w --config {root}/configs/benchmark.py --config.mesh.tensor=64', 'does not divide'),
   ('measure.py', '--config is not given'),
   (f'{MEASURE} --lengths=', '--lengths: expected one or more'),
   *((f'{MEASURE} --lengths={n}', f'--lengths {n}: expected a multiple of 64') for n in ('x', 0, -128, 1, 100)),
