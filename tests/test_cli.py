@@ -1,4 +1,5 @@
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -210,6 +211,39 @@ def test_help_loads_nothing_heavy():
   root = pathlib.Path(__file__).parents[1]
   out = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True, check=True).stdout
   assert out.endswith('0 set()\n') and 'generate' in out
+
+
+@pytest.mark.slow
+def test_a_wheel_works_outside_the_clone(tmp_path):
+  """It has the tiny base, and says that configs are not in it."""
+  root, source, wheels, site = (
+    pathlib.Path(__file__).parents[1],
+    *(tmp_path / name for name in ('src', 'wheels', 'site')),
+  )
+  for name in ('vibethinker_jax', 'setup.py', 'pyproject.toml'):  # a build leaves files in its sources
+    copy = shutil.copytree if (root / name).is_dir() else shutil.copy
+    source.mkdir(exist_ok=True)
+    copy(root / name, source / name)
+  pip = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', str(wheels), '.']
+  subprocess.run(pip, cwd=source, check=True)
+  (wheel,) = wheels.glob('vibethinker_jax-*.whl')
+  shutil.unpack_archive(wheel, site, 'zip')
+  shutil.rmtree(source)
+  write(tmp_path / 'in.jsonl', {'id': 'a', 'prompt': 'What is 2 + 3?'})
+
+  def run(*argv: str) -> subprocess.CompletedProcess:
+    command, env = [sys.executable, '-m', 'vibethinker_jax.cli', *argv], {**os.environ, 'PYTHONPATH': str(site)}
+    return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+  where = 'configs/ and experiments/ are in a clone of the repository, not in the installed package'
+  assert where in ' '.join(run('--help').stdout.split())
+  refused = run('plan', '--config=configs/tiny.py', '--topology=cpu:1')
+  assert refused.returncode == 2 and refused.stderr == f'vibethinker: --config configs/tiny.py: not found ({where})\n'
+  base = str(site / 'vibethinker_jax' / 'tiny_base')
+  done = run('generate', '--model', base, '--in', 'in.jsonl', '--out', 'out.jsonl', '--max-tokens', '8')
+  assert done.returncode == 0 and read(tmp_path / 'out.jsonl')[0]['text'], done.stderr
+  planned = run('plan', f'--config={root / "configs" / "tiny.py"}', '--topology=cpu:1', '--estimate')
+  assert planned.returncode == 0 and 'fits' in planned.stdout
 
 
 ROW = {'id': 'a', 'tokens': [1, 2]}

@@ -42,6 +42,8 @@ VERB_CASES = (
   ('', 'expected a verb, one of score, generate'),
   ('scroe', 'unknown verb scroe, did you mean score?'),
   ('xyz', 'unknown verb xyz (see'),
+  ('SERVE', 'unknown verb SERVE, did you mean serve?'),
+  ('help', 'unknown verb help, did you mean --help?'),
   ('--versoin', 'unknown flag --versoin, did you mean --version?'),
   # ---- flags
   ('score', 'the following arguments are required: --model, --in, --out'),
@@ -69,6 +71,8 @@ VERB_CASES = (
   # ---- rows in, rows out
   ('score --model model --out o --in nowhere', 'nowhere: cannot be read (No such file'),
   ('score --model model --out o --in folder', 'folder: cannot be read (Is a directory)'),
+  ('score --model model --out o --in loop', 'loop: cannot be read (Too many levels'),
+  ('score --model model --in text.jsonl --out loop/o', 'loop is not a directory'),
   ('score --model model --out o --in empty.jsonl', 'empty.jsonl: no rows'),
   ('score --model model --out o --in blank.jsonl', 'blank.jsonl: no rows'),
   ('score --model model --out o --in binary.jsonl', 'binary.jsonl, line 1: not UTF-8'),
@@ -113,6 +117,8 @@ VERB_CASES = (
     (f"prepare --in problems.jsonl --out p --split '{split}'", f'--split {split}'.strip())
     for split in ('', '../x', 'a b', 'a-b', '1', 'all')
   ),
+  ('decontaminate --train empty.jsonl --eval problems.jsonl --out o --report r', 'empty.jsonl: no rows'),
+  ('decontaminate --train loop --eval problems.jsonl --out o --report r', 'loop: expected .jsonl'),
   (f'{PROBLEMS} --eval nowhere.jsonl', 'nowhere.jsonl: cannot be read'),
   (f'{PROBLEMS} --eval empty.jsonl', 'empty.jsonl: no rows'),
   (f'{PROBLEMS} --eval problems.jsonl --n 0', 'expected n of 2 or more'),
@@ -146,6 +152,7 @@ VERB_CASES = (
   ('report no_sweep', 'sweep.json: expected "study" and "config"'),
   ('reproduce folder', 'folder/config.json: not found'),
   ('reproduce .', 'config.json: not found'),
+  ('reproduce loop', 'loop/config.json: not found'),
   ('reproduce folder --out text.jsonl', 'text.jsonl: expected a directory'),
   ('plan --estimate --topology cpu:2 --config nowhere.py', 'not found (configs/ and experiments/ are in'),
   ('plan --estimate --topology cpu:2 --config folder', '--config folder: a directory, expected a file'),
@@ -167,6 +174,14 @@ VERB_CASES = (
   (f'{PLAN} --cache text.jsonl', 'text.jsonl: expected a directory'),
   (f'{PLAN} --set mgpo.lam', '--set mgpo.lam: expected NAME=VALUE'),
   (f'{PLAN} --set sft.rows=27', 'does not divide sft.rows, 27'),
+  *(
+    (f'{PLAN} --set {field}={value}', f'config.{field}: {value!r}')
+    for field, value in (
+      *(('sft.rows', -28), ('sft.length', 0), ('sft.save_every', 0), ('rl.micro_rows', 0), ('rl.share', 0)),
+      *(('engine.rows', 0), ('cost.utilization', 0), ('cost.response', -5), ('cost.price_per_hour', -5)),
+      *(('mesh.data', 0), ('start.dtype', 'float99'), ('start.remat', 'nosuch'), ('start.attention', 'nosuch')),
+    )
+  ),
   (f'{PLAN} --set start.path=nowhere --out o', 'nowhere/config.json: not found'),
 )
 SSP, STUDY = 'ssp.py --config tiny.py', '--config {root}/configs/ablate_lambda.py'
@@ -196,6 +211,8 @@ EXPERIMENT_CASES = (
   ('pretrain_tiny.py --config {root}/configs/pretrain_tiny.py --workdir text.jsonl', 'text.jsonl: is a file'),
   ('benchmark.py --config {root}/configs/benchmark.py --workdir text.jsonl', 'text.jsonl: cannot be written'),
   ('benchmark.py --config {root}/configs/benchmark.py:huge --workdir w', 'expected tiny or 1p5b'),
+  ('benchmark.py --workdir w --config {root}/configs/benchmark.py --config.grpo_step.micro_rows=24', 'does not divide'),
+  ('benchmark.py --workdir w --config {root}/configs/benchmark.py --config.mesh.tensor=64', 'does not divide'),
   ('measure.py', '--config is not given'),
   (f'{MEASURE} --lengths=', '--lengths: expected one or more'),
   *((f'{MEASURE} --lengths={n}', f'--lengths {n}: expected a multiple of 64') for n in ('x', 0, -128, 1, 100)),
@@ -263,6 +280,8 @@ def folder(tmp_path_factory):
   (folder / 'no_sweep' / 'sweep.json').write_text('{}')
   for name in ('config.json', 'summary.json'):
     (folder / 'evaluation' / name).write_text('{"benchmark": "aime25"}')
+  (folder / 'loop').symlink_to('pool')
+  (folder / 'pool').symlink_to('loop')
   shutil.copytree(TINY_BASE, folder / 'model')
   shutil.copytree(TINY_BASE, folder / 'no_template')
   (folder / 'no_template' / 'chat_template.jinja').unlink()

@@ -223,10 +223,10 @@ def test_meshes_that_divide_nothing():
   mesh = lambda **sizes: dataclasses.replace(settings(), mesh=MeshShape(**sizes))
   check_mesh(mesh(data=2, fsdp=8, tensor=2), c)
   for sizes, what in (
-    (dict(tensor=4), 'tensor is 4, which does not divide the number of kv heads, 2'),
-    (dict(fsdp=3), 'fsdp is 3, which does not divide the model width, 64'),
-    (dict(data=5), 'data x fsdp is 5, which does not divide sft.rows, 32'),
-    (dict(seq=3), 'seq is 3, which does not divide sft.length, 32768'),
+    (dict(tensor=4), 'config.mesh: tensor is 4, which does not divide the number of kv heads, 2'),
+    (dict(fsdp=3), 'config.mesh: fsdp is 3, which does not divide the model width, 64'),
+    (dict(data=5), 'config.mesh: data x fsdp is 5, which does not divide sft.rows, 32'),
+    (dict(seq=3), 'config.sft.length: 32768, expected a multiple of 3: mesh.seq 3'),
   ):
-    with pytest.raises(BadInput, match=re.escape(f'config.mesh: {what}')):
+    with pytest.raises(BadInput, match=re.escape(what)):
       check_mesh(mesh(**sizes), c)

@@ -71,8 +71,8 @@ def _check_verb(argv: Sequence[str]) -> None:
   if not argv:
     raise BadInput(f'expected a verb, one of {", ".join(names)} (see vibethinker --help)')
   if argv[0] not in (*names, *flags):
-    what, known = ('flag', flags) if argv[0].startswith('-') else ('verb', names)
-    raise BadInput(f'unknown {what} {argv[0]}{near(argv[0], known)} (see vibethinker --help)')
+    what = 'flag' if argv[0].startswith('-') else 'verb'
+    raise BadInput(f'unknown {what} {argv[0]}{near(argv[0], [*names, *flags])} (see vibethinker --help)')
 
 
 def _parser() -> Parser:

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import dataclasses
+import itertools
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,8 @@ def run(args: argparse.Namespace) -> None:
   except ValueError as error:
     raise BadInput(f'decontaminate: {error}') from None
   kinds = {'ngram': 0, 'near_duplicate': 0}
+  rows = _statements(args.train, args.skip_bad, skipped)
+  first = [*itertools.islice(rows, 1)]  # a file that is none is refused before anything is shown
   with (
     files.output(args.output) as out,
     files.output(args.report) as report,
@@ -50,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     waiting: collections.deque[dict] = collections.deque()
 
     def read():
-      for row, named in _statements(args.train, args.skip_bad, skipped):
+      for row, named in itertools.chain(first, rows):
         waiting.append(row)
         yield named
 

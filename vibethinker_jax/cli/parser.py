@@ -53,5 +53,5 @@ def _is_flag(given: str) -> bool:
 
 def near(name: str, known: Collection[str]) -> str:
   """', did you mean ...?' where one of `known` is like `name`, else nothing."""
-  found = difflib.get_close_matches(name, known, 1)
+  found = difflib.get_close_matches(name.lower(), known, 1)
   return f', did you mean {found[0]}?' if found else ''

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
   file = args.config.partition(':')[0]
   if not pathlib.Path(file).is_file():
     what = 'a directory, expected a file' if pathlib.Path(file).is_dir() else f'not found ({flags.configs_are()})'
-    raise BadInput(f'--config {file}: {what}')
+    raise BadInput(f'--config {args.config}: {what}')
   files.apart([('--config', file)], [('--out', args.output)])
   cache = files.directory(args.cache)
   settings = freeze(Settings, load_config(args.config, dict(map(_change, args.set))))

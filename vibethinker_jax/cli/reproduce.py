@@ -1,6 +1,7 @@
 """Runs a finished workdir again and compares bits; exit code 1 where something differs."""
 
 import argparse
+import os
 import pathlib
 
 from vibethinker_jax.cli import files
@@ -16,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   from vibethinker_jax.reproduce import reproduce
 
-  directory = args.directory.resolve()  # . has no name
+  directory = pathlib.Path(os.path.realpath(args.directory))  # . has no name
   again = args.output or directory.parent / f'{directory.name}-again'
   files.apart_from_directory([('DIR', args.directory)], again)
   again = files.directory(again)
