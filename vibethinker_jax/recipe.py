@@ -188,8 +188,6 @@ def _faults(s: Settings) -> Iterator[tuple[str, object, str]]:
       yield f'{name}.samples', e.samples, f'1 with {name}.temperature 0, which makes all samples of a problem one'
   if s.rl.micro_rows % s.rl.share:
     yield 'rl.micro_rows', s.rl.micro_rows, f'a multiple of rl.share, {s.rl.share}'
-  if s.rl.share > s.rl.group:
-    yield 'rl.share', s.rl.share, f'at most rl.group, {s.rl.group}: a row holds responses to one prompt'
   if s.rl.prompts * s.rl.group > 1 << 24:
     yield 'rl.prompts', s.rl.prompts, f'at most {(1 << 24) // s.rl.group} with rl.group {s.rl.group}'
   if s.mgpo.updates > s.rl.prompts:
@@ -198,7 +196,7 @@ def _faults(s: Settings) -> Iterator[tuple[str, object, str]]:
     yield 'mgpo.band', s.mgpo.band, 'two rates, the lower one first'
   for stage in s.rl.stages:
     if s.mgpo.overlong > stage.max_tokens:
-      yield 'mgpo.overlong', s.mgpo.overlong, f'at most max_tokens of rl stage {stage.name!r}, {stage.max_tokens}'
+      yield 'mgpo.overlong', s.mgpo.overlong, f'at most max_tokens of stage {shown(stage.name)}, {stage.max_tokens}'
   if s.fusion.weights:
     try:
       check_weights(s.fusion.weights, len(s.data.domains))

@@ -95,8 +95,7 @@ def _pipeline(models: Models) -> str:
   return ''.join(parts) + note(
     'Share of problems solved and its 95% interval; the best of a column is bold, several where they tie. '
     'Under a domain: problems × samples of each.'
-    + ' Names joined by = are one model: the same checkpoints with the same weights.'
-    * several
+    + ' Names joined by = are one model: the same checkpoints with the same weights.' * several
     + ''.join(f' Not asked: {html.escape(str(line))}.' for line in summary.get('left_out') or ())
   )
 
