@@ -226,7 +226,7 @@ def test_meshes_that_divide_nothing():
     (dict(tensor=4), 'config.mesh: tensor is 4, which does not divide the number of kv heads, 2'),
     (dict(fsdp=3), 'config.mesh: fsdp is 3, which does not divide the model width, 64'),
     (dict(data=5), 'config.mesh: data x fsdp is 5, which does not divide sft.rows, 32'),
-    (dict(seq=3), 'config.sft.length: 32768, expected a multiple of 3: mesh.seq 3'),
+    (dict(seq=3), 'config.mesh: seq is 3, which does not divide sft.length, 32768'),
   ):
     with pytest.raises(BadInput, match=re.escape(what)):
       check_mesh(mesh(**sizes), c)

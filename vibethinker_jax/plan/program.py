@@ -75,7 +75,7 @@ def _trace_engine(stage: Stage, s: Settings, model: Qwen2, mesh: Mesh) -> jax.st
     cache = tuple(Pages(pool, pool, None, paging.kernel, mesh) for _ in range(c.L))
     table = jax.ShapeDtypeStruct((stage.rows, -(-stage.length // s.engine.page)), jnp.int32)
     rows = dataclasses.replace(rows, pages=put(table, at))
-  return decode.decode_block.trace(model, rows, cache, np.int32(1), np.int32(0), (0,), s.engine.block, False)
+  return decode.decode_block.trace(model, rows, cache, np.int32(1), np.int32(0), (0,), s.engine.block, False, False)
 
 
 def _laid_out(tree, mesh: Mesh):
