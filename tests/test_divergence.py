@@ -66,6 +66,7 @@ def test_the_pipeline_in_sft(tmp_path):
   assert line.startswith('sft/all, step ') and 'The last checkpoint is sound' in line
 
 
+@pytest.mark.slow
 def test_the_pipeline_in_rl(tmp_path):
   """From a model that overflows: no reward tells anything, and the loss is not finite."""
   settings = freeze(Settings, small('tiny', mgpo__kl=0.1))

@@ -71,6 +71,7 @@ def test_changes_of_a_file_arrive_wherever_they_stand():
     load_config('nowhere.py')
 
 
+@pytest.mark.slow
 def test_the_command_line_ends_in_one_line():
   """Flags of fields the file leaves out arrive; names that do not exist are refused in one line, exit code 2."""
   code = (
