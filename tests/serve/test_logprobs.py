@@ -77,7 +77,7 @@ def test_the_likeliest_are_greedy(ask, tiny):
   told = ask(ids, echo=True, logprobs=1, max_tokens=1)['choices'][0]['logprobs']
   assert len(told['tokens']) == len(ids) + 1, 'the one drawn is the last, whatever it is'
   greedy = [logp == max(top.values()) for logp, top in zip(told['token_logprobs'][1:], told['top_logprobs'][1:])]
-  assert all(greedy[len(prompt) - 1 :]) and not all(greedy)
+  assert all(greedy[len(prompt) - 1 : -1]) and not all(greedy[: len(prompt) - 1])  # the last is drawn, not greedy
   np.testing.assert_allclose(told['token_logprobs'][len(prompt) : -1], drawn['token_logprobs'], atol=1e-4)
 
 
