@@ -29,9 +29,9 @@ def get_config(preset: str = 'lambda') -> ConfigDict:
     seeds=(0, 1, 2),
     controls=() if preset == 'lambda' else CONTROLS,
   )
-  config.start = dict(path='', unroll=4)
+  config.model = dict(path='', unroll=4)
   config.mesh = dict(data=2, fsdp=1, seq=1, tensor=1)  # CPU devices: one a core
-  config.data = dict(source='synthetic', domains=MATH, others=(), train=1000, probe=32, test=64)
+  config.data = dict(source='synthetic', domains=MATH, extra_domains=(), train=1000, probe=32, test=64)
   config.experts = 'one_run'
   config.sft = dict(
     steps=80,
@@ -46,7 +46,7 @@ def get_config(preset: str = 'lambda') -> ConfigDict:
   config.mgpo = dict(lam=1.0, clip_low=0.2, clip_high=0.28)
   config.rl = dict(
     prompts=32,
-    group=8,
+    num_generations=8,
     temperature=1.0,
     micro_rows=64,
     share=8,

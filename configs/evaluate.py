@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-  """Values of `experiments/evaluate.py`'s Settings."""
+  """Values of `experiments/evaluate.py`'s RunConfig."""
   return ConfigDict(
     dict(
       model='',

@@ -17,7 +17,7 @@ def get_config():
   config = ml_collections.ConfigDict()
   config.name = 'smoke_gsm8k'
   config.seed = 0
-  config.start = dict(
+  config.model = dict(
     random=dict(V=151936, D=64, L=2, K=2, G=2, H=16, F=128, rope_theta=1e6, positions=1024),
     tokenizer=f'{DATA}/qwen2.5-tokenizer',
     logit_chunk=64,
@@ -29,7 +29,7 @@ def get_config():
     train_files=(dict(path=f'{DATA}/gsm8k/train.jsonl', reader='gsm8k'),),
     test_files=(dict(path=f'{DATA}/gsm8k/test.jsonl', reader='gsm8k'),),
     domains=('algebra',),
-    others=(),
+    extra_domains=(),
     train=64,
     probe=4,
     test=4,
@@ -48,7 +48,7 @@ def get_config():
   config.mgpo = dict(lam=1.0)
   config.rl = dict(
     prompts=2,
-    group=4,
+    num_generations=4,
     temperature=1.0,
     micro_rows=4,
     share=2,

@@ -1,6 +1,6 @@
 """The real run: Qwen2.5-Math-1.5B to VibeThinker-1.5B, on a TPU slice or on GPUs; PRESETS names the machines.
 
-  python experiments/ssp.py --config=configs/ssp_1p5b.py:v5p-64 --workdir=DIR --config.start.path=QWEN_DIR
+  python experiments/ssp.py --config=configs/ssp_1p5b.py:v5p-64 --workdir=DIR --config.model.path=QWEN_DIR
   vibethinker plan --config=configs/ssp_1p5b.py:v5p-64 --topology v5p:4x4x4
   python experiments/ssp.py --config=configs/ssp_1p5b.py:smoke --workdir=runs/smoke_1p5b   # the same road in 1 min 18 s
 
@@ -68,7 +68,7 @@ def get_config(preset='v5p-64'):
   config = ml_collections.ConfigDict()
   config.name = 'ssp_1p5b'
   config.seed = 0
-  config.start = dict(
+  config.model = dict(
     path=ml_collections.config_dict.placeholder(str),  # a Qwen2.5-Math-1.5B directory
     rope_theta=1e6,  # the base's 1e4 with 4,096 positions does not reach 32K; the evaluation's `base` keeps its own
     positions=40960,
@@ -96,7 +96,7 @@ def get_config(preset='v5p-64'):
     labelled=(dict(path=f'{DATA}/math/math_train_7500.parquet', reader='verl', skip_bad=True),),  # AIME has no labels
     decontaminate=dict(n=10),  # published: 10-grams; near-duplicates ours
     domains=('algebra', 'geometry', 'calculus', 'statistics'),
-    others=('number_theory', 'code'),  # without an expert: trained on by SFT, and tested
+    extra_domains=('number_theory', 'code'),  # without an expert: trained on by SFT, and tested
     train=1_000_000,
     probe=128,  # ours
     test=512,
@@ -119,13 +119,13 @@ def get_config(preset='v5p-64'):
     clip_low=0.2,  # ours
     clip_high=0.28,  # ours
     aggregate='sequence',  # published
-    kl=0.0,  # none printed
+    kl_coef=0.0,  # none printed
     refills=0,
-    updates=1,  # ours; strictly on-policy, as the 3B report says
+    minibatches=1,  # ours; strictly on-policy, as the 3B report says
   )
   config.rl = dict(
     prompts=64,  # ours
-    group=16,  # ours
+    num_generations=16,  # ours
     temperature=1.0,
     micro_rows=p.micro_rows,
     share=1,
@@ -158,7 +158,7 @@ def get_config(preset='v5p-64'):
 def smoke(config):
   """The same data, stages and tokenizer; everything else as small as it goes."""
   config.name = 'ssp_1p5b_smoke'
-  config.start = dict(
+  config.model = dict(
     random=dict(V=151936, D=64, L=2, K=2, G=2, H=16, F=128, rope_theta=1e6, positions=4096),
     tokenizer=f'{DATA}/qwen2.5-tokenizer',
     logit_chunk=64,
@@ -169,7 +169,7 @@ def smoke(config):
   config.sft.update(steps=6, rows=1, length=384, accumulation=2, save_every=3)
   config.sft.optim.warmup = 2
   config.probe = dict(samples=2, k=2, max_tokens=32)
-  config.rl.update(prompts=2, group=4, micro_rows=4, save_every=1)
+  config.rl.update(prompts=2, num_generations=4, micro_rows=4, save_every=1)
   config.rl.optim.warmup = 1
   config.rl.stages = tuple(dict(stage, steps=1, max_tokens=32) for stage in config.rl.stages)
   config.engine = dict(rows=16, block=32)

@@ -16,9 +16,9 @@ def get_config() -> ConfigDict:
   config.name = 'selection of the start'
   config.seed = 0
   config.selection = dict(seeds=(0, 1, 2))
-  config.start = dict(path='', unroll=4)
+  config.model = dict(path='', unroll=4)
   config.mesh = dict(data=2, fsdp=1, seq=1, tensor=1)  # CPU devices: one a core
-  config.data = dict(source='synthetic', domains=MATH, others=(), train=100, probe=64, test=64)
+  config.data = dict(source='synthetic', domains=MATH, extra_domains=(), train=100, probe=64, test=64)
   config.experts = 'one_run'
   config.sft = dict(
     steps=160,
@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
   config.mgpo = dict(lam=1.0, clip_low=0.2, clip_high=0.28)
   config.rl = dict(
     prompts=32,
-    group=8,
+    num_generations=8,
     temperature=1.0,
     micro_rows=64,
     share=8,

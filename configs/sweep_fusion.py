@@ -16,9 +16,9 @@ def get_config() -> ConfigDict:
   config.name = 'fusion weights'
   config.seed = 0
   config.simplex = dict(search='grid', parts=4)
-  config.start = dict(path='', unroll=4)
+  config.model = dict(path='', unroll=4)
   config.mesh = dict(data=2, fsdp=1, seq=1, tensor=1)  # CPU devices: one a core
-  config.data = dict(source='synthetic', domains=MATH, others=(), train=1000, probe=32, test=64)
+  config.data = dict(source='synthetic', domains=MATH, extra_domains=(), train=1000, probe=32, test=64)
   config.experts = 'per_domain'
   config.sft = dict(
     steps=60,
@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
   config.mgpo = dict(lam=1.0, clip_low=0.2, clip_high=0.28)
   config.rl = dict(
     prompts=32,
-    group=8,
+    num_generations=8,
     temperature=1.0,
     micro_rows=64,
     share=8,

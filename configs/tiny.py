@@ -13,12 +13,12 @@ def get_config():
   config = ml_collections.ConfigDict()
   config.name = 'tiny'
   config.seed = 0
-  config.start = dict(path='', unroll=4)
+  config.model = dict(path='', unroll=4)
   config.mesh = dict(data=2, fsdp=1, seq=1, tensor=1)  # CPU devices: one a core
   config.data = dict(
     source='synthetic',
     domains=('algebra', 'geometry', 'calculus', 'statistics'),
-    others=('code',),
+    extra_domains=('code',),
     train=1000,
     probe=32,
     test=64,
@@ -37,7 +37,7 @@ def get_config():
   config.mgpo = dict(lam=1.0, clip_low=0.2, clip_high=0.28)
   config.rl = dict(
     prompts=32,
-    group=8,
+    num_generations=8,
     temperature=1.0,
     micro_rows=64,
     share=8,

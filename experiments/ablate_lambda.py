@@ -11,16 +11,16 @@ Run again it goes on, and runs no finished point twice. On a cluster, each point
 import os
 import pathlib
 
-from vibethinker_jax import host
+from vibethinker_jax import runtime
 
 if __name__ == '__main__':
-  host.huge_pages()
+  runtime.huge_pages()
 os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers are used: it need not miss torch
 
 from absl import flags, logging
 
-from vibethinker_jax import cluster
-from vibethinker_jax.settings import config_flag, run_app
+from vibethinker_jax import distributed
+from vibethinker_jax.config_io import config_flag, run_app
 from vibethinker_jax.study import ablation
 from vibethinker_jax.study.sweep import numbers
 
@@ -33,7 +33,7 @@ def main(argv) -> None:
   del argv
   logging.set_verbosity(logging.WARNING)  # the checkpoint library reports every save
   values = CONFIG.value
-  cluster.cpu_devices(ablation.read(values)[0].mesh.size)
+  distributed.cpu_devices(ablation.read(values)[0].mesh.size)
   page = ablation.run(values, pathlib.Path(WORKDIR.value), numbers(POINTS.value))
   print(f'report: {page}')
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 
 from absl import flags
 
+from vibethinker_jax.config_io import run_app
 from vibethinker_jax.data.sources import load
-from vibethinker_jax.settings import run_app
 from vibethinker_jax.verify.grader import Grader
 
 DATA = flags.DEFINE_string('data', None, 'folder of the reference files', required=True)

@@ -6,10 +6,10 @@ Writes WORKDIR/benchmark.json and prints it as a table. With torch installed, tr
 on the same weights and prompts in between.
 """
 
-from vibethinker_jax import host
+from vibethinker_jax import runtime
 
 if __name__ == '__main__':
-  host.huge_pages()
+  runtime.huge_pages()
 
 import dataclasses
 import importlib.util
@@ -26,17 +26,17 @@ from absl import flags, logging
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from vibethinker_jax import cluster
+from vibethinker_jax import distributed
+from vibethinker_jax.config_io import config_flag, freeze, run_app
 from vibethinker_jax.disk import beginning
 from vibethinker_jax.engine.engine import Completion, Engine, Request
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import attention, hf
 from vibethinker_jax.model.mesh import decode_mesh, make_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
-from vibethinker_jax.settings import config_flag, freeze, run_app
 from vibethinker_jax.tasks import Benchmarking, check_benchmarking
 from vibethinker_jax.train import rl
-from vibethinker_jax.train.journal import write_json
+from vibethinker_jax.train.metric_writer import write_json
 from vibethinker_jax.train.optim import optimizer
 from vibethinker_jax.train.state import gradient_adder, start, updater
 
@@ -69,7 +69,9 @@ def requests(s: Benchmarking) -> list[Request]:
   """The prompts of the GRPO step."""
   g, rng = s.grpo_step, np.random.default_rng(s.seed + 1)
   prompts = rng.integers(8, s.model.V, (g.prompts, g.prompt_tokens))
-  return [Request(tuple(map(int, p)), g.new_tokens, g.group, seed=s.seed, number=i) for i, p in enumerate(prompts)]
+  return [
+    Request(tuple(map(int, p)), g.new_tokens, g.num_generations, seed=s.seed, number=i) for i, p in enumerate(prompts)
+  ]
 
 
 def rollout(s: Benchmarking, mesh: Mesh, model: Qwen2) -> tuple[dict, list[Completion], list[Request]]:
@@ -121,7 +123,7 @@ def theirs(s: Benchmarking, model: Qwen2) -> dict:
     kind = torch.float32 if s.model.dtype == 'float32' else torch.bfloat16
     network = AutoModelForCausalLM.from_pretrained(directory, dtype=kind).to(where).eval()
   g = s.grpo_step
-  prompts = torch.tensor([r.prompt for r in requests(s) for _ in range(g.group)]).to(where)
+  prompts = torch.tensor([r.prompt for r in requests(s) for _ in range(g.num_generations)]).to(where)
   cache = {'cache_implementation': 'static'} if where == 'cuda' else {}
 
   def work():
@@ -199,14 +201,14 @@ def ideals(s: Benchmarking, d: dict) -> dict:
   size = jnp.dtype(c.dtype).itemsize
   layer = c.D * c.H * c.K * (2 * c.G + 2) + 3 * c.D * c.F
   weights = c.L * layer + c.V * c.D
-  samples = g.prompts * g.group
+  samples = g.prompts * g.num_generations
   mean_slots = g.prompt_tokens + g.new_tokens / 2
   kv = 2 * c.L * c.K * c.H * size * mean_slots * g.rows
   attended = 4 * c.L * c.K * c.G * c.H * mean_slots  # operations a token, forward
   steps = g.new_tokens * samples / g.rows
   read = steps * (weights * size + kv) / d['copy_gb_s'] / 1e9
   multiplied = steps * g.rows * (2 * weights + attended) / d['matmul_tflop_s'] / 1e12
-  prompts = g.prompts * (g.group // g.share) * g.prompt_tokens
+  prompts = g.prompts * (g.num_generations // g.share) * g.prompt_tokens
   trained = prompts + samples * g.new_tokens
   operations = trained * (6 * weights + 3 * attended) - 6 * prompts * c.V * c.D
   return {
@@ -247,7 +249,7 @@ def main(argv) -> None:
   logging.set_verbosity(logging.WARNING)  # jax reports every kind of device that is not there
   s = freeze(Benchmarking, CONFIG.value)
   check_benchmarking(s)
-  cluster.cpu_devices(s.mesh.size)
+  distributed.cpu_devices(s.mesh.size)
   out = pathlib.Path(WORKDIR.value) / 'benchmark.json'
   with beginning(out.parent):
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,8 @@ import time
 import numpy as np
 from absl import flags
 
+from vibethinker_jax.config_io import run_app
 from vibethinker_jax.data.decontaminate import Decontaminate, Index, find_leaks
-from vibethinker_jax.settings import run_app
 
 ROWS = flags.DEFINE_integer('rows', 100_000, lower_bound=1, help='training rows')
 WORDS = flags.DEFINE_integer('words', 200, lower_bound=60, help='words in a row')

@@ -25,13 +25,13 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from vibethinker_jax.config import TINY_BASE
+from vibethinker_jax.config_io import run_app
 from vibethinker_jax.data import synthetic
-from vibethinker_jax.data.text import Text, load_text
+from vibethinker_jax.data.tokenizer import ChatTokenizer, load_chat_tokenizer
 from vibethinker_jax.engine.engine import Engine, Request
 from vibethinker_jax.model import hf
-from vibethinker_jax.recipe import TINY_BASE
-from vibethinker_jax.serve.transcript import Transcript, Wanted
-from vibethinker_jax.settings import run_app
+from vibethinker_jax.serve.detokenizer import Detokenizer, Wanted
 
 CLIENTS = flags.DEFINE_integer('clients', 128, lower_bound=1, help='asking at a time')
 SECONDS = flags.DEFINE_float('seconds', 120, lower_bound=1, help='that count')
@@ -194,7 +194,7 @@ def report(tally: Tally, before: dict, after: dict, resident: list[float]) -> No
 
 def offline(length: str, numbers: list[int], tally: Tally) -> float:
   """Tokens per second of the engine alone on these requests; says how many texts are the same."""
-  text, model = load_text(TINY_BASE), hf.load(TINY_BASE)
+  text, model = load_chat_tokenizer(TINY_BASE), hf.load(TINY_BASE)
   engine = Engine(model.config, text.stop_ids, ROWS, BLOCK, max_length=LONGEST)
   engine.row_sizes = [size for size in engine.row_sizes if size >= 16]
   prompts = {
@@ -215,10 +215,10 @@ def offline(length: str, numbers: list[int], tally: Tally) -> float:
   return drawn / seconds
 
 
-def _said(text: Text, ids: Sequence[int]) -> str:
+def _said(text: ChatTokenizer, ids: Sequence[int]) -> str:
   """What a chat says of these tokens."""
-  transcript = Transcript(text, Wanted(thinking=True))
-  return transcript.feed(ids, [0.0] * len(ids))[0] + transcript.end()[0]
+  detokenizer = Detokenizer(text, Wanted(thinking=True))
+  return detokenizer.feed(ids, [0.0] * len(ids))[0] + detokenizer.end()[0]
 
 
 def health(port: int) -> dict:

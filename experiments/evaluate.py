@@ -18,8 +18,9 @@ os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers 
 import jax
 from absl import flags, logging
 
+from vibethinker_jax.config_io import config_flag, freeze, process_flags, run_app
 from vibethinker_jax.data.problem import Problem
-from vibethinker_jax.data.text import Text, load_text
+from vibethinker_jax.data.tokenizer import ChatTokenizer, load_chat_tokenizer
 from vibethinker_jax.disk import writing
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.evaluate import benchmarks, claims, run
@@ -27,9 +28,8 @@ from vibethinker_jax.lock import held
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.config import eos_ids, read_config
 from vibethinker_jax.model.mesh import own_mesh
-from vibethinker_jax.settings import config_flag, freeze, process_flags, run_app
 from vibethinker_jax.tasks import Evaluation, check_evaluation
-from vibethinker_jax.train.journal import write_text
+from vibethinker_jax.train.metric_writer import write_text
 from vibethinker_jax.verify.grader import Grader
 
 CONFIG, JOIN = config_flag(), process_flags()
@@ -43,13 +43,13 @@ def evaluate(s: Evaluation, workdir: pathlib.Path) -> str:
   for name in s.benchmarks:
     files = (pathlib.Path(s.files[name]),) if name in s.files else ()
     sets[name] = benchmarks.load(name, pathlib.Path(s.data), files)[: s.limit or None]
-  text = load_text(pathlib.Path(s.model))
+  text = load_chat_tokenizer(pathlib.Path(s.model))
   text.check(read_config(s.model).V, s.model)
   with held(workdir), writing(workdir):
     return _evaluated(s, workdir, sets, text)
 
 
-def _evaluated(s: Evaluation, workdir: pathlib.Path, sets: dict[str, list[Problem]], text: Text) -> str:
+def _evaluated(s: Evaluation, workdir: pathlib.Path, sets: dict[str, list[Problem]], text: ChatTokenizer) -> str:
   model = hf.load(pathlib.Path(s.model), s.dtype)
   model.config = dataclasses.replace(model.config, dtype=s.dtype)
   own = -(-s.rows // jax.process_count())

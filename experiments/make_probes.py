@@ -12,12 +12,12 @@ import re
 
 from absl import flags
 
-from vibethinker_jax import host
+from vibethinker_jax import runtime
+from vibethinker_jax.config_io import run_app
 from vibethinker_jax.data.probes import complete, solving, writing, written
 from vibethinker_jax.data.problem import Problem, problem_from, read_rows, row_of
 from vibethinker_jax.disk import append, beginning
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.settings import run_app
 from vibethinker_jax.verify.grader import Grader
 
 URL = flags.DEFINE_string('url', None, 'address of the server, up to /v1', required=True)
@@ -36,7 +36,7 @@ def make(out: pathlib.Path, domains: list[str], each: int, tries: int, ask) -> i
     for domain in domains:
       own = [p for p in held if p.domain == domain]
       first = max((_number(p, out) + 1 for p in own), default=0)
-      with host.bar(each, domain, 'problem', len(own)) as bar:
+      with runtime.bar(each, domain, 'problem', len(own)) as bar:
         for number in range(first, first + tries * each):
           if bar.n >= each:
             break

@@ -2,7 +2,7 @@
 
   python experiments/measure.py --config=configs/ssp_1p5b.py:h200-1 --lengths=8192,16384 --out=measured.json
 
-Weights and tokens are random; the sizes are those of config.cost.sizes where config.start.path is not given. For each
+Weights and tokens are random; the sizes are those of config.cost.sizes where config.model.path is not given. For each
 length: tokens/s, MFU (the model's operations, without what is computed again, over a matmul of this machine), the peak
 of a device's memory beside the plan's, and how far the config's attention kernel is from the plain form.
 """
@@ -20,7 +20,9 @@ import numpy as np
 from absl import flags, logging
 from tqdm import tqdm
 
-from vibethinker_jax import cluster
+from vibethinker_jax import distributed
+from vibethinker_jax.config import RunConfig, check_fields, check_mesh
+from vibethinker_jax.config_io import config_flag, freeze, run_app
 from vibethinker_jax.data.batches import Batch
 from vibethinker_jax.disk import beginning
 from vibethinker_jax.errors import BadInput
@@ -29,10 +31,8 @@ from vibethinker_jax.model.mesh import make_mesh, no_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.plan.formulas import memory, resident, work
 from vibethinker_jax.plan.stage import PROMPT, Stage, model_of
-from vibethinker_jax.recipe import Settings, check_fields, check_mesh
-from vibethinker_jax.settings import config_flag, freeze, run_app
 from vibethinker_jax.train import rl, sft
-from vibethinker_jax.train.journal import write_json
+from vibethinker_jax.train.metric_writer import write_json
 from vibethinker_jax.train.optim import optimizer
 from vibethinker_jax.train.state import Diverged, gradient_adder, start, updater
 
@@ -47,9 +47,9 @@ OUT = flags.DEFINE_string('out', 'measured.json', 'Where the numbers go.')
 def main(argv) -> None:
   del argv
   logging.set_verbosity(logging.WARNING)  # jax reports every kind of device that is not there
-  s, out = freeze(Settings, CONFIG.value), pathlib.Path(OUT.value)
+  s, out = freeze(RunConfig, CONFIG.value), pathlib.Path(OUT.value)
   check_fields(s)
-  cluster.cpu_devices(s.mesh.size)
+  distributed.cpu_devices(s.mesh.size)
   c = model_of(s)
   check_mesh(s, c)
   lengths = lengths_of(LENGTHS.value, 2 * unit(c.attention, s.mesh.seq))  # an RL row is half prompt, half response
@@ -86,7 +86,7 @@ def lengths_of(texts: Sequence[str], multiple: int) -> list[int]:
   return lengths
 
 
-def step(s: Settings, stage: Stage, model: Qwen2, rate: float) -> dict:
+def step(s: RunConfig, stage: Stage, model: Qwen2, rate: float) -> dict:
   """One micro-batch and one update."""
   batch = packed(stage) if stage.kind == 'sft' else responses(s, stage)
   loss, optim = (sft.loss, s.sft.optim) if stage.kind == 'sft' else (rl.make_loss(s.mgpo, s.rl.temperature), s.rl.optim)
@@ -107,12 +107,12 @@ def step(s: Settings, stage: Stage, model: Qwen2, rate: float) -> dict:
     'tokens_per_s': stage.rows * stage.length / took,
     'mfu': work(stage)[0] / took / rate,
     'peak_bytes': stats['peak_bytes_in_use'] if stats else 0,
-    'planned_bytes': sum(memory(stage).values()) + resident(stage, s.mgpo.kl > 0),
+    'planned_bytes': sum(memory(stage).values()) + resident(stage, s.mgpo.kl_coef > 0),
   }
 
 
 def packed(stage: Stage) -> Batch:
-  """Rows of four documents each."""
+  """EngineConfig of four documents each."""
   rng, (B, T) = np.random.default_rng(0), (stage.rows, stage.length)
   ids = lambda: rng.integers(0, stage.model.V, (B, T), np.int32)
   segments = np.broadcast_to(np.arange(T, dtype=np.int32) * 4 // T, (B, T))
@@ -120,7 +120,7 @@ def packed(stage: Stage) -> Batch:
   return Batch(ids(), ids(), positions, segments + 1, np.ones((B, T), np.float32))
 
 
-def responses(s: Settings, stage: Stage) -> rl.Responses:
+def responses(s: RunConfig, stage: Stage) -> rl.Responses:
   """Responses that fill their rows, half of them right."""
   rng, B, n = np.random.default_rng(0), stage.rows, s.rl.share
   S = min(PROMPT, stage.length // 2)

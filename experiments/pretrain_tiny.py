@@ -13,16 +13,16 @@ from absl import flags, logging
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from vibethinker_jax.config_io import config_flag, freeze, run_app
 from vibethinker_jax.data import synthetic
-from vibethinker_jax.data.text import load_text
+from vibethinker_jax.data.tokenizer import load_chat_tokenizer
 from vibethinker_jax.disk import writing
 from vibethinker_jax.lock import held
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.qwen2 import Qwen2
-from vibethinker_jax.settings import config_flag, freeze, run_app
 from vibethinker_jax.tasks import CONTROL_TOKENS, Pretraining, check_pretraining
 from vibethinker_jax.train import sft
-from vibethinker_jax.train.journal import Journal
+from vibethinker_jax.train.metric_writer import MetricWriter
 
 CONFIG = config_flag('configs/pretrain_tiny.py')
 WORKDIR = flags.DEFINE_string('workdir', 'runs/pretrain_tiny', 'Where checkpoints and the result go.')
@@ -81,12 +81,12 @@ def pretrain(recipe: Pretraining, workdir: pathlib.Path) -> None:
   """Tokenizer, corpus, training, and the model's directory. Raises BadInput, Diverged, CannotWrite."""
   size, c = recipe.model, recipe.corpus
   make_tokenizer(workdir / 'tokenizer', size.V, c.tokenizer_lines, recipe.seed)
-  text = load_text(workdir / 'tokenizer')
+  text = load_chat_tokenizer(workdir / 'tokenizer')
   corpus = synthetic.corpus(c.n, recipe.seed, c.path_weights, c.slip_rate, c.practice)
   rows = [(problem, problem.solutions[0]) for problem in corpus]
   model = jax.jit(lambda key: Qwen2(size, key))(jax.random.key(recipe.seed))
-  journal = Journal(workdir / 'metrics.jsonl')
-  state = sft.run(recipe.sft, 'pretrain', model, rows, text, workdir / 'checkpoints', journal, recipe.seed)
+  writer = MetricWriter(workdir / 'metrics.jsonl')
+  state = sft.run(recipe.sft, 'pretrain', model, rows, text, workdir / 'checkpoints', writer, recipe.seed)
   base = jax.tree.map(lambda x: x.astype('bfloat16'), state.model)
   hf.save(base, workdir / 'tiny_base', workdir / 'tokenizer', text.stop_ids)
   print(f'{workdir / "tiny_base"}: the tiny base, {sum(x.size for x in jax.tree.leaves(base))} parameters')

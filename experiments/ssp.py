@@ -9,17 +9,17 @@ With --distributed it is one of several processes that a scheduler has started (
 
 import os
 
-from vibethinker_jax import host
+from vibethinker_jax import runtime
 
 if __name__ == '__main__':
-  host.huge_pages()
+  runtime.huge_pages()
 os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers are used: it need not miss torch
 
 from absl import flags, logging
 
+from vibethinker_jax.config import RunConfig, check
+from vibethinker_jax.config_io import config_flag, freeze, process_flags, run_app
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.recipe import Settings, check
-from vibethinker_jax.settings import config_flag, freeze, process_flags, run_app
 from vibethinker_jax.ssp import STAGES, Pipeline
 
 CONFIG, JOIN = config_flag(), process_flags()
@@ -37,7 +37,7 @@ def main(argv) -> None:
   for stage in ONLY.value:
     if stage not in STAGES:
       raise BadInput(f'--stages: unknown stage {stage!r}, expected some of {",".join(STAGES)}')
-  settings = freeze(Settings, CONFIG.value)
+  settings = freeze(RunConfig, CONFIG.value)
   check(settings)
   JOIN(settings.mesh.size)
   Pipeline(settings, WORKDIR.value, profile=PROFILE.value, wandb=WANDB.value).run(tuple(ONLY.value))

@@ -22,9 +22,9 @@ import jax
 import pytest
 
 from vibethinker_jax import config_docs, fields
+from vibethinker_jax.config import TINY_BASE, RunConfig
+from vibethinker_jax.config_io import freeze, load_config
 from vibethinker_jax.errors import BadInput, Failure
-from vibethinker_jax.recipe import TINY_BASE, Settings
-from vibethinker_jax.settings import freeze, load_config
 from vibethinker_jax.ssp import Pipeline, ready
 from vibethinker_jax.study import ablation, selection, simplex
 from vibethinker_jax.tasks import (
@@ -40,14 +40,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 TINY = ROOT / 'configs' / 'tiny.py'
 ONE = jax.devices()[:1]  # the session has eight
 SMALL = {
-  'start': dict(random=dict(V=512, D=16, L=1, K=1, G=2, H=8, F=32, positions=512), tokenizer=str(TINY_BASE)),
+  'model': dict(random=dict(V=512, D=16, L=1, K=1, G=2, H=8, F=32, positions=512), tokenizer=str(TINY_BASE)),
   'mesh.data': 1,
   **{f'data.{name}': n for name, n in dict(train=20, probe=4, test=4).items()},
   **{f'sft.{name}': n for name, n in dict(steps=3, save_every=2, rows=4).items()},
   'sft.optim.warmup': 1,
   'probe': dict(samples=2, k=2, max_tokens=8),
   'evaluate': dict(samples=2, k=2, max_tokens=8),
-  **{f'rl.{name}': n for name, n in dict(prompts=2, group=4, micro_rows=8, share=4, save_every=2).items()},
+  **{f'rl.{name}': n for name, n in dict(prompts=2, num_generations=4, micro_rows=8, share=4, save_every=2).items()},
   'rl.optim.warmup': 1,
   'rl.stages': (
     dict(name='math', domains=('algebra', 'geometry'), steps=2, max_tokens=8),
@@ -80,18 +80,18 @@ CASES = [
   ('rl.micro_rows', 6, 'expected a multiple of rl.share, 4$'),
   ('rl.temperature', 0, 'expected a number of 0.01 to 100$'),
   ('rl.share', 0, WHOLE),
-  ('rl.group', 1, 'expected a whole number of 2 to'),
+  ('rl.num_generations', 1, 'expected a whole number of 2 to'),
   ('rl.seed', 100, 'expected a whole number of 0 to 99$'),
   ('rl.stages[0].steps', 0, WHOLE),
   ('rl.stages[1].max_tokens', 5000, 'expected at most [0-9]+: no prompt of rl/code, code, leaves more of the 512'),
   ('rl.stages[0].name', '../../x', 'is no plain one'),
   ('rl.stages[1].name', 'math', 'are one on some disks'),
-  ('mgpo.updates', 0, WHOLE),
-  ('mgpo.updates', 3, 'expected at most rl.prompts, 2$'),
+  ('mgpo.minibatches', 0, WHOLE),
+  ('mgpo.minibatches', 3, 'expected at most rl.prompts, 2$'),
   ('mgpo.refills', -1, 'expected a whole number of 0 to 1000$'),
   ('mgpo.lam', math.inf, FINITE),
   ('mgpo.clip_low', 2.0, 'expected a number of more than 0 and less than 1$'),
-  ('mgpo.kl', -1.0, 'expected a number of 0 or more$'),
+  ('mgpo.kl_coef', -1.0, 'expected a number of 0 or more$'),
   ('mgpo.overlong', -3, 'expected a whole number of 0 or more$'),
   ('mgpo.overlong', 9, "expected at most max_tokens of stage 'math', 8$"),
   ('mgpo.band', (0.8, 0.2), 'expected two rates, the lower one first$'),
@@ -105,18 +105,18 @@ CASES = [
   ('evaluate.temperature', 0, 'samples: 2, expected 1 with evaluate.temperature 0'),
   ('engine.block', 0, 'expected a whole number of 1 to'),
   ('engine.rows', -4, 'expected a whole number of 1 to'),
-  ('engine.pages', 3, 'expected 0, or 4 or more of 128 slots'),
-  ('start.dtype', 'float99', "expected 'float32' or 'bfloat16'$"),
-  ('start.attention', 'splash', "expected 'xla' on a cpu"),
-  ('start.path', 'somewhere', 'expected none beside start.random'),
-  ('start.random.H', 3, 'expected a whole number of 2 to 65536, a multiple of 2$'),
-  ('start.random.dtype', 'bfloat16', 'expected it in config.start.dtype'),
+  ('engine.pages', 3, 'expected 0, or 4 or more of 128 positions'),
+  ('model.dtype', 'float99', "expected 'float32' or 'bfloat16'$"),
+  ('model.attention', 'splash', "expected 'xla' on a cpu"),
+  ('model.path', 'somewhere', 'expected none beside model.random'),
+  ('model.random.H', 3, 'expected a whole number of 2 to 65536, a multiple of 2$'),
+  ('model.random.dtype', 'bfloat16', 'expected it in config.model.dtype'),
   ('data.probe', 0, WHOLE),
   ('data.train', 100_000, 'expected fewer'),
   ('data.source', 'web', "expected 'synthetic' or 'files'$"),
   ('data.source', 'files', "train_files: .*expected one source or more with data.source 'files'$"),
   ('data.domains', ('algebra', 'algebra'), 'are one on some disks'),
-  ('data.others', ('algebra', 'code'), 'are one on some disks'),
+  ('data.extra_domains', ('algebra', 'code'), 'are one on some disks'),
   ('data.domains', ('algebra', 'x\0'), 'expected a text of Unicode characters'),
   ('experts', 'both', "expected 'one_run' or 'per_domain'$"),
   ('fusion.weights', (0.5, 0.5), 'expected one for each of data.domains, with a sum of 1'),
@@ -137,7 +137,7 @@ CASES = [
 @pytest.mark.parametrize('name, value, expected', CASES, ids=[name for name, *_ in CASES])
 def test_odd_values_are_refused_by_name(name, value, expected):
   with pytest.raises(BadInput) as refused:
-    ready(freeze(Settings, small(**{name.replace('.', '__'): value})), ONE)
+    ready(freeze(RunConfig, small(**{name.replace('.', '__'): value})), ONE)
   line = str(refused.value)
   assert re.search(expected, line) and '\n' not in line and len(line) < 400, line
   assert line.startswith(f'config.{name.split("[")[0].split(".")[0]}'), line
@@ -164,7 +164,13 @@ def test_a_refusal_is_one_line_and_leaves_nothing(tmp_path):
     (ablation.read, 'ablate_lambda', 'ablation.seeds', (1, 1), 'expected one or more, each once'),
     (ablation.read, 'ablate_lambda', 'ablation.controls', (dict(name='../x'),), 'is no plain one'),
     (ablation.read, 'ablate_lambda', 'ablation.controls', (dict(name='GRPO'),), 'are one on some disks'),
-    (ablation.read, 'ablate_lambda', 'ablation.controls', (dict(name='a', rl=dict(group=1)),), 'a: rl.group: 1, exp'),
+    (
+      ablation.read,
+      'ablate_lambda',
+      'ablation.controls',
+      (dict(name='a', rl=dict(num_generations=1)),),
+      'a: rl.num_generations: 1, exp',
+    ),
     (
       ablation.read,
       'ablate_lambda',
@@ -225,13 +231,13 @@ def files(tmp_path):
     source = lambda name: (dict(path=str(tmp_path / f'{name}.jsonl')),)
     sources = {f'data__{name}_files': source(name) for name in ('train', 'test', 'probe')}
     stages = (dict(name='math', domains=('algebra',), steps=1, max_tokens=8),)
-    return dict(data__source='files', data__domains=('algebra',), data__others=(), rl__stages=stages, **sources)
+    return dict(data__source='files', data__domains=('algebra',), data__extra_domains=(), rl__stages=stages, **sources)
 
   return write
 
 
 def test_prompts_too_long_are_left_out_counted_and_named(files, tmp_path, capsys):
-  pipeline = Pipeline(freeze(Settings, small(data__test=6, **files(22))), tmp_path / 'w', ONE)
+  pipeline = Pipeline(freeze(RunConfig, small(data__test=6, **files(22))), tmp_path / 'w', ONE)
   assert sorted(p.id for p in pipeline.sets.test['algebra']) == ['test22', 'test23', 'test24', 'test25']
   assert len(pipeline.rolled['math']) == 19 and 'train3' not in {p.id for p in pipeline.rolled['math']}
   test, stage = pipeline.left_out
@@ -242,7 +248,7 @@ def test_prompts_too_long_are_left_out_counted_and_named(files, tmp_path, capsys
 
 def test_where_nothing_is_left_the_budget_is_refused(files, tmp_path):
   with pytest.raises(BadInput, match='config.evaluate.max_tokens: 8, expected at most 0: no prompt of test, algebra'):
-    Pipeline(freeze(Settings, small(data__test=6, **files(26))), tmp_path / 'w', ONE)
+    Pipeline(freeze(RunConfig, small(data__test=6, **files(26))), tmp_path / 'w', ONE)
   assert not (tmp_path / 'w').exists()
 
 
@@ -380,9 +386,9 @@ def test_any_value_of_any_field_is_taken_or_refused_in_a_line(seed, n, files):
   """Of experiments/ssp.py: on the embedded world, and on files. What is taken has gone through all that is loaded."""
   dotted = {name.replace('__', '.'): value for name, value in files(22).items()}
   dotted |= {'data.decontaminate': {}, 'cost.sizes': dict(V=9, D=4, L=1, K=1, G=1, H=2, F=4), 'cost.prices': {'cpu': 1}}
-  stretched = {'start.random.rope_scaling': dict(factor=2.0, original_max_position_embeddings=256, attention_factor=1)}
+  stretched = {'model.random.rope_scaling': dict(factor=2.0, original_max_position_embeddings=256, attention_factor=1)}
   bases = [lambda c: load_config(TINY, SMALL | stretched | c), lambda c: load_config(TINY, SMALL | dotted | c)]
-  draw_and_look(Settings, '', bases, lambda values: ready(freeze(Settings, values), ONE), seed, n)
+  draw_and_look(RunConfig, '', bases, lambda values: ready(freeze(RunConfig, values), ONE), seed, n)
 
 
 @pytest.mark.parametrize('seed, n', DRAWS)
@@ -407,7 +413,7 @@ def test_any_value_of_the_other_configs(name, seed, n):
 
 # ---- what is taken runs ----------------------------------------------------------------------------------------------
 
-NOT_DRAWN = ('start.path', 'start.tokenizer', 'data.source', 'data.spectrum.error_rates', 'start.attention')
+NOT_DRAWN = ('model.path', 'model.tokenizer', 'data.source', 'data.spectrum.error_rates', 'model.attention')
 
 
 def modest(kind, rng: random.Random):
@@ -425,13 +431,13 @@ def modest(kind, rng: random.Random):
 def test_what_is_taken_runs_to_its_end_or_ends_in_a_line(seed, files, tmp_path):
   """Four fields at a time, through every stage."""
   rng = random.Random(seed)
-  names = [(name, kind) for name, kind in leaves(Settings) if name not in NOT_DRAWN and 'sizes' not in name]
+  names = [(name, kind) for name, kind in leaves(RunConfig) if name not in NOT_DRAWN and 'sizes' not in name]
   settings = None
   base = SMALL | ({name.replace('__', '.'): v for name, v in files(22).items()} if seed % 2 else {})
   while settings is None:
     changes = {name: modest(kind, rng) for name, kind in rng.sample(names, 4)}
     with contextlib.suppress(BadInput):
-      tried = freeze(Settings, load_config(TINY, base | {n: v for n, v in changes.items() if v is not None}))
+      tried = freeze(RunConfig, load_config(TINY, base | {n: v for n, v in changes.items() if v is not None}))
       ready(tried, ONE)
       settings = tried
   with no_hang(str(changes)):

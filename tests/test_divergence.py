@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import pytest
 from absl.flags import FLAGS
 
+from vibethinker_jax.config import TINY_BASE, RunConfig
+from vibethinker_jax.config_io import freeze, load_config
 from vibethinker_jax.errors import BadInput, Failure
 from vibethinker_jax.model import hf
-from vibethinker_jax.recipe import TINY_BASE, Settings
-from vibethinker_jax.settings import freeze, load_config
 from vibethinker_jax.spectrum.select import told
 from vibethinker_jax.ssp import Pipeline
 from vibethinker_jax.study import ablation, selection, simplex
@@ -20,14 +20,14 @@ from vibethinker_jax.tasks import Evaluation, Pretraining
 ROOT = pathlib.Path(__file__).parents[1]
 ONE = jax.devices()[:1]
 SMALL = {
-  'start': dict(random=dict(V=512, D=16, L=1, K=1, G=2, H=8, F=32, positions=512), tokenizer=str(TINY_BASE)),
+  'model': dict(random=dict(V=512, D=16, L=1, K=1, G=2, H=8, F=32, positions=512), tokenizer=str(TINY_BASE)),
   'mesh.data': 1,
   **{f'data.{name}': n for name, n in dict(train=20, probe=4, test=4).items()},
   **{f'sft.{name}': n for name, n in dict(steps=4, save_every=2, rows=4).items()},
   'sft.optim.warmup': 1,
   'probe': dict(samples=2, k=2, max_tokens=8),
   'evaluate': dict(samples=2, k=2, max_tokens=8),
-  **{f'rl.{name}': n for name, n in dict(prompts=2, group=4, micro_rows=8, share=4, save_every=1).items()},
+  **{f'rl.{name}': n for name, n in dict(prompts=2, num_generations=4, micro_rows=8, share=4, save_every=1).items()},
   'rl.optim.warmup': 1,
   'engine': dict(rows=16, block=8),
 }
@@ -61,7 +61,7 @@ def one_line(run) -> str:
 
 
 def test_the_pipeline_in_sft(tmp_path):
-  settings = freeze(Settings, small('tiny', sft__optim__learning_rate=1e10))
+  settings = freeze(RunConfig, small('tiny', sft__optim__learning_rate=1e10))
   line = one_line(lambda: Pipeline(settings, tmp_path, ONE).run())
   assert line.startswith('sft/all, step ') and 'The last checkpoint is sound' in line
 
@@ -69,9 +69,9 @@ def test_the_pipeline_in_sft(tmp_path):
 @pytest.mark.slow
 def test_the_pipeline_in_rl(tmp_path):
   """From a model that overflows: no reward tells anything, and the loss is not finite."""
-  settings = freeze(Settings, small('tiny', mgpo__kl=0.1))
+  settings = freeze(RunConfig, small('tiny', mgpo__kl_coef=0.1))
   pipeline = Pipeline(settings, tmp_path, ONE)
-  with pipeline.at_work():
+  with pipeline.claimed():
     wild = jax.tree.map(lambda x: 1e10 * jnp.ones_like(x), pipeline.base())
     pipeline.save(wild, tmp_path / 'fused')
     line = one_line(lambda: pipeline.rl(tmp_path / 'fused'))
@@ -119,7 +119,7 @@ def test_what_tells_an_expert():
 
 def test_an_expert_that_cannot_be_told_is_said(tmp_path, capsys):
   """A random model solves nothing: one line a domain, and so in experts.json and on the page."""
-  pipeline = Pipeline(freeze(Settings, small('tiny', rl__stages=())), tmp_path, ONE)
+  pipeline = Pipeline(freeze(RunConfig, small('tiny', rl__stages=())), tmp_path, ONE)
   summary = pipeline.run()
   assert all(expert['signal'] is False for expert in summary['experts'].values())
   out = capsys.readouterr().out

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import vibethinker_jax as vt
-from vibethinker_jax.recipe import TINY_BASE
+from vibethinker_jax.config import TINY_BASE
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / 'docs'

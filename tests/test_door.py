@@ -17,11 +17,11 @@ import vibethinker_jax as vt
 from vibethinker_jax import api
 from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.cli.plan import NO_TPU
+from vibethinker_jax.config import TINY_BASE
 from vibethinker_jax.data import synthetic
 from vibethinker_jax.data.problem import row_of
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import hf
-from vibethinker_jax.recipe import TINY_BASE
 from vibethinker_jax.spectrum import passk
 from vibethinker_jax.train import mgpo
 
@@ -249,9 +249,16 @@ def test_plan_is_the_command(tmp_path, monkeypatch):
     monkeypatch.setenv(name, value)
   config = ROOT / 'configs' / 'ssp_1p5b.py'
   out = tmp_path / 'plan.json'
-  flags = ['plan', f'--config={config}:v5e-16', '--topology=v5e:4x4', '--set=rl.group=8', '--estimate', f'--out={out}']
+  flags = [
+    'plan',
+    f'--config={config}:v5e-16',
+    '--topology=v5e:4x4',
+    '--set=rl.num_generations=8',
+    '--estimate',
+    f'--out={out}',
+  ]
   code = main(flags)
-  report = vt.plan(f'{config}:v5e-16', 'v5e:4x4', {'rl.group': 8})
+  report = vt.plan(f'{config}:v5e-16', 'v5e:4x4', {'rl.num_generations': 8})
   assert report == json.loads(out.read_text()) and report['fits'] == (code == 0)
   assert vt.plan(f'{config}:v5e-16', 'v5e:4x4') != report
 

@@ -16,7 +16,7 @@ import pytest
 
 from vibethinker_jax.cli.__main__ import VERBS, main
 from vibethinker_jax.cli.parser import Help, VerbParser
-from vibethinker_jax.recipe import TINY_BASE
+from vibethinker_jax.config import TINY_BASE
 
 ROOT = pathlib.Path(__file__).parents[1]
 ROWS = {
@@ -179,10 +179,10 @@ VERB_CASES = (
     for field, value in (
       *(('sft.rows', -28), ('sft.length', 0), ('sft.save_every', 0), ('rl.micro_rows', 0), ('rl.share', 0)),
       *(('engine.rows', 0), ('cost.utilization', 0), ('cost.response', -5), ('cost.price_per_hour', -5)),
-      *(('mesh.data', 0), ('start.dtype', 'float99'), ('start.remat', 'nosuch'), ('start.attention', 'nosuch')),
+      *(('mesh.data', 0), ('model.dtype', 'float99'), ('model.remat', 'nosuch'), ('model.attention', 'nosuch')),
     )
   ),
-  (f'{PLAN} --set start.path=nowhere --out o', 'nowhere/config.json: not found'),
+  (f'{PLAN} --set model.path=nowhere --out o', 'nowhere/config.json: not found'),
 )
 SSP, STUDY = 'ssp.py --config tiny.py', '--config {root}/configs/ablate_lambda.py'
 MEASURE, PROBES = 'measure.py --config tiny.py', 'make_probes.py --url http://localhost:9/v1 --model m'

@@ -15,6 +15,8 @@ import pytest
 
 from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.cli.plan import NO_TPU
+from vibethinker_jax.config import EngineConfig, RunConfig, check_mesh
+from vibethinker_jax.config_io import freeze, load_config
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import MeshShape, make_mesh
 from vibethinker_jax.model.qwen2 import Config
@@ -24,16 +26,14 @@ from vibethinker_jax.plan.formulas import memory, traffic
 from vibethinker_jax.plan.machine import machine
 from vibethinker_jax.plan.plan import plan
 from vibethinker_jax.plan.program import check_lowered, lower
-from vibethinker_jax.plan.stage import Stage, model_of, stages_of
-from vibethinker_jax.recipe import Rows, Settings, check_mesh
-from vibethinker_jax.settings import freeze, load_config
+from vibethinker_jax.plan.stage import StagePlan, model_of, stages_of
 
 CONFIG, TINY = (str(pathlib.Path(__file__).parents[1] / 'configs' / name) for name in ('ssp_1p5b.py', 'tiny.py'))
 SMALL = Config(V=384, D=64, L=3, K=2, G=2, H=18, F=128, remat='full', logit_chunk=8)
 
 
-def settings(preset='v5p-64') -> Settings:
-  return freeze(Settings, load_config(f'{CONFIG}:{preset}'))
+def settings(preset='v5p-64') -> RunConfig:
+  return freeze(RunConfig, load_config(f'{CONFIG}:{preset}'))
 
 
 def presets() -> dict:
@@ -43,7 +43,7 @@ def presets() -> dict:
   return module.PRESETS
 
 
-def program(stage: Stage) -> str:
+def program(stage: StagePlan) -> str:
   mesh = make_mesh(stage.mesh, jax.devices()[: math.prod(dataclasses.astuple(stage.mesh))])
   return lower(stage, settings(), mesh).lower().compile().as_text()
 
@@ -57,7 +57,7 @@ def largest(text: str, *sizes: int) -> int:
 @pytest.mark.parametrize('kind, sizes', [('sft', (1, 8, 1, 1)), ('rl', (1, 2, 4, 1))])
 def test_a_training_step_as_compiled(kind, sizes):
   """Bytes sent are those of the formula; logits exist for a chunk of positions only, whole keys for a layer only."""
-  stage = Stage('train', kind, SMALL, MeshShape(*sizes), rows=8, length=256)
+  stage = StagePlan('train', kind, SMALL, MeshShape(*sizes), rows=8, length=256)
   text = program(stage)
   assert sent_bytes(text) == pytest.approx(traffic(stage), rel=0.1)
   rows, positions = 8 // sizes[1], (256 if kind == 'sft' else 128) // sizes[2]  # of 256 half are an RL row's prompt
@@ -69,13 +69,15 @@ def test_a_training_step_as_compiled(kind, sizes):
 
 
 def test_pages_are_counted_as_they_are_compiled():
-  """A pool of 32 pages of 16 slots for 8 rows of 256: a quarter of the slots, and a page a device that nobody reads."""
-  s = dataclasses.replace(settings(), engine=Rows(rows=8, block=8, pages=32, page=16))
+  """A pool of 32 pages of 16 positions for 8 rows of 256: a quarter of the positions, and a page a device that nobody
+  reads.
+  """
+  s = dataclasses.replace(settings(), engine=EngineConfig(rows=8, block=8, pages=32, page=16))
   *_, stage = stages_of(s, dataclasses.replace(SMALL, positions=256))
   stage = dataclasses.replace(stage, mesh=MeshShape(fsdp=8))
-  kv, slots = 2 * SMALL.L * SMALL.K * SMALL.H * 4, dataclasses.replace(stage, slots=0)
-  assert memory(stage)['cache'] == 32 * 16 * kv / 8 == memory(slots)['cache'] / 4
-  held = [lower(one, s, make_mesh(stage.mesh)).lower().compile().memory_analysis() for one in (stage, slots)]
+  kv, positions = 2 * SMALL.L * SMALL.K * SMALL.H * 4, dataclasses.replace(stage, cache_positions=0)
+  assert memory(stage)['cache'] == 32 * 16 * kv / 8 == memory(positions)['cache'] / 4
+  held = [lower(one, s, make_mesh(stage.mesh)).lower().compile().memory_analysis() for one in (stage, positions)]
   table = 256 // 16 * 4  # of the one row that a device has
   assert held[1].argument_size_in_bytes - held[0].argument_size_in_bytes == kv * (256 - 64 - 16) - table
 
@@ -131,7 +133,7 @@ def test_gpus_are_lowered_for(monkeypatch):
   """The GPU kernel and the mesh go together; a stage whose rows the mesh does not divide is refused."""
   on = dataclasses.replace(machine('a100:8'))
   c = dataclasses.replace(SMALL, attention='triton')
-  stage = Stage('sft', 'sft', c, MeshShape(fsdp=4, tensor=2), rows=4, length=128)
+  stage = StagePlan('sft', 'sft', c, MeshShape(fsdp=4, tensor=2), rows=4, length=128)
   check_lowered(stage, settings(), on)
   with pytest.raises(BadInput, match='sft: '):
     check_lowered(dataclasses.replace(stage, rows=3), settings(), on)
@@ -159,11 +161,11 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize('topology', ['cpu:1', 'cpu:3', 'cpu:7', 'a100:1', 'a100:100', 'v5e:1x1', 'v5p:2x2x1'])
 def test_whatever_machine_it_is_fitted_to_is_one_it_could_run_on(topology):
   """configs/tiny.py has 8 responses in a row, and rows of 112 tokens: no kernel but the plain form takes them."""
-  s, on = freeze(Settings, load_config(TINY)), machine(topology)
+  s, on = freeze(RunConfig, load_config(TINY)), machine(topology)
   better = fitted(s, model_of(s), on)
   check_mesh(better, model_of(s))
   m, rows = better.mesh, better.sft.rows
-  assert m.size == on.devices and better.start.attention == 'xla' and rows * better.sft.accumulation >= 28
+  assert m.size == on.devices and better.model.attention == 'xla' and rows * better.sft.accumulation >= 28
   assert better.rl.micro_rows % (8 * m.data * m.fsdp) == 0 and better.engine.rows % on.devices == 0
   report = plan(s, on, None)
   assert report['fits'] and report['mesh_chosen'] and report['devices'] == on.devices

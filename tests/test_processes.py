@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from vibethinker_jax import cluster
-from vibethinker_jax.recipe import TINY_BASE
+from vibethinker_jax import distributed
+from vibethinker_jax.config import TINY_BASE
 
 ROOT = pathlib.Path(__file__).parents[1]
 DEVICES = 4
@@ -29,15 +29,15 @@ spec.loader.exec_module(tiny)
 
 def get_config():
   c = tiny.get_config()
-  c.start.unroll = 1
+  c.model.unroll = 1
   c.mesh.update(data=1, fsdp={DEVICES})
-  c.data.update(domains=('algebra', 'statistics'), others=(), train=40, probe=5, test=3)
+  c.data.update(domains=('algebra', 'statistics'), extra_domains=(), train=40, probe=5, test=3)
   c.sft.update(steps=30, save_every=15, rows=4)
   c.probe.update(samples=2, k=2, max_tokens=32)
   c.evaluate.update(samples=2, k=2, max_tokens=32)
-  c.rl.update(prompts=5, group=4, micro_rows=8, share=2, save_every=3)
+  c.rl.update(prompts=5, num_generations=4, micro_rows=8, share=2, save_every=3)
   c.rl.stages = (dict(name='math', domains=('algebra', 'statistics'), steps=6, max_tokens=48),)
-  c.mgpo.update(kl=0.01)
+  c.mgpo.update(kl_coef=0.01)
   c.engine.update(rows=16, block=16)
   return c
 """
@@ -98,18 +98,18 @@ def rows(workdir: pathlib.Path) -> list[dict]:
 
 def test_a_workdir_that_is_not_shared(monkeypatch, tmp_path):
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  monkeypatch.setattr(cluster, 'together', lambda what: None)
-  monkeypatch.setattr(cluster, '_PATIENCE_S', 0.2)
+  monkeypatch.setattr(distributed, 'barrier', lambda what: None)
+  monkeypatch.setattr(distributed, '_PATIENCE_S', 0.2)
   (tmp_path / 'there').touch()
-  cluster.wrote(tmp_path / 'there')
-  with pytest.raises(cluster.NotShared, match='missing: written by the first process and not seen by another'):
-    cluster.wrote(tmp_path / 'missing')
+  distributed.wait_for_file(tmp_path / 'there')
+  with pytest.raises(distributed.NotShared, match='missing: written by the first process and not seen by another'):
+    distributed.wait_for_file(tmp_path / 'missing')
 
 
 def test_an_interruption_that_was_dropped_is_raised_again():
   """As when Ctrl-C falls into a callback of the garbage collector."""
   signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background have none
-  stop = cluster.Stop()
+  stop = distributed.Stop()
   with stop:
     assert not stop() and not stop.asked()
     with pytest.raises(KeyboardInterrupt):
@@ -124,13 +124,13 @@ def test_an_interruption_that_was_dropped_is_raised_again():
 
 def test_much_is_gathered_in_pieces(monkeypatch):
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  monkeypatch.setattr(cluster, '_PIECE', 64)
+  monkeypatch.setattr(distributed, '_PIECE', 64)
   asked = []
   both = lambda x: asked.append(np.size(x)) or np.stack([x, x])
   monkeypatch.setattr(multihost_utils, 'process_allgather', both)
   value = {'text': 'x' * 500, 'n': 3}
-  assert cluster.gather(value) == [value, value] and len(asked) > 10 and max(asked) == 64
-  assert cluster.gather(None) == [None, None]
+  assert distributed.gather(value) == [value, value] and len(asked) > 10 and max(asked) == 64
+  assert distributed.gather(None) == [None, None]
 
 
 @pytest.fixture(scope='module')

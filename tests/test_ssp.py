@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 
 from vibethinker_jax import reproduce
-from vibethinker_jax.data.domains import Data, load_sets
-from vibethinker_jax.data.text import load_text
+from vibethinker_jax.config import TINY_BASE, RunConfig
+from vibethinker_jax.config_io import freeze
+from vibethinker_jax.data.splits import Data, load_sets
+from vibethinker_jax.data.tokenizer import load_chat_tokenizer
 from vibethinker_jax.engine.engine import Engine, Request
-from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.lock import held
 from vibethinker_jax.model import hf
-from vibethinker_jax.recipe import TINY_BASE, Settings
-from vibethinker_jax.settings import freeze
 from vibethinker_jax.ssp import Pipeline
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -42,12 +42,12 @@ def config(name):
 
 def shrink(c):
   """configs/tiny.py, with everything in it and little of it."""
-  c.start = dict(random=dict(V=512, D=16, L=2, K=2, G=2, H=4, F=32, positions=512), tokenizer=str(TINY_BASE))
+  c.model = dict(random=dict(V=512, D=16, L=2, K=2, G=2, H=4, F=32, positions=512), tokenizer=str(TINY_BASE))
   c.data.update(train=20, probe=4, test=4)
   c.sft.update(steps=6, save_every=2, rows=4)
   c.probe.update(samples=2, k=2, max_tokens=8)
   c.evaluate.update(samples=2, k=2, max_tokens=8)
-  c.rl.update(prompts=2, group=4, micro_rows=8, share=4, save_every=2)
+  c.rl.update(prompts=2, num_generations=4, micro_rows=8, share=4, save_every=2)
   c.rl.stages = tuple(dict(stage, steps=3, max_tokens=8) for stage in c.rl.stages)
   c.engine.update(rows=16, block=8)
   return c
@@ -55,7 +55,7 @@ def shrink(c):
 
 @pytest.fixture(scope='module')
 def settings():
-  return freeze(Settings, shrink(config('tiny')))
+  return freeze(RunConfig, shrink(config('tiny')))
 
 
 @pytest.fixture(scope='module')
@@ -92,8 +92,8 @@ def test_fused_is_the_mean_of_the_selected(whole, settings):
   workdir, summary = whole
   pipeline = Pipeline(settings, workdir, TWO)
   chosen = [(e['run'], e['selected_step']) for e in summary['experts'].values()]
-  with pipeline.at_work() as base:
-    experts = [hf.tensors(pipeline.mean(base, [one])) for one in chosen]
+  with pipeline.claimed() as base:
+    experts = [hf.tensors(pipeline.mean_of(base, [one])) for one in chosen]
   fused = hf.tensors(hf.load(workdir / 'fused'))
   for name, value in fused.items():
     np.testing.assert_allclose(value, np.mean([e[name].astype(np.float64) for e in experts], 0), atol=1e-6)
@@ -107,7 +107,7 @@ def test_final_loads_in_transformers_and_says_the_same(whole, settings):
   workdir, _ = whole
   theirs = AutoModelForCausalLM.from_pretrained(workdir / 'final', dtype=torch.float32)
   tokenizer = AutoTokenizer.from_pretrained(workdir / 'final')
-  ours, text = hf.load(workdir / 'final'), load_text(workdir / 'final')
+  ours, text = hf.load(workdir / 'final'), load_chat_tokenizer(workdir / 'final')
   engine = Engine(ours.config, text.stop_ids, rows=4, block=8)
   for problem in load_sets(settings.data, settings.seed).test['algebra'][:3]:
     prompt = tokenizer.apply_chat_template(
@@ -116,24 +116,26 @@ def test_final_loads_in_transformers_and_says_the_same(whole, settings):
     ids = tokenizer(prompt, return_tensors='pt', add_special_tokens=False)
     assert ids['input_ids'][0].tolist() == text.prompt(problem)
     said = theirs.generate(**ids, max_new_tokens=12, do_sample=False)[0, ids['input_ids'].shape[1] :].tolist()
-    (mine,) = engine.generate(ours, [Request(tuple(text.prompt(problem)), 12, sampling=Sampling(temperature=0.0))])
+    (mine,) = engine.generate(
+      ours, [Request(tuple(text.prompt(problem)), 12, sampling=SamplingParams(temperature=0.0))]
+    )
     assert mine.tokens.tolist() == said
     assert text.decode(mine.tokens) == tokenizer.decode(said, skip_special_tokens=True)
 
 
 def test_a_tokenizer_with_more_ids_than_the_base_has_rows_is_refused(settings, tmp_path):
-  small = dataclasses.replace(settings.start, random=dataclasses.replace(settings.start.random, V=500))
+  small = dataclasses.replace(settings.model, random=dataclasses.replace(settings.model.random, V=500))
   with pytest.raises(BadInput, match='ids up to 511, the base model has an embedding of 500 rows'):
-    Pipeline(dataclasses.replace(settings, start=small), tmp_path / 'run', TWO)
+    Pipeline(dataclasses.replace(settings, model=small), tmp_path / 'run', TWO)
   assert not (tmp_path / 'run').exists()
 
 
 def test_the_own_stop_ids_of_the_base_stop_and_are_kept(settings, make_model, tmp_path):
   """Those of its generation_config.json, beside the tokenizer's: of every rollout, and of final/."""
   hf.save(make_model(V=512), tmp_path / 'base', TINY_BASE, eos_ids=(7, 300))
-  start = dataclasses.replace(settings.start, random=None, path=str(tmp_path / 'base'), tokenizer='')
-  pipeline = Pipeline(dataclasses.replace(settings, start=start), tmp_path / 'run', TWO)
-  with pipeline.at_work():
+  start = dataclasses.replace(settings.model, random=None, path=str(tmp_path / 'base'), tokenizer='')
+  pipeline = Pipeline(dataclasses.replace(settings, model=start), tmp_path / 'run', TWO)
+  with pipeline.claimed():
     assert pipeline.engine.stop_ids == (0, 2, 7, 300)
     pipeline.save(pipeline.base(), tmp_path / 'final')
   for name in ('generation_config.json', 'config.json'):
@@ -147,13 +149,13 @@ def test_a_mesh_that_does_not_fit_is_refused(settings, tmp_path):
 
 def test_too_few_pages_are_refused(settings, tmp_path):
   few = dataclasses.replace(settings, engine=dataclasses.replace(settings.engine, pages=3, page=128))
-  with pytest.raises(BadInput, match='config.engine.pages: 3, expected 0, or 8 or more of 128 slots: .* of 512'):
+  with pytest.raises(BadInput, match='config.engine.pages: 3, expected 0, or 8 or more of 128 positions: .* of 512'):
     Pipeline(few, tmp_path / 'w', TWO)
   assert not (tmp_path / 'w').exists()
 
 
 def with_(settings, **parts):
-  """Settings with fields of their parts replaced: with_(s, rl=dict(prompts=3))."""
+  """RunConfig with fields of their parts replaced: with_(s, rl=dict(prompts=3))."""
   return dataclasses.replace(
     settings, **{part: dataclasses.replace(getattr(settings, part), **fields) for part, fields in parts.items()}
   )
@@ -164,10 +166,10 @@ NAMES = ['', '.', '..', '.x', '../../x', 'a/b', 'a\\b', 'a\nb', ' a', 'a ', 'a.'
 
 @pytest.mark.parametrize('name', [*NAMES, 'math', 'Math', 'ALL'])
 def test_domains_and_stages_have_plain_names(name, settings, tmp_path):
-  domains = with_(settings, data=dict(domains=(name,), others=('code',)))
+  domains = with_(settings, data=dict(domains=(name,), extra_domains=('code',)))
   stages = [dataclasses.replace(stage, domains=('code',)) for stage in settings.rl.stages]
   domains = with_(domains, rl=dict(stages=tuple(stages)))
-  refused = [(domains, 'config.data.domains and others: the name')]
+  refused = [(domains, 'config.data.domains and extra_domains: the name')]
   if name.lower() not in ('math', 'all'):  # stages have rows of their own
     named = (dataclasses.replace(settings.rl.stages[0], name=name),)
     refused.append((with_(settings, rl=dict(stages=named)), 'config.rl.stages: the name'))
@@ -183,8 +185,8 @@ def test_names_are_unique_on_every_disk(settings, tmp_path):
     stages = tuple(dataclasses.replace(stage, name=name) for stage, name in zip((first, second), pair))
     with pytest.raises(BadInput, match='config.rl.stages: the names .* are one'):
       Pipeline(with_(settings, rl=dict(stages=stages)), tmp_path / 'w', TWO)
-  with pytest.raises(BadInput, match="config.data.domains and others: the names 'code' and 'Code' are one"):
-    Pipeline(with_(settings, data=dict(others=('code', 'Code'))), tmp_path / 'w', TWO)
+  with pytest.raises(BadInput, match="config.data.domains and extra_domains: the names 'code' and 'Code' are one"):
+    Pipeline(with_(settings, data=dict(extra_domains=('code', 'Code'))), tmp_path / 'w', TWO)
   for domains in ((), ('code', 'code')):
     with pytest.raises(BadInput, match=r'config.rl.stages\[0\].domains: .*, expected one or more, each once'):
       Pipeline(with_(settings, rl=dict(stages=(dataclasses.replace(third, domains=domains),))), tmp_path / 'w', TWO)
@@ -203,19 +205,22 @@ def test_what_a_later_stage_cannot_do_is_refused_before_the_first_step(settings,
       with_(settings, sft=dict(length=640)),
       'config.sft.length: 640, expected at most the positions',
     ),
-    (with_(settings, mgpo=dict(updates=3)), 'config.mgpo.updates: 3, expected at most rl.prompts, 2'),
+    (with_(settings, mgpo=dict(minibatches=3)), 'config.mgpo.minibatches: 3, expected at most rl.prompts, 2'),
     (
       with_(settings, mesh=dict(data=2), sft=dict(rows=3)),
       'config.mesh: data x fsdp is 2, .* sft.rows',
     ),
-    (with_(settings, data=dict(domains=('algebra', 'poetry'))), "config.data.domains and others: 'poetry', expected"),
+    (
+      with_(settings, data=dict(domains=('algebra', 'poetry'))),
+      "config.data.domains and extra_domains: 'poetry', expected",
+    ),
     (with_(settings, data=dict(paths=('shout',))), "config.data.paths: .*; 'shout' is none of these"),
     (with_(settings, data=dict(domains=())), 'config.data.domains: \\(\\), expected one or more'),
     (
       with_(settings, data=dict(spectrum=dataclasses.replace(settings.data.spectrum, error_rates='nowhere.jsonl'))),
       'nowhere.jsonl: cannot be read',
     ),
-    (with_(settings, start=dict(random=None, path='nowhere')), 'nowhere'),
+    (with_(settings, model=dict(random=None, path='nowhere')), 'nowhere'),
   ):
     if 'data.domains' in why:
       bad = with_(bad, rl=dict(stages=(dataclasses.replace(last, max_tokens=8),)))
@@ -232,7 +237,7 @@ def test_the_budget_of_a_stage_to_come_can_be_mended(whole, settings, tmp_path):
   shutil.copytree(whole[0], tmp_path / 'w', ignore=shutil.ignore_patterns('evaluate', 'summary.json', 'report.html'))
   mended = with_(settings, evaluate=dict(max_tokens=6))
   pipeline = Pipeline(mended, tmp_path / 'w', TWO)
-  with pipeline.at_work():
+  with pipeline.claimed():
     assert json.loads((tmp_path / 'w' / 'config.json').read_text())['evaluate']['max_tokens'] == 6
   with pytest.raises(BadInput, match='another config .mgpo.lam differ'):
     Pipeline(with_(mended, mgpo=dict(lam=9.0)), tmp_path / 'w', TWO)
@@ -303,11 +308,11 @@ def test_a_run_is_taken_up_with_another_mesh_and_engine(whole, settings, tmp_pat
     mesh=dataclasses.replace(settings.mesh, data=1),
     engine=dataclasses.replace(settings.engine, rows=8),
     rl=dataclasses.replace(settings.rl, micro_rows=4),
-    start=dataclasses.replace(settings.start, remat='full'),
+    model=dataclasses.replace(settings.model, remat='full'),
   )
   summary = Pipeline(dataclasses.replace(settings, **how), tmp_path / 'w', TWO[:1]).run()
   assert summary['models'] == whole[1]['models']
-  assert 'other values of engine.rows, mesh.data, rl.micro_rows, start.remat' in capsys.readouterr().out
+  assert 'other values of engine.rows, mesh.data, rl.micro_rows, model.remat' in capsys.readouterr().out
 
 
 def test_another_lambda_from_the_same_experts(whole, settings, tmp_path):
@@ -322,10 +327,10 @@ def test_another_lambda_from_the_same_experts(whole, settings, tmp_path):
 
 
 def test_the_base_is_measured_with_its_own_rope(settings, tmp_path):
-  random = dataclasses.replace(settings.start.random, rope_theta=1e4)
-  start = dataclasses.replace(settings.start, random=random, rope_theta=1e6)
-  pipeline = Pipeline(dataclasses.replace(settings, start=start), tmp_path, TWO)
-  assert pipeline.base().config.rope_theta == 1e6 and pipeline.original().config.rope_theta == 1e4
+  random = dataclasses.replace(settings.model.random, rope_theta=1e4)
+  start = dataclasses.replace(settings.model, random=random, rope_theta=1e6)
+  pipeline = Pipeline(dataclasses.replace(settings, model=start), tmp_path, TWO)
+  assert pipeline.base().config.rope_theta == 1e6 and pipeline.native_base().config.rope_theta == 1e4
 
 
 def test_spaced_checkpoints_where_they_are_few(settings, tmp_path):
@@ -353,10 +358,10 @@ def test_killed_anywhere_it_ends_with_the_same_bits(whole, settings, tmp_path):
   raw = json.dumps(dataclasses.asdict(settings))
   script.write_text(
     'import json, jax\n'
-    'from vibethinker_jax.settings import freeze\n'
-    'from vibethinker_jax.recipe import Settings\n'
+    'from vibethinker_jax.config_io import freeze\n'
+    'from vibethinker_jax.config import RunConfig\n'
     'from vibethinker_jax.ssp import Pipeline\n'
-    f'settings = freeze(Settings, json.loads({raw!r}))\n'
+    f'settings = freeze(RunConfig, json.loads({raw!r}))\n'
     f'Pipeline(settings, {str(workdir)!r}, jax.devices()[:2]).run(("sft", "probe", "fuse", "rl"))\n'
   )
   # compiled once, for the restarts' sake
@@ -378,21 +383,21 @@ def test_killed_anywhere_it_ends_with_the_same_bits(whole, settings, tmp_path):
 def test_unknown_fields_and_values_are_refused():
   raw = shrink(config('tiny')).to_dict()
   with pytest.raises(BadInput, match="config.mgpo: unknown field 'lamb'"):
-    freeze(Settings, {**raw, 'mgpo': {'lamb': 1.0}})
+    freeze(RunConfig, {**raw, 'mgpo': {'lamb': 1.0}})
   with pytest.raises(BadInput, match="config.sft: field 'steps' is missing"):
-    freeze(Settings, {**raw, 'sft': {k: v for k, v in raw['sft'].items() if k != 'steps'}})
+    freeze(RunConfig, {**raw, 'sft': {k: v for k, v in raw['sft'].items() if k != 'steps'}})
   with pytest.raises(BadInput, match="config.mgpo.lam: 'two', expected a number of 0 to 1000"):
-    freeze(Settings, {**raw, 'mgpo': {'lam': 'two'}})
+    freeze(RunConfig, {**raw, 'mgpo': {'lam': 'two'}})
 
 
 @pytest.mark.parametrize('name', ['tiny', 'smoke_gsm8k', 'ssp_1p5b'])
 def test_shipped_configs_are_whole(name):
   c = config(name)
-  settings = freeze(Settings, c.to_dict())
+  settings = freeze(RunConfig, c.to_dict())
   assert settings.name == name and settings.rl.stages and settings.sft.steps > 0
   for broken in ('sft', 'rl', 'data'):  # every part is looked at
     with pytest.raises(BadInput, match=f'config.{broken}: unknown field'):
-      freeze(Settings, {**c.to_dict(), broken: {**c[broken].to_dict(), 'surplus': 1}})
+      freeze(RunConfig, {**c.to_dict(), broken: {**c[broken].to_dict(), 'surplus': 1}})
 
 
 def test_sets_are_disjoint():

@@ -11,7 +11,7 @@ import pytest
 
 from vibethinker_jax import disk, lock, provenance
 from vibethinker_jax.errors import BadInput, CannotWrite
-from vibethinker_jax.train.journal import Journal, read_json, write_json
+from vibethinker_jax.train.metric_writer import MetricWriter, read_json, write_json
 from vibethinker_jax.workdir import check_claim, claim
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -235,10 +235,10 @@ def test_a_row_is_appended_whole_or_not_at_all(tmp_path):
 
 def test_damaged_metrics_are_named_and_what_is_whole_goes_on(tmp_path, capsys):
   path = tmp_path / 'metrics.jsonl'
-  journal = Journal(path)
+  writer = MetricWriter(path)
   for step in (1, 2, 3):
-    journal.write('sft/all', step, {'loss': 1.0})
-  journal.close()
+    writer.write('sft/all', step, {'loss': 1.0})
+  writer.close()
   lines = path.read_bytes().split(b'\n')
   path.write_bytes(
     b'\n'.join(
@@ -252,8 +252,8 @@ def test_damaged_metrics_are_named_and_what_is_whole_goes_on(tmp_path, capsys):
       ]
     )
   )
-  journal.rewind('sft/all', 3)
-  assert [row['step'] for row in journal.rows('sft/all')] == [1, 2, 3]
+  writer.rewind('sft/all', 3)
+  assert [row['step'] for row in writer.rows('sft/all')] == [1, 2, 3]
   assert f'{path}, line 2, 3, 4: no row of metrics; left out, and kept in' in capsys.readouterr().out
   assert path.with_suffix('.damaged').read_bytes() == b'\x00\xff\xfe\n[3]\n{"step": 2}\n'
   assert path.read_bytes().count(b'\n') == 3
@@ -262,11 +262,11 @@ def test_damaged_metrics_are_named_and_what_is_whole_goes_on(tmp_path, capsys):
 def test_a_sink_that_fails_is_told_once_and_the_record_goes_on(tmp_path, capsys, monkeypatch):
   (tmp_path / 'tensorboard').write_text('a file where the folder is to be')
   monkeypatch.setattr('importlib.util.find_spec', lambda name: True)
-  monkeypatch.setattr('vibethinker_jax.train.journal._wandb_run', full)
-  journal = Journal(tmp_path / 'metrics.jsonl', 'project')
+  monkeypatch.setattr('vibethinker_jax.train.metric_writer._wandb_run', full)
+  writer = MetricWriter(tmp_path / 'metrics.jsonl', 'project')
   for step in (1, 2):
-    journal.write('sft/all', step, {'loss': 0.5})
-  journal.close()
-  assert [row['step'] for row in journal.rows('sft/all')] == [1, 2]
+    writer.write('sft/all', step, {'loss': 0.5})
+  writer.close()
+  assert [row['step'] for row in writer.rows('sft/all')] == [1, 2]
   out = capsys.readouterr().out
   assert out.count('WARNING TensorBoard gets no more') == out.count('WARNING Weights & Biases gets no more') == 1

@@ -16,15 +16,17 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from vibethinker_jax import host
+from vibethinker_jax import runtime
+from vibethinker_jax.config import RunConfig
+from vibethinker_jax.config_io import freeze, load_config
 from vibethinker_jax.data import sources
 from vibethinker_jax.data.problem import Problem, answer_text
 from vibethinker_jax.data.prompts import Prompt, prompt_ids
-from vibethinker_jax.data.text import Text, read_text
+from vibethinker_jax.data.tokenizer import ChatTokenizer, read_chat_tokenizer
 from vibethinker_jax.disk import beginning
 from vibethinker_jax.engine import score as scoring
 from vibethinker_jax.engine.engine import Engine, Request
-from vibethinker_jax.engine.sampling import Sampling, number_of
+from vibethinker_jax.engine.sampling import SamplingParams, number_of
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import benchmarks, run
 from vibethinker_jax.evaluate.claims import Subject
@@ -34,8 +36,6 @@ from vibethinker_jax.model.mesh import own_mesh
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.plan import plan as planning
 from vibethinker_jax.plan.machine import machine
-from vibethinker_jax.recipe import Settings
-from vibethinker_jax.settings import freeze, load_config
 from vibethinker_jax.spectrum import fusion
 from vibethinker_jax.verify.answer import Verdict
 from vibethinker_jax.verify.code import check_tests
@@ -58,7 +58,7 @@ class Sample:
   finish_reason: str  # 'stop' (a stop token was drawn) or 'length' (max_tokens were drawn)
 
 
-def load(directory: str | pathlib.Path, dtype: str = 'float32') -> tuple[Qwen2, Text | None]:
+def load(directory: str | pathlib.Path, dtype: str = 'float32') -> tuple[Qwen2, ChatTokenizer | None]:
   """The model of a Hugging Face directory of a Qwen2, and its tokenizer (None where there is no tokenizer.json).
 
   Args:
@@ -73,14 +73,14 @@ def load(directory: str | pathlib.Path, dtype: str = 'float32') -> tuple[Qwen2, 
     raise BadInput(f'dtype {dtype!r}: expected one of {", ".join(_DTYPES)}')
   config, tokenizer = read_config(directory), None
   if (directory / 'tokenizer.json').exists():
-    tokenizer = read_text(directory, eos_ids=eos_ids(directory))
+    tokenizer = read_chat_tokenizer(directory, eos_ids=eos_ids(directory))
     tokenizer.check(config.V, directory)
   model = hf.load(directory, dtype)
   model.config = dataclasses.replace(model.config, dtype=dtype)
   return model, tokenizer
 
 
-def save(model: Qwen2, tokenizer: Text | None, directory: str | pathlib.Path) -> None:
+def save(model: Qwen2, tokenizer: ChatTokenizer | None, directory: str | pathlib.Path) -> None:
   """Writes a Hugging Face directory, whole or not at all, in place of a model that is there.
 
   Args:
@@ -106,7 +106,7 @@ def save(model: Qwen2, tokenizer: Text | None, directory: str | pathlib.Path) ->
 
 def generate(
   model: Qwen2,
-  tokenizer: Text | None,
+  tokenizer: ChatTokenizer | None,
   prompts: Sequence[Prompt],
   *,
   max_tokens: int,
@@ -150,16 +150,16 @@ def generate(
     raise BadInput(f'names: expected {len(prompts)} that differ, one for each prompt')
   if stop_ids is None:
     stop_ids = () if tokenizer is None else tokenizer.stop_ids
-  sampling = Sampling(temperature, top_k, top_p, min_p)
+  sampling = SamplingParams(temperature, top_k, top_p, min_p)
   engine = Engine(model.config, stop_ids, rows=rows, mesh=own_mesh(jax.local_devices()))
   requests = []
   for i, (prompt, name) in enumerate(zip(prompts, names)):
     ids = tuple(prompt_ids(prompt, tokenizer, model.config.V, f'prompts[{i}]'))
     requests.append(Request(ids, max_tokens, n, sampling, seed, number_of(json.dumps(name))))
-    if (why := engine.refusal(requests[-1])) is not None:
+    if (why := engine.validate(requests[-1])) is not None:
       raise BadInput(f'prompts[{i}]: {why}')
   out: list[list[Sample | None]] = [[None] * n for _ in prompts]
-  with host.bar(len(prompts) * n, 'generate', 'sample', leave=False) as bar:
+  with runtime.bar(len(prompts) * n, 'generate', 'sample', leave=False) as bar:
     for done in engine.generate(model, requests):
       _check_finite(done.logps)
       text = None if tokenizer is None else tokenizer.decode(done.tokens.tolist())
@@ -168,7 +168,7 @@ def generate(
   return out
 
 
-def score(model: Qwen2, tokenizer: Text | None, sequences: Sequence[Prompt]) -> list[np.ndarray]:
+def score(model: Qwen2, tokenizer: ChatTokenizer | None, sequences: Sequence[Prompt]) -> list[np.ndarray]:
   """How likely given sequences are: float32 [T-1] for each of T tokens, ln p of every token but the first.
 
   Natural logarithms, at temperature 1, each given the tokens before it. What `vibethinker score` writes.
@@ -271,7 +271,7 @@ def fuse(models: Sequence[Qwen2], weights: Sequence[float] | None = None) -> Qwe
 
 def evaluate(
   model: Qwen2,
-  tokenizer: Text,
+  tokenizer: ChatTokenizer,
   problems: str | pathlib.Path | Sequence[Problem],
   *,
   n: int | None = None,
@@ -321,7 +321,7 @@ def evaluate(
     asked = benchmarks.distinct([*problems])
   changes = dict(n=n, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, instruction=instruction)
   protocol = dataclasses.replace(protocol, **{field: value for field, value in changes.items() if value is not None})
-  if (fault := Sampling(protocol.temperature, protocol.top_k, protocol.top_p).fault()) is not None:
+  if (fault := SamplingParams(protocol.temperature, protocol.top_k, protocol.top_p).fault()) is not None:
     raise BadInput(f'evaluate: {fault}')
   for field, value in (('n', protocol.n), ('max_tokens', protocol.max_tokens), ('rows', rows), ('workers', workers)):
     if value < 1:
@@ -355,7 +355,7 @@ def plan(config: str | pathlib.Path, topology: str, changes: Mapping[str, object
   Raises:
     BadInput: no such config, field or machine.
   """
-  return planning.plan(freeze(Settings, load_config(config, changes)), machine(topology), None)
+  return planning.plan(freeze(RunConfig, load_config(config, changes)), machine(topology), None)
 
 
 def _check_list(name: str, value) -> None:

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterator
 
 from vibethinker_jax import fields
-from vibethinker_jax.recipe import Settings
+from vibethinker_jax.config import RunConfig
 from vibethinker_jax.study.ablation import Ablation
 from vibethinker_jax.study.selection import Selection
 from vibethinker_jax.study.simplex import Simplex
@@ -22,14 +22,14 @@ A config is a file with `get_config()`; any field can be changed on the command 
 A value that is out of its range, of another type or without its partner is refused in one line that names the field,
 before a device or a file is touched, with exit code 2. Whole numbers are at most 2147483647 in size; other numbers are
 finite, and 1e-30 to 1e30 in size where they are not 0; True and False are no numbers, and texts are Unicode without the
-character of code 0. What has to go together beyond the ranges is in `_faults` of vibethinker_jax/recipe.py.
+character of code 0. What has to go together beyond the ranges is in `_faults` of vibethinker_jax/config.py.
 
 "Published" is what the report of VibeThinker-1.5B (arXiv 2511.06221) prints; every other value is ours, a guess to
 start from and a field to ablate. A field without a default has to be given.
 """
 
 CONFIGS = (
-  ('config', 'experiments/ssp.py', Settings),
+  ('config', 'experiments/ssp.py', RunConfig),
   ('config.ablation', 'experiments/ablate_lambda.py, beside the fields of experiments/ssp.py', Ablation),
   ('config.simplex', 'experiments/sweep_fusion.py, beside the fields of experiments/ssp.py', Simplex),
   ('config.selection', 'experiments/study_selection.py, beside the fields of experiments/ssp.py', Selection),

@@ -37,17 +37,17 @@ def checked(kind: Any, value: object, where: str):
     value = _adapter(kind).validate_python(value)
   except ValidationError:
     finite = not isinstance(value, float) or math.isfinite(value)
-    raise refusal(where, value, words(kind) + ('' if finite else ' that is finite')) from None
+    raise bad_value(where, value, words(kind) + ('' if finite else ' that is finite')) from None
   if isinstance(value, str) and ('\0' in value or not _unicode(value)):
-    raise refusal(where, value, 'a text of Unicode characters, without the one of code 0')
+    raise bad_value(where, value, 'a text of Unicode characters, without the one of code 0')
   if type(value) is int and not -LARGEST <= value <= LARGEST:
-    raise refusal(where, value, f'a whole number of at most {LARGEST} in size')
+    raise bad_value(where, value, f'a whole number of at most {LARGEST} in size')
   if type(value) is float and value and not _TINY <= abs(value) <= _HUGE:
-    raise refusal(where, value, f'a number of {_TINY:g} to {_HUGE:g} in size')
+    raise bad_value(where, value, f'a number of {_TINY:g} to {_HUGE:g} in size')
   return value
 
 
-def refusal(where: str, value: object, expected: str) -> BadInput:
+def bad_value(where: str, value: object, expected: str) -> BadInput:
   """The line that refuses a field's value."""
   return BadInput(f'{where}: {shown(value)}, expected {expected}')
 

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 import jax
 from tqdm import tqdm
 
-from vibethinker_jax.cluster import gather
 from vibethinker_jax.disk import beginning
+from vibethinker_jax.distributed import gather
 from vibethinker_jax.errors import BadInput
 
 _BEAT_S = 5.0

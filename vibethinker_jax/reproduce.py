@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import jax
 
 from vibethinker_jax import provenance
-from vibethinker_jax.cluster import cpu_devices
+from vibethinker_jax.config import RunConfig
+from vibethinker_jax.config_io import freeze
+from vibethinker_jax.distributed import cpu_devices
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.recipe import Settings
-from vibethinker_jax.settings import freeze
 from vibethinker_jax.ssp import STAGES, Pipeline
-from vibethinker_jax.train.journal import read_json
+from vibethinker_jax.train.metric_writer import read_json
 
 TIMES = ('seconds_rollout', 'seconds_grade', 'seconds_update', 'tokens_per_s')
 SURROUNDINGS = ('commit', 'changed', 'versions', 'device', 'processes', 'cpu', 'xla_flags', 'matmul_precision')
@@ -78,7 +78,7 @@ def compare(directory: pathlib.Path, again: pathlib.Path) -> Comparison:
   return Comparison(tuple(same), tuple(differences), tuple(_unlike(directory, again)))
 
 
-def _run_of(directory: pathlib.Path) -> tuple[Settings, tuple[str, ...]]:
+def _run_of(directory: pathlib.Path) -> tuple[RunConfig, tuple[str, ...]]:
   """The settings of a finished run, and the stages it has been through."""
   for name in ('config.json', 'seconds.json', 'metrics.jsonl'):
     if not (directory / name).exists():
@@ -90,7 +90,7 @@ def _run_of(directory: pathlib.Path) -> tuple[Settings, tuple[str, ...]]:
     raise BadInput(f'{directory / "final"}: not found, expected a run that has come to its end')
   if 'sft' not in stages:
     raise BadInput(f'{directory}: begins with a model of another workdir (a point of a sweep); run the sweep again')
-  return freeze(Settings, read_json(directory / 'config.json'), str(directory / 'config.json')), stages
+  return freeze(RunConfig, read_json(directory / 'config.json'), str(directory / 'config.json')), stages
 
 
 def _unlike(directory: pathlib.Path, again: pathlib.Path) -> list[str]:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vibethinker_jax import host
-from vibethinker_jax.cluster import Stopped, shared
+from vibethinker_jax import runtime
 from vibethinker_jax.data.problem import Problem
-from vibethinker_jax.data.text import Text
+from vibethinker_jax.data.tokenizer import ChatTokenizer
+from vibethinker_jax.distributed import Stopped, share_work
 from vibethinker_jax.engine.engine import Completion, Engine, Request
-from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.model.mesh import local
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.verify.answer import Verdict
@@ -51,10 +51,10 @@ class Rollout:
 def sample(
   engine: Engine,
   model: Qwen2,
-  text: Text,
+  text: ChatTokenizer,
   problems: Sequence[Problem],
   samples: int,
-  sampling: Sampling,
+  sampling: SamplingParams,
   max_tokens: int,
   seed: int,
   numbers: Sequence[int],
@@ -70,26 +70,26 @@ def sample(
   prompts = [text.prompt(problem) for problem in problems]
   requests = [Request(tuple(p), max_tokens, samples, sampling, seed, n) for p, n in zip(prompts, numbers)]
   for problem, request in zip(problems, requests):
-    if (why := engine.refusal(request)) is not None:
+    if (why := engine.validate(request)) is not None:
       raise ValueError(f'problem {problem.id}: refused: {why}')
   model = local(model, engine.mesh, model.config.dtype)
 
   def draw(mine: list[Request]) -> list[list[Completion]]:
     out: list[list[Completion | None]] = [[None] * samples for _ in mine]
-    with host.bar(len(mine) * samples, what, 'sample', leave=False, shown=bool(what)) as bar:
+    with runtime.bar(len(mine) * samples, what, 'sample', leave=False, shown=bool(what)) as bar:
       for done in engine.generate(model, mine, stop=stop):
         out[done.request][done.sample] = done
         bar.update(1)
     return out
 
-  completions = shared(requests, draw)
+  completions = share_work(requests, draw)
   if any(c.finish == 'suspended' for row in completions for c in row):
     raise Stopped(f'{what}: cut short')
   return prompts, completions
 
 
 def judge(
-  text: Text,
+  text: ChatTokenizer,
   problems: Sequence[Problem],
   prompts: Sequence[Sequence[int]],
   completions: list[list[Completion]],
@@ -98,5 +98,5 @@ def judge(
   """Texts and verdicts [P][G] of the completions of prompts [P]."""
   responses = [[text.response(p, c.tokens) for c in row] for p, row in zip(prompts, completions)]
   rows = [(r, p.answer, p.tests) for p, row in zip(problems, responses) for r in row]
-  flat = iter(shared(rows, grader.grade))
+  flat = iter(share_work(rows, grader.grade))
   return responses, [[next(flat) for _ in row] for row in responses]

@@ -23,27 +23,9 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from vibethinker_jax import provenance
-from vibethinker_jax.cluster import Stop, Stopped, shared
-from vibethinker_jax.data.augment import material
-from vibethinker_jax.data.text import render
-from vibethinker_jax.disk import writing
-from vibethinker_jax.engine.cache import Slots
-from vibethinker_jax.engine.engine import Engine
-from vibethinker_jax.engine.pages import Paging
-from vibethinker_jax.errors import BadInput
-from vibethinker_jax.evaluate.evaluate import Evaluate, evaluate, table
-from vibethinker_jax.evaluate.report import write_report
-from vibethinker_jax.fields import refusal
-from vibethinker_jax.fitting import Material
-from vibethinker_jax.fitting import material as load_material
-from vibethinker_jax.lock import held
-from vibethinker_jax.model import hf
-from vibethinker_jax.model.config import eos_ids
-from vibethinker_jax.model.mesh import make_mesh, own_mesh, place
-from vibethinker_jax.model.qwen2 import Qwen2
-from vibethinker_jax.recipe import (
+from vibethinker_jax.config import (
   TINY_BASE,
-  Settings,
+  RunConfig,
   check,
   check_mesh,
   check_pages,
@@ -51,12 +33,29 @@ from vibethinker_jax.recipe import (
   own_config,
   sft_runs,
 )
+from vibethinker_jax.data.augment import sft_examples
+from vibethinker_jax.data.tokenizer import render
+from vibethinker_jax.disk import writing
+from vibethinker_jax.distributed import Stop, Stopped, share_work
+from vibethinker_jax.engine.cache import KVCache
+from vibethinker_jax.engine.engine import Engine
+from vibethinker_jax.engine.pages import PagedLayout
+from vibethinker_jax.errors import BadInput
+from vibethinker_jax.evaluate.evaluate import Evaluate, evaluate, table
+from vibethinker_jax.evaluate.report import write_report
+from vibethinker_jax.fields import bad_value
+from vibethinker_jax.lock import held
+from vibethinker_jax.model import hf
+from vibethinker_jax.model.config import eos_ids
+from vibethinker_jax.model.mesh import make_mesh, own_mesh, place
+from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.rollout import Rollout
+from vibethinker_jax.run_data import RunData, load_run_data
 from vibethinker_jax.spectrum.fusion import fuse
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.spectrum.select import select, told
 from vibethinker_jax.train import rl, sft
-from vibethinker_jax.train.journal import Journal, read_json, write_json, write_text
+from vibethinker_jax.train.metric_writer import MetricWriter, read_json, write_json, write_text
 from vibethinker_jax.train.optim import optimizer
 from vibethinker_jax.train.profile import Profile
 from vibethinker_jax.train.state import Checkpoints
@@ -71,7 +70,7 @@ class Pipeline:
 
   def __init__(
     self,
-    settings: Settings,
+    settings: RunConfig,
     workdir: pathlib.Path,
     devices: Sequence[jax.Device] | None = None,
     profile: str = '',
@@ -85,7 +84,7 @@ class Pipeline:
     self.mesh, found = _prepared(settings, devices)
     self.text, self.sets, self.rolled, self.left_out = found.text, found.sets, found.rolled, found.left_out
     check_claim(self.workdir, dataclasses.asdict(settings))
-    self.journal = Journal(self.workdir / 'metrics.jsonl', wandb)
+    self.writer = MetricWriter(self.workdir / 'metrics.jsonl', wandb)
     self.profile = Profile(profile, self.workdir)
     self._check_profile(profile)
     self.stop = Stop()
@@ -97,7 +96,7 @@ class Pipeline:
 
     Raises Stopped where SIGTERM has come and everything is saved.
     """
-    with self.at_work() as base:
+    with self.claimed() as base:
       todo = {
         'sft': self.sft,
         'probe': lambda: self.probe(base),
@@ -113,7 +112,7 @@ class Pipeline:
     return read_json(self.workdir / 'summary.json') if 'evaluate' in stages else {}
 
   @contextlib.contextmanager
-  def at_work(self) -> Iterator[Qwen2]:
+  def claimed(self) -> Iterator[Qwen2]:
     """The workdir, and what `computing` gives, as long as stages are carried out.
 
     Raises BadInput where another run is at work in the workdir, or it holds another run; CannotWrite.
@@ -132,14 +131,14 @@ class Pipeline:
     """
     mesh = jax.set_mesh(self.mesh) if self.mesh.size > 1 else contextlib.nullcontext()
     judges = self.s.grader
-    with Grader(judges.workers, judges.deadline_s) as self.grader, self.stop, contextlib.closing(self.journal), mesh:
+    with Grader(judges.workers, judges.deadline_s) as self.grader, self.stop, contextlib.closing(self.writer), mesh:
       base = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.base())
       # each process decodes its share of the samples with its own devices
       spread = own_mesh(self.mesh.local_devices)
       rows = self.s.engine
       own = lambda n: -(-n // jax.process_count())
       kernel = {'tpu': 'tpu', 'gpu': 'gpu'}.get(self.mesh.devices.flat[0].platform, 'xla')
-      cache = Paging(own(rows.pages), rows.page, kernel) if rows.pages else Slots
+      cache = PagedLayout(own(rows.pages), rows.page, kernel) if rows.pages else KVCache
       self.engine = Engine(base.config, self.stop_ids, own(rows.rows), rows.block, cache=cache, mesh=spread)
       yield base
 
@@ -154,11 +153,11 @@ class Pipeline:
 
   def base(self) -> Qwen2:
     """The model the run starts from."""
-    if self.s.start.random is None:
-      return self.load(self.s.start.path or TINY_BASE)
-    return self._ready(jax.jit(lambda key: Qwen2(self.s.start.random, key))(jax.random.key(self.s.seed)))
+    if self.s.model.random is None:
+      return self.load(self.s.model.path or TINY_BASE)
+    return self._ready(jax.jit(lambda key: Qwen2(self.s.model.random, key))(jax.random.key(self.s.seed)))
 
-  def original(self) -> Qwen2:
+  def native_base(self) -> Qwen2:
     """The base with the rope of its own training, whatever the run computes with: what the other models are held to."""
     base = self.base()
     base.config = dataclasses.replace(base.config, rope_theta=own_config(self.s).rope_theta)
@@ -167,11 +166,11 @@ class Pipeline:
   @property
   def stop_ids(self) -> tuple[int, ...]:
     """Ids that end a response: the tokenizer's, and the base's own."""
-    own = () if self.s.start.random is not None else eos_ids(self.s.start.path or TINY_BASE)
+    own = () if self.s.model.random is not None else eos_ids(self.s.model.path or TINY_BASE)
     return tuple(sorted({*self.text.stop_ids, *own}))
 
   @property
-  def noise(self) -> int:
+  def base_seed(self) -> int:
     """The seed of orders and samples. Epochs and stages add to it, so those of neighbouring runs lie far apart."""
     return 1_000_000 * self.s.seed
 
@@ -179,7 +178,7 @@ class Pipeline:
     """Train the experts' runs, keeping a checkpoint every k steps."""
     for name, domains in self.runs().items():
       problems = [problem for domain in domains for problem in self.sets.train[domain]]
-      rows, left_out = material(problems, self.s.data.spectrum, self._right, self._held, self.s.seed)
+      rows, left_out = sft_examples(problems, self.s.data.spectrum, self._right, self._held, self.s.seed)
       if left_out:
         tqdm.write(f'sft/{name}: solutions left out: ' + ', '.join(f'{n} for {why}' for why, n in left_out.items()))
       if not rows:
@@ -192,8 +191,8 @@ class Pipeline:
         rows,
         self.text,
         self.workdir / 'sft' / name,
-        self.journal,
-        self.noise,
+        self.writer,
+        self.base_seed,
         self.stop,
         self.profile,
       )
@@ -263,8 +262,8 @@ class Pipeline:
   def rl(self, begin: pathlib.Path) -> None:
     """MGPO through its stages, from the model of directory `begin` to final/."""
     s, models = self.s, [self.load(begin)]
-    seed = self.noise + 10_000 * s.rl.seed
-    trainer = rl.Trainer(s.rl, s.mgpo, self.text, self.engine, self.grader, self.journal, seed, self.stop, self.profile)
+    seed = self.base_seed + 10_000 * s.rl.seed
+    trainer = rl.Trainer(s.rl, s.mgpo, self.text, self.engine, self.grader, self.writer, seed, self.stop, self.profile)
     for number, stage in enumerate(s.rl.stages):
       # handed over, not held: two models and an optimizer's state are more than a device has to have
       problems, folder = self.rolled[stage.name], self.workdir / 'rl' / stage.name
@@ -276,12 +275,12 @@ class Pipeline:
     """Every model of the run on the test sets; summary.json and report.html."""
     experts = read_json(self.workdir / 'experts.json')
     named = {
-      'base': self.original,
-      'last': lambda: self.mean(base, self.last()),
-      'uniform': lambda: self.mean(base, self.spaced()),
+      'base': self.native_base,
+      'last': lambda: self.mean_of(base, self.last()),
+      'uniform': lambda: self.mean_of(base, self.spaced()),
     }
     for domain, expert in experts.items():
-      named[f'expert_{domain}'] = lambda e=expert: self.mean(base, [(e['run'], e['selected_step'])])
+      named[f'expert_{domain}'] = lambda e=expert: self.mean_of(base, [(e['run'], e['selected_step'])])
     named['fused'] = lambda: self.load(self.workdir / 'fused')
     named['rl'] = lambda: self.load(self.workdir / 'final')
     # a checkpoint chosen for several domains is one model: it is evaluated once
@@ -294,7 +293,7 @@ class Pipeline:
     for name, load in named.items():
       key = same.get(name, name)
       if key not in done:
-        done[key] = self.measure(name, load)
+        done[key] = self.evaluate_model(name, load)
     models = {name: done[same.get(name, name)] for name in named}
     self._summarise(models, experts)
     if jax.process_index() == 0:
@@ -318,18 +317,18 @@ class Pipeline:
 
   def load(self, directory: pathlib.Path) -> Qwen2:
     """The model of a Hugging Face directory, with the run's way of computing."""
-    return self._ready(hf.load(directory, self.s.start.param_dtype, self.mesh if self.mesh.size > 1 else None))
+    return self._ready(hf.load(directory, self.s.model.param_dtype, self.mesh if self.mesh.size > 1 else None))
 
   def _ready(self, model: Qwen2) -> Qwen2:
     """The model with the run's way of computing, on the run's mesh."""
     check_mesh(self.s, model.config)
-    model.config = computing(model.config, self.s.start)
-    model = jax.tree.map(lambda x: x.astype(self.s.start.param_dtype), model)
+    model.config = computing(model.config, self.s.model)
+    model = jax.tree.map(lambda x: x.astype(self.s.model.param_dtype), model)
     return place(model, self.mesh) if self.mesh.size > 1 else model
 
   def save(self, model: Qwen2, directory: pathlib.Path) -> None:
     """The model as a Hugging Face directory with the run's tokenizer."""
-    source = self.s.start.tokenizer or self.s.start.path or TINY_BASE
+    source = self.s.model.tokenizer or self.s.model.path or TINY_BASE
     with writing(directory):
       hf.save(model, directory, source, self.stop_ids)
 
@@ -355,16 +354,16 @@ class Pipeline:
       out += [(run, steps[-(-(i + 1) * len(steps) // n) - 1]) for i in range(n)]
     return out
 
-  def mean(self, base: Qwen2, chosen: list[tuple[str, int]]) -> Qwen2:
+  def mean_of(self, base: Qwen2, chosen: list[tuple[str, int]]) -> Qwen2:
     """The plain mean of checkpoints (run, step)."""
-    return self.weighted(base, chosen, [1 / len(chosen)] * len(chosen))
+    return self.weighted_mean(base, chosen, [1 / len(chosen)] * len(chosen))
 
   def _fused(self, base: Qwen2) -> Qwen2:
     experts = read_json(self.workdir / 'experts.json')
     weights = self.s.fusion.weights or [1 / len(experts)] * len(experts)
-    return self.weighted(base, [(e['run'], e['selected_step']) for e in experts.values()], weights)
+    return self.weighted_mean(base, [(e['run'], e['selected_step']) for e in experts.values()], weights)
 
-  def weighted(self, base: Qwen2, chosen: list[tuple[str, int]], weights: Sequence[float]) -> Qwen2:
+  def weighted_mean(self, base: Qwen2, chosen: list[tuple[str, int]], weights: Sequence[float]) -> Qwen2:
     """The weighted mean of checkpoints (run, step)."""
     return fuse([self.checkpoint(base, run, step) for run, step in chosen], weights)
 
@@ -377,16 +376,16 @@ class Pipeline:
 
   def _right(self, answers: list[tuple]) -> list[bool]:
     """The grader's yes or no to (response, answer, tests)."""
-    return [verdict.score == 1 for verdict in shared(answers, self.grader.grade)]
+    return [verdict.score == 1 for verdict in share_work(answers, self.grader.grade)]
 
   def _held(self, answers: list[tuple]) -> list[float | None]:
     """Grader.steps of (response, answer, tests)."""
-    return shared(answers, self.grader.steps)
+    return share_work(answers, self.grader.steps)
 
-  def ask(self, e: Evaluate, model: Qwen2, sets: dict, what: str) -> dict[str, Rollout]:
+  def sample_and_grade(self, e: Evaluate, model: Qwen2, sets: dict, what: str) -> dict[str, Rollout]:
     """The model on problems by domain: all domains in one go of the engine, taken apart again by domain."""
     problems = [problem for domain in sets for problem in sets[domain]]
-    seed, stop = self.noise + 1000, self.stop.asked
+    seed, stop = self.base_seed + 1000, self.stop.asked
     whole = evaluate(e, self.engine, model, self.text, problems, self.grader, seed, what, stop)
     out, first = {}, 0
     for domain, own in sets.items():
@@ -399,21 +398,21 @@ class Pipeline:
     path = self.workdir / 'probe' / run / f'{step}-{half}.json'
     if not path.exists():
       self.pause(f'probing {run} at step {step} is next')
-      asked = self.ask(self.s.probe, self.mean(base, [(run, step)]), sets, f'probe {run} {step}{half}')
+      asked = self.sample_and_grade(self.s.probe, self.mean_of(base, [(run, step)]), sets, f'probe {run} {step}{half}')
       write_asked(path, asked)
     return {d: np.array(v, bool) for d, v in read_json(path)['correct'].items()}
 
-  def measure(self, name: str, load: Callable[[], Qwen2]) -> dict:
+  def evaluate_model(self, name: str, load: Callable[[], Qwen2]) -> dict:
     """A model on the test sets, as evaluate/<name>.json holds it."""
     path = self.workdir / 'evaluate' / f'{name}.json'
     if not path.exists():
-      write_asked(path, self.ask(self.s.evaluate, load(), self.sets.test, f'evaluate {name}'))
+      write_asked(path, self.sample_and_grade(self.s.evaluate, load(), self.sets.test, f'evaluate {name}'))
     return read_json(path)
 
   def _summarise(self, models: dict, experts: dict) -> None:
     s = self.s
     rl_tokens = {
-      stage.name: sum(row['tokens'] for row in self.journal.rows(f'rl/{stage.name}')) for stage in s.rl.stages
+      stage.name: sum(row['tokens'] for row in self.writer.rows(f'rl/{stage.name}')) for stage in s.rl.stages
     }
     asked = lambda folder: sum(read_json(p)['tokens'] for p in sorted((self.workdir / folder).rglob('*.json')))
     seconds = read_json(self.workdir / 'seconds.json')
@@ -471,12 +470,12 @@ class Pipeline:
     write_json(path, {**seconds, stage: seconds.get(stage, 0.0) + time.perf_counter() - self._since})
 
 
-def ready(s: Settings, devices: Sequence[jax.Device] | None = None) -> None:
+def ready(s: RunConfig, devices: Sequence[jax.Device] | None = None) -> None:
   """Raises BadInput for what a Pipeline of these settings would refuse, and leaves nothing behind."""
   _prepared(s, devices)
 
 
-def _prepared(s: Settings, devices: Sequence[jax.Device] | None) -> tuple[Mesh, Material]:
+def _prepared(s: RunConfig, devices: Sequence[jax.Device] | None) -> tuple[Mesh, RunData]:
   """The mesh and what the run works on. Raises BadInput, for what needs no device before any is looked for."""
   check(s)
   try:
@@ -484,10 +483,10 @@ def _prepared(s: Settings, devices: Sequence[jax.Device] | None) -> tuple[Mesh, 
   except ValueError as error:
     raise BadInput(f'config.mesh: {error}') from None
   platform = mesh.devices.flat[0].platform
-  if (wants := {'splash': 'tpu', 'triton': 'gpu'}.get(s.start.attention, platform)) != platform:
-    raise refusal('config.start.attention', s.start.attention, f"'xla' on a {platform}: that kernel wants a {wants}")
-  found = load_material(s)
-  check_pages(s, computing(own_config(s), s.start), jax.process_count(), len(mesh.local_devices))
+  if (wants := {'splash': 'tpu', 'triton': 'gpu'}.get(s.model.attention, platform)) != platform:
+    raise bad_value('config.model.attention', s.model.attention, f"'xla' on a {platform}: that kernel wants a {wants}")
+  found = load_run_data(s)
+  check_pages(s, computing(own_config(s), s.model), jax.process_count(), len(mesh.local_devices))
   return mesh, found
 
 

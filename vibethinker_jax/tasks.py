@@ -6,14 +6,14 @@ from typing import Annotated
 from annotated_types import Interval
 from pydantic import NonNegativeFloat, NonNegativeInt
 
+from vibethinker_jax.config import optim_faults, spread
+from vibethinker_jax.config_io import check_ranges
 from vibethinker_jax.data import synthetic
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.benchmarks import BENCHMARKS
-from vibethinker_jax.fields import refusal
+from vibethinker_jax.fields import bad_value
 from vibethinker_jax.model.mesh import MeshShape
 from vibethinker_jax.model.qwen2 import Config, Dtype
-from vibethinker_jax.recipe import optim_faults, spread
-from vibethinker_jax.settings import check_ranges
 from vibethinker_jax.train import sft
 from vibethinker_jax.train.optim import Optim
 
@@ -61,16 +61,16 @@ class Step:
   """One GRPO step: every response has exactly `new_tokens`.
 
   prompts: problems.
-  group: samples of each.
+  num_generations: samples of each.
   prompt_tokens: of each prompt.
   new_tokens: of each response.
   rows: samples decoded at a time.
   micro_rows: responses whose gradient is computed at a time, a multiple of `share`.
-  share: responses to a prompt in one row, at most `group`.
+  share: responses to a prompt in one row, at most `num_generations`.
   """
 
   prompts: Sized
-  group: Sized
+  num_generations: Sized
   prompt_tokens: Annotated[int, Interval(ge=2, le=1 << 20)]
   new_tokens: Sized
   rows: Sized
@@ -161,11 +161,11 @@ def check_pretraining(p: Pretraining) -> None:
   check_ranges(p)
   alphabet = 256 + len(CONTROL_TOKENS)
   if alphabet > p.model.V:
-    raise refusal('config.model.V', p.model.V, f'{alphabet} or more: bytes, and the control tokens')
+    raise bad_value('config.model.V', p.model.V, f'{alphabet} or more: bytes, and the control tokens')
   if p.sft.length > p.model.positions:
-    raise refusal('config.sft.length', p.sft.length, f'at most model.positions, {p.model.positions}')
+    raise bad_value('config.sft.length', p.sft.length, f'at most model.positions, {p.model.positions}')
   for name, value, expected in optim_faults('sft.optim', p.sft.optim):
-    raise refusal(f'config.{name}', value, expected)
+    raise bad_value(f'config.{name}', value, expected)
   try:
     synthetic.check_weights(p.corpus.path_weights)
   except ValueError as error:
@@ -177,17 +177,19 @@ def check_benchmarking(b: Benchmarking) -> None:
   check_ranges(b)
   g, t, positions = b.grpo_step, b.long_tail, b.model.positions
   if b.model.V < 9:
-    raise refusal('config.model.V', b.model.V, '9 or more: prompts are drawn from the ids of 8 on')
+    raise bad_value('config.model.V', b.model.V, '9 or more: prompts are drawn from the ids of 8 on')
   if g.micro_rows % g.share:
-    raise refusal('config.grpo_step.micro_rows', g.micro_rows, f'a multiple of grpo_step.share, {g.share}')
-  if g.share > g.group:
-    raise refusal('config.grpo_step.share', g.share, f'at most grpo_step.group, {g.group}')
+    raise bad_value('config.grpo_step.micro_rows', g.micro_rows, f'a multiple of grpo_step.share, {g.share}')
+  if g.share > g.num_generations:
+    raise bad_value('config.grpo_step.share', g.share, f'at most grpo_step.num_generations, {g.num_generations}')
   for name, prompt, tokens in (
     ('grpo_step.new_tokens', g.prompt_tokens, g.new_tokens),
     ('long_tail.longest', t.prompt_tokens, t.longest),
   ):
     if prompt + tokens > positions:
-      raise refusal(f'config.{name}', tokens, f'at most {positions - prompt} of {positions} positions after the prompt')
+      raise bad_value(
+        f'config.{name}', tokens, f'at most {positions - prompt} of {positions} positions after the prompt'
+      )
   spread(b.mesh, b.model, {'grpo_step.micro_rows / share': g.micro_rows // g.share})
 
 
@@ -195,11 +197,11 @@ def check_evaluation(e: Evaluation) -> None:
   """Raises BadInput for what can be told without a device or a file."""
   check_ranges(e)
   if not e.model:
-    raise refusal('config.model', e.model, 'a Hugging Face directory')
+    raise bad_value('config.model', e.model, 'a Hugging Face directory')
   if not e.benchmarks or len({*e.benchmarks}) < len(e.benchmarks):
-    raise refusal('config.benchmarks', e.benchmarks, 'one or more, each once')
+    raise bad_value('config.benchmarks', e.benchmarks, 'one or more, each once')
   for name in e.benchmarks:
     if name not in BENCHMARKS:
-      raise refusal('config.benchmarks', name, f'some of {", ".join(BENCHMARKS)}')
+      raise bad_value('config.benchmarks', name, f'some of {", ".join(BENCHMARKS)}')
   if unknown := [name for name in e.files if name not in e.benchmarks]:
-    raise refusal('config.files', unknown[0], f'some of {", ".join(e.benchmarks)}')
+    raise bad_value('config.files', unknown[0], f'some of {", ".join(e.benchmarks)}')

@@ -12,14 +12,14 @@ from collections.abc import Collection, Mapping
 import jax
 from tqdm import tqdm
 
-from vibethinker_jax.cluster import gather
+from vibethinker_jax.distributed import gather
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.train.journal import read_json, write_json
+from vibethinker_jax.train.metric_writer import read_json, write_json
 
 # fields that say how a run is carried out, not what it is: whoever takes it up may have others
 _HOW = (
   *('prune', 'mesh', 'engine', 'grader', 'cost', 'rl.micro_rows', 'rl.share', 'rl.save_every'),
-  *('start.attention', 'start.remat', 'start.unroll', 'start.logit_chunk'),
+  *('model.attention', 'model.remat', 'model.unroll', 'model.logit_chunk'),
 )
 _READ_BY = {'probe': ('probe',), 'fuse': ('fusion',), 'rl': ('mgpo', 'rl'), 'evaluate': ('evaluate',)}
 _LEFT_BY = {

@@ -26,4 +26,4 @@ CONFIG=${CONFIG:-configs/ssp_1p5b.py:a100-64}
 export JAX_LOCAL_DEVICE_IDS
 JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((SLURM_GPUS_ON_NODE - 1)))
 srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" python experiments/ssp.py --distributed \
-  --config="$CONFIG" --config.start.path="$MODEL" --workdir="$RUN" "$@"
+  --config="$CONFIG" --config.model.path="$MODEL" --workdir="$RUN" "$@"

@@ -48,7 +48,7 @@ case "${1:?create, run, logs or delete}" in
     everywhere "mountpoint -q ~/work || gcsfuse --implicit-dirs ${BUCKET#gs://} ~/work
       cd ~/vibethinker_jax
       VIBETHINKER_DATA=~/work/data nohup ~/venv/bin/python experiments/ssp.py --distributed --config=$CONFIG \
-        --config.start.path=\$HOME/work/$MODEL --workdir=\$HOME/work/runs/$NAME ${MORE:-} < /dev/null > ~/ssp.log 2>&1 &" ;;
+        --config.model.path=\$HOME/work/$MODEL --workdir=\$HOME/work/runs/$NAME ${MORE:-} < /dev/null > ~/ssp.log 2>&1 &" ;;
   logs) gcloud compute tpus tpu-vm ssh "$NAME" --zone "$ZONE" --worker=0 --command 'tail -f ~/ssp.log' ;;
   delete) gcloud compute tpus queued-resources delete "$NAME" --zone "$ZONE" --force --quiet ;;
   *) echo "expected create, run, logs or delete, found $1" >&2; exit 2 ;;

@@ -18,4 +18,4 @@ xpk workload create --cluster "$CLUSTER" --zone "$ZONE" --project "$PROJECT" --w
   --num-slices "${SLICES:-1}" --base-docker-image python:3.11 --script-dir . --max-restarts 20 \
   --termination-grace-period-seconds 300 \
   --command "pip install -q -e '.[tpu]' && export VIBETHINKER_DATA=$WORK/data && exec python experiments/ssp.py \
-    --distributed --config=$CONFIG --config.start.path=$WORK/$MODEL --workdir=$WORK/runs/$RUN ${MORE:-}"
+    --distributed --config=$CONFIG --config.model.path=$WORK/$MODEL --workdir=$WORK/runs/$RUN ${MORE:-}"

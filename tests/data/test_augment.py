@@ -13,15 +13,15 @@ import pytest
 from vibethinker_jax.boxes import last_box
 from vibethinker_jax.data import augment
 from vibethinker_jax.data.augment import (
-  Spectrum,
+  Augmentation,
   easy_first,
   hard_and_long,
   key_spans,
-  material,
   perturbed,
   repeated_share,
+  sft_examples,
 )
-from vibethinker_jax.data.batches import Packed
+from vibethinker_jax.data.batches import PackedDataset
 from vibethinker_jax.data.problem import Problem, Solution
 from vibethinker_jax.data.sources import load
 from vibethinker_jax.verify.answer import judge_exactly
@@ -108,10 +108,10 @@ def test_faults():
   assert repeated_share(loop) > 0.8 and repeated_share(STORY.solutions[0].text) == 0
   solutions = {'a': '1 + 1 = 2, \\boxed{2}', 'no answer': '1 + 1 = 2', 'wrong answer': '\\boxed{3}', 'repetition': loop}
   problem = Problem('p', '', 'What is 1 + 1?', '2', solutions=tuple(map(Solution, solutions.values())))
-  rows, counts = material([problem], Spectrum(judged=True, repetition=0.5), right, unasked, 0)
+  rows, counts = sft_examples([problem], Augmentation(judged=True, repetition=0.5), right, unasked, 0)
   assert [solution.text for _, solution in rows] == [solutions['a']]
   assert counts == {'no answer': 1, 'wrong answer': 1, 'repetition': 1}
-  rows, counts = material([problem], Spectrum(), right, unasked, 0)
+  rows, counts = sft_examples([problem], Augmentation(), right, unasked, 0)
   assert [solution for _, solution in rows] == list(problem.solutions) and counts == {}
 
 
@@ -122,13 +122,13 @@ def test_steps_that_do_not_hold_leave_a_solution_out():
   shares = {'half': 0.5, 'all': 1.0, 'none': 0.0, 'no claims': None}
   steps = lambda rows: [None if tests else shares[text] for text, _, tests in rows]
   for least, kept in ((0.5, ['half', 'all', 'no claims', 'half']), (0.6, ['all', 'no claims', 'half'])):
-    rows, counts = material([problem, program], Spectrum(steps=least), right, steps, 0)
+    rows, counts = sft_examples([problem, program], Augmentation(steps=least), right, steps, 0)
     assert [solution.text for _, solution in rows] == kept
     assert counts == {'inconsistent steps': 5 - len(kept)}
 
 
 def test_a_copy_that_went_wrong_is_left_out():
-  rows, counts = material([STORY], Spectrum(copies=2), lambda asked: [False] * len(asked), unasked, 0)
+  rows, counts = sft_examples([STORY], Augmentation(copies=2), lambda asked: [False] * len(asked), unasked, 0)
   assert rows == [(STORY, STORY.solutions[0])] and counts == {'wrong answer': 2}
 
 
@@ -166,7 +166,7 @@ def test_error_rates_come_from_a_file(tmp_path):
   samples = [{'id': f'{i}#{n}', 'problem': i, 'score': int(n < k)} for i, k in (('s', 1), ('f', 2)) for n in range(4)]
   (tmp_path / 'samples.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in samples))
   for rates in (path, tmp_path / 'samples.jsonl'):  # a quarter of the samples of s is right, half of those of f
-    rows, _ = material([STORY, FORMULA], Spectrum(error_rates=str(rates)), right, unasked, 0)
+    rows, _ = sft_examples([STORY, FORMULA], Augmentation(error_rates=str(rates)), right, unasked, 0)
     assert [p.id for p, _ in rows] == ['s']
 
 
@@ -175,7 +175,7 @@ def test_a_window_keeps_the_order_and_can_be_resumed():
   render = lambda i: {
     k: np.full(4, i, t) for k, t in (('tokens', np.int32), ('targets', np.int32), ('weights', np.float32))
   }
-  make = lambda: Packed(range(1, 41), render, B=1, T=4, seed=0, window=8)
+  make = lambda: PackedDataset(range(1, 41), render, B=1, T=4, seed=0, window=8)
   data, seen = make(), []
   for step in range(80):
     seen.append(int(next(data).tokens[0, 0]))

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vibethinker_jax.engine.cache import Int8Slots
-from vibethinker_jax.engine.engine import Engine, Request, Run
-from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.engine.cache import Int8KVCache
+from vibethinker_jax.engine.engine import Engine, Request, Scheduler
+from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.int8 import quantize
 from vibethinker_jax.model.mesh import MeshShape, decode_mesh, make_mesh
@@ -25,25 +25,25 @@ def test_greedy_equals_transformers(transformers_qwen2, tmp_path, G, tied, theta
   theirs = transformers_qwen2.make(tmp_path, c, seed=G)
   rng = np.random.default_rng(G)
   prompts = [[0, *rng.integers(1, c.V, n).tolist(), 0, 7] for n in (1, 4, 9, 20, 2, 27)]  # 0 is transformers' pad id
-  requests = [Request(tuple(p), 12, sampling=Sampling(temperature=0)) for p in prompts]
+  requests = [Request(tuple(p), 12, sampling=SamplingParams(temperature=0)) for p in prompts]
   done = list(Engine(c, STOPS, rows=4, block=8).generate(hf.load(tmp_path), requests))
   assert sorted(d.request for d in done) == list(range(6))
   for d in done:
     assert d.tokens.tolist() == transformers_qwen2.greedy(theirs, prompts[d.request], 12, list(STOPS))
     assert d.finish == ('stop' if d.tokens[-1] in STOPS else 'length')
-    assert not d.law_logps.any()  # greedy draws with certainty
+    assert not d.sampler_logps.any()  # greedy draws with certainty
 
 
 REQUESTS = [
   Request(tuple(range(1, 2 + 3 * i)), max_tokens=(1, 7, 20)[i % 3], samples=1 + i % 2, sampling=s, seed=9, number=i)
   for i, s in enumerate(
     [
-      Sampling(),
-      Sampling(temperature=0.7, top_k=9),
-      Sampling(top_p=0.8),
-      Sampling(min_p=0.02),
-      Sampling(),
-      Sampling(0.0),
+      SamplingParams(),
+      SamplingParams(temperature=0.7, top_k=9),
+      SamplingParams(top_p=0.8),
+      SamplingParams(min_p=0.02),
+      SamplingParams(),
+      SamplingParams(0.0),
     ]
   )
 ]
@@ -87,9 +87,9 @@ def check_log_probs(model, requests, done, size: int, tolerance: float = 1e-4) -
 
 def test_log_probs_equal_scoring(model, together):
   check_log_probs(model, REQUESTS, together, 48)
-  plain = [c for (number, _), c in together.items() if REQUESTS[number].sampling == Sampling()]
+  plain = [c for (number, _), c in together.items() if REQUESTS[number].sampling == SamplingParams()]
   for c in plain:
-    np.testing.assert_allclose(c.law_logps, c.logps, atol=1e-5)
+    np.testing.assert_allclose(c.sampler_logps, c.logps, atol=1e-5)
 
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 70), st.integers(1, 50), st.integers(1, 3)), min_size=4, max_size=9)
@@ -113,7 +113,7 @@ def test_log_probs_through_refills_chunks_and_growth(model, shapes, seed, stops)
 def test_limits_are_kept(together):
   assert len(together) == sum(r.samples for r in REQUESTS)
   for (number, _), c in together.items():
-    assert 1 <= len(c.tokens) == len(c.logps) == len(c.law_logps) <= REQUESTS[number].max_tokens
+    assert 1 <= len(c.tokens) == len(c.logps) == len(c.sampler_logps) <= REQUESTS[number].max_tokens
     assert not set(STOPS) & set(c.tokens[:-1].tolist())
     assert c.finish == ('stop' if c.tokens[-1] in STOPS else 'length')
     assert c.finish == 'stop' or len(c.tokens) == REQUESTS[number].max_tokens
@@ -158,11 +158,11 @@ def test_refusals_by_name_while_the_others_go_on(model, together):
     'samples 0': {'samples': 0},
     'max_tokens 0': {'max_tokens': 0},
     'exceed the length 40': {'max_tokens': 40 - len(good.prompt) + 1},
-    'temperature -1': {'sampling': Sampling(temperature=-1)},
-    'temperature nan': {'sampling': Sampling(temperature=math.nan)},
-    'top_k 0': {'sampling': Sampling(top_k=0)},
-    'top_p 0': {'sampling': Sampling(top_p=0)},
-    'min_p 2': {'sampling': Sampling(min_p=2)},
+    'temperature -1': {'sampling': SamplingParams(temperature=-1)},
+    'temperature nan': {'sampling': SamplingParams(temperature=math.nan)},
+    'top_k 0': {'sampling': SamplingParams(top_k=0)},
+    'top_p 0': {'sampling': SamplingParams(top_p=0)},
+    'min_p 2': {'sampling': SamplingParams(min_p=2)},
     'seed -1': {'seed': -1},
   }
   bad = [dataclasses.replace(good, number=100 + i, **change) for i, change in enumerate(faults.values())]
@@ -177,7 +177,7 @@ def test_refusals_by_name_while_the_others_go_on(model, together):
 
 
 def test_a_sample_may_fill_the_whole_length(model):
-  request = Request(tuple(range(1, 9)), 32, samples=3, sampling=Sampling(0.0, top_k=9))  # greedy meets no stop
+  request = Request(tuple(range(1, 9)), 32, samples=3, sampling=SamplingParams(0.0, top_k=9))  # greedy meets no stop
   assert [len(c.tokens) for c in run(model, [request], max_length=40).values()] == [32, 32, 32]
 
 
@@ -187,12 +187,12 @@ def test_suspended_and_resumed_equals_uninterrupted(model, together):
   first = list(engine.generate(model, REQUESTS, stop=lambda: next(blocks) == 3))
   cut = [c for c in first if c.finish == 'suspended']
   assert any(len(c.tokens) for c in cut) and any(c.finish == 'stop' for c in first), 'stopped in the middle of the work'
-  second = {(c.request, c.sample): c for c in engine.generate(model, REQUESTS, begun=first)}
+  second = {(c.request, c.sample): c for c in engine.generate(model, REQUESTS, resume_from=first)}
   assert set(second) == set(together)
   for key, c in together.items():
     assert second[key].tokens.tolist() == c.tokens.tolist() and second[key].finish == c.finish
     np.testing.assert_allclose(second[key].logps, c.logps, atol=1e-4)
-    np.testing.assert_allclose(second[key].law_logps, c.law_logps, atol=1e-4)
+    np.testing.assert_allclose(second[key].sampler_logps, c.sampler_logps, atol=1e-4)
   finished = next(c for c in first if c.finish == 'stop')
   assert second[finished.request, finished.sample] is finished
 
@@ -208,7 +208,7 @@ def test_chunks_of_a_prompt_change_nothing(model):
 
 
 def test_cancelled_work_stops_and_frees_its_rows(model, together):
-  rows = Run(Engine(model.config, (), rows=2, block=4), model)
+  rows = Scheduler(Engine(model.config, (), rows=2, block=4), model)
   endless = Request((1, 2, 3), 400, samples=3, number=77)
   for sample in range(3):
     rows.add(77, endless, sample)
@@ -219,11 +219,11 @@ def test_cancelled_work_stops_and_frees_its_rows(model, together):
   rows.add(1, REQUESTS[1], 0)
   rows.cancel(77)
   assert rows.live == 0 and rows.queued == 1
-  pieces = []
+  chunks = []
   while rows.busy:
-    pieces += rows.step()
-  assert {p.ticket for p in pieces} == {1}
-  tokens = np.concatenate([p.tokens for p in pieces])
+    chunks += rows.step()
+  assert {p.request_id for p in chunks} == {1}
+  tokens = np.concatenate([p.tokens for p in chunks])
   assert len(tokens) == REQUESTS[1].max_tokens
   stops = np.isin(tokens, STOPS)  # this engine knows no stop: the same tokens, and then more
   n = int(stops.argmax()) + 1 if stops.any() else len(tokens)
@@ -241,8 +241,8 @@ def test_repetition_penalty_equals_transformers(transformers_qwen2, tmp_path):
       ids = torch.tensor([prompt])
       settings = dict(do_sample=False, max_new_tokens=20, pad_token_id=0, repetition_penalty=penalty, eos_token_id=None)
       expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0, len(prompt) :].tolist()
-    penalized = Request(tuple(prompt), 20, sampling=Sampling(0.0, repetition_penalty=penalty))
-    plain = Request(tuple(prompt), 20, sampling=Sampling(0.0), number=1)
+    penalized = Request(tuple(prompt), 20, sampling=SamplingParams(0.0, repetition_penalty=penalty))
+    plain = Request(tuple(prompt), 20, sampling=SamplingParams(0.0), number=1)
     requests = [plain, penalized, plain]  # one row: the penalty comes and goes
     done = {c.request: c for c in Engine(c, (), rows=1, block=8).generate(hf.load(tmp_path), requests)}
     assert done[1].tokens.tolist() == expected
@@ -252,10 +252,10 @@ def test_repetition_penalty_equals_transformers(transformers_qwen2, tmp_path):
 @pytest.mark.parametrize('weights, kept', [(True, False), (False, True), (True, True)])
 def test_int8_is_near(model, weights, kept):
   """Log-probs of the same tokens move by what rounding to 1/127 of the largest value explains, and do move."""
-  requests = [Request(tuple(range(1, 20)), 1, number=i, sampling=Sampling(0.0)) for i in range(1)]
+  requests = [Request(tuple(range(1, 20)), 1, number=i, sampling=SamplingParams(0.0)) for i in range(1)]
   requests += [Request(tuple(range(i, 20 + i)), 12, number=i) for i in range(1, 9)]
   rounded = quantize(model) if weights else model
-  more = {'cache': Int8Slots} if kept else {}
+  more = {'cache': Int8KVCache} if kept else {}
   done = run(rounded, requests, **more)
   moved = []
   for r in requests:

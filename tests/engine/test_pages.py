@@ -1,18 +1,20 @@
-"""Keys and values in pages: the same tokens as in slots, whatever is scarce, and no page is lost."""
+"""Keys and values in pages: the same tokens as in positions, whatever is scarce, and no page is lost."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vibethinker_jax.engine.engine import Engine, Request, Run
-from vibethinker_jax.engine.pages import Book, Paging
-from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.engine.engine import Engine, Request, Scheduler
+from vibethinker_jax.engine.pages import PageAllocator, PagedLayout
+from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.model.attention import attend, attend_paged, cached_mask, paged_gpu
 from vibethinker_jax.model.mesh import MeshShape, decode_mesh, make_mesh
 
 REQUESTS = [
-  Request(tuple(range(1, 2 + 5 * i)), (3, 30, 41)[i % 3], 1 + i % 2, Sampling(repetition_penalty=1 + i % 3 / 4), 5, i)
+  Request(
+    tuple(range(1, 2 + 5 * i)), (3, 30, 41)[i % 3], 1 + i % 2, SamplingParams(repetition_penalty=1 + i % 3 / 4), 5, i
+  )
   for i in range(6)
 ]
 
@@ -40,7 +42,7 @@ def same(one: dict, other: dict) -> None:
 
 
 def test_kernels_give_what_attend_gives():
-  """Rows of 1 to 64 slots in pages of 16, scattered over a pool among pages of nobody's."""
+  """Rows of 1 to 64 positions in pages of 16, scattered over a pool among pages of nobody's."""
   B, K, G, H, size, W = 3, 2, 6, 32, 16, 4
   rng = np.random.default_rng(0)
   q = jnp.asarray(rng.normal(size=(B, K, G, H)), jnp.float32)
@@ -57,19 +59,19 @@ def test_kernels_give_what_attend_gives():
 @pytest.mark.parametrize('pages, size', [(60, 8), (12, 8), (6, 16)])
 def test_pages_change_no_token(model, in_slots, pages, size):
   """Plenty of pages, and only as many as one sample of the longest length needs: rows go back and come again."""
-  same(run(model, rows=4, cache=Paging(pages, size)), in_slots)
+  same(run(model, rows=4, cache=PagedLayout(pages, size)), in_slots)
 
 
 def test_pages_on_eight_devices(model, in_slots):
   """Each with a pool of its own."""
   mesh = decode_mesh(make_mesh(MeshShape(data=8)))
-  same(run(model, rows=8, cache=Paging(8 * 12, 8), mesh=mesh), in_slots)
+  same(run(model, rows=8, cache=PagedLayout(8 * 12, 8), mesh=mesh), in_slots)
 
 
 def test_no_page_is_lost(model):
-  """Scarce pages, one ticket cancelled on the way: in the end all are free."""
-  engine = Engine(model.config, (9,), rows=4, block=8, max_length=96, cache=Paging(12, 8))
-  work, back = Run(engine, model), 0
+  """Scarce pages, one request_id cancelled on the way: in the end all are free."""
+  engine = Engine(model.config, (9,), rows=4, block=8, max_length=96, cache=PagedLayout(12, 8))
+  work, back = Scheduler(engine, model), 0
   for i, r in enumerate(REQUESTS):
     for sample in range(r.samples):
       work.add(i, r, sample)
@@ -83,7 +85,7 @@ def test_no_page_is_lost(model):
 
 
 def test_rows_take_from_their_own_pool():
-  book = Book(Paging(8, 16), rows=4, pools=2)
+  book = PageAllocator(PagedLayout(8, 16), rows=4, pools=2)
   book.grow(0, 33)
   assert (book.spare(0), book.spare(1), book.spare(2)) == (1, 1, 4) and book.wanted(0, 49) == 1
   book.grow(3, 16)
@@ -94,12 +96,12 @@ def test_rows_take_from_their_own_pool():
 
 
 def test_a_pool_too_small_for_one_sample_is_refused(model):
-  with pytest.raises(ValueError, match='11 pages of 8 slots over 1 devices: expected room for a sample of 96'):
-    Engine(model.config, (), max_length=96, cache=Paging(11, 8))
+  with pytest.raises(ValueError, match='11 pages of 8 positions over 1 devices: expected room for a sample of 96'):
+    Engine(model.config, (), max_length=96, cache=PagedLayout(11, 8))
 
 
 def test_nothing_compiles_after_the_warm_up(model):
-  engine = Engine(model.config, (9,), rows=4, block=8, max_length=96, cache=Paging(40, 8))
+  engine = Engine(model.config, (9,), rows=4, block=8, max_length=96, cache=PagedLayout(40, 8))
   engine.warm_up(model, longest_prompt=30, longest=80, filters=False)
   compiled = []
   listen = lambda event, seconds, **more: compiled.append(event) if 'backend_compile' in event else None

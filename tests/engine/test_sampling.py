@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from vibethinker_jax.engine.sampling import Sampling, draw, keep, laws, pick, row_keys
+from vibethinker_jax.engine.sampling import SamplingParams, batched, draw, keep, pick, row_keys
 
 N, V = 20000, 16
 LOGITS = np.random.default_rng(0).normal(0, 1.5, V).astype(np.float32)
@@ -12,7 +12,7 @@ LOGITS = np.random.default_rng(0).normal(0, 1.5, V).astype(np.float32)
 draws = jax.jit(draw, static_argnames='filters')
 
 
-def law(s: Sampling) -> np.ndarray:
+def law(s: SamplingParams) -> np.ndarray:
   """The distribution by its definition, one token after the other: temperature, then top-k, top-p and min-p."""
   p = np.exp(LOGITS.astype(np.float64) / s.temperature)
   p /= p.sum()
@@ -30,28 +30,30 @@ def law(s: Sampling) -> np.ndarray:
   return out / out.sum()
 
 
-def sample(s: Sampling, logits=LOGITS, seed: int = 0, filters: bool | None = None):
+def sample(s: SamplingParams, logits=LOGITS, seed: int = 0, filters: bool | None = None):
   whole = lambda value, kind: np.full(N, value, kind)
   keys = row_keys(whole(seed, np.uint32), np.arange(N, dtype=np.uint32), whole(0, np.uint32))
   tables = jnp.broadcast_to(logits, (N, V))
-  out = draws(tables, keys, whole(3, np.int32), laws([s] * N), None, filters=s.filters if filters is None else filters)
+  out = draws(
+    tables, keys, whole(3, np.int32), batched([s] * N), None, filters=s.filters if filters is None else filters
+  )
   return [np.asarray(x) for x in out]
 
 
 @pytest.mark.parametrize(
   's',
   [
-    Sampling(),
-    Sampling(temperature=0.6),
-    Sampling(temperature=1.7),
-    Sampling(top_k=1),
-    Sampling(top_k=5),
-    Sampling(top_k=40),
-    Sampling(top_p=0.7),
-    Sampling(top_p=1e-6),
-    Sampling(min_p=0.1),
-    Sampling(temperature=0.8, top_k=6, top_p=0.9),
-    Sampling(temperature=1.5, top_k=9, top_p=0.85, min_p=0.15),
+    SamplingParams(),
+    SamplingParams(temperature=0.6),
+    SamplingParams(temperature=1.7),
+    SamplingParams(top_k=1),
+    SamplingParams(top_k=5),
+    SamplingParams(top_k=40),
+    SamplingParams(top_p=0.7),
+    SamplingParams(top_p=1e-6),
+    SamplingParams(min_p=0.1),
+    SamplingParams(temperature=0.8, top_k=6, top_p=0.9),
+    SamplingParams(temperature=1.5, top_k=9, top_p=0.85, min_p=0.15),
   ],
   ids=repr,
 )
@@ -70,18 +72,18 @@ def test_frequencies_and_reported_laws(s):
 
 def test_the_chi_square_would_notice():
   """The same test rejects a law that is off by a twentieth: it has the power to fail."""
-  counts = np.bincount(sample(Sampling(temperature=1.05))[0], minlength=V)
-  assert scipy.stats.chisquare(counts, N * law(Sampling())).pvalue < 1e-3
+  counts = np.bincount(sample(SamplingParams(temperature=1.05))[0], minlength=V)
+  assert scipy.stats.chisquare(counts, N * law(SamplingParams())).pvalue < 1e-3
 
 
 def test_greedy():
-  token, logp, law_logp = sample(Sampling(temperature=0, top_k=3))
+  token, logp, law_logp = sample(SamplingParams(temperature=0, top_k=3))
   assert set(token) == {LOGITS.argmax()} and set(law_logp) == {0.0}
   np.testing.assert_allclose(logp, (LOGITS - np.log(np.exp(LOGITS.astype(np.float64)).sum())).max(), atol=1e-5)
 
 
 def test_filters_that_are_off_change_nothing():
-  for a, b in zip(sample(Sampling(), filters=True), sample(Sampling(), filters=False)):
+  for a, b in zip(sample(SamplingParams(), filters=True), sample(SamplingParams(), filters=False)):
     np.testing.assert_allclose(a, b, atol=1e-6)
 
 
@@ -89,21 +91,21 @@ def test_impossible_tokens_are_never_drawn():
   """Also at the ends of the vocabulary, where rounding of the cumulated mass would put a draw."""
   logits = np.full(V, -np.inf, np.float32)
   logits[[4, 9]] = 0.0
-  token, _, law_logp = sample(Sampling(), logits)
+  token, _, law_logp = sample(SamplingParams(), logits)
   assert set(token) == {4, 9}
   np.testing.assert_allclose(law_logp, np.log(0.5), atol=1e-6)
 
 
 FILTERS = (
-  Sampling(),
-  Sampling(temperature=0.6, top_p=0.95),
-  Sampling(temperature=1e-30),
-  Sampling(temperature=1.3, top_p=0.7, min_p=0.02),
-  Sampling(top_k=1),
-  Sampling(top_k=40, top_p=0.999999),
-  Sampling(top_p=1e-6),
-  Sampling(min_p=1.0),
-  Sampling(temperature=3.0, min_p=1e-4, repetition_penalty=1.7),
+  SamplingParams(),
+  SamplingParams(temperature=0.6, top_p=0.95),
+  SamplingParams(temperature=1e-30),
+  SamplingParams(temperature=1.3, top_p=0.7, min_p=0.02),
+  SamplingParams(top_k=1),
+  SamplingParams(top_k=40, top_p=0.999999),
+  SamplingParams(top_p=1e-6),
+  SamplingParams(min_p=1.0),
+  SamplingParams(temperature=3.0, min_p=1e-4, repetition_penalty=1.7),
 )
 
 
@@ -119,7 +121,7 @@ def tables(V: int, rng: np.random.Generator) -> np.ndarray:
   return spread
 
 
-def exactly(s: Sampling, logits: np.ndarray) -> np.ndarray:
+def exactly(s: SamplingParams, logits: np.ndarray) -> np.ndarray:
   """Which tokens [V] the law allows, in float64; of equal tokens all or none."""
   p = np.exp((logits.astype(np.float64) - logits.max()) / np.float32(s.temperature))
   if s.top_k != -1:
@@ -134,7 +136,7 @@ def test_what_is_kept_is_what_the_law_allows(V):
   """No token more; and what rounding leaves out has no mass to speak of."""
   for s in FILTERS:
     rows = tables(V, np.random.default_rng(V))
-    of = laws([s] * len(rows))
+    of = batched([s] * len(rows))
     scaled = (rows - rows.max(-1, keepdims=True)) / of.temperature[:, None]
     kept = np.asarray(jax.jit(keep)(scaled, of.top_k, of.top_p, of.min_p))
     for row, own, logits in zip(kept, scaled, rows):
@@ -155,7 +157,7 @@ def drawn(V: int, R: int, times: int) -> int:
 
   for s in FILTERS:
     rows = np.tile(tables(V, rng), (-(-R // 6), 1))[:R]
-    of = laws([s] * R)
+    of = batched([s] * R)
     scaled = (rows - rows.max(-1, keepdims=True)) / of.temperature[:, None]
     mass = jnp.exp(jnp.where(jax.jit(keep)(scaled, of.top_k, of.top_p, of.min_p), scaled, -jnp.inf))
     sums = np.asarray(jnp.cumsum(mass, -1))
@@ -186,21 +188,21 @@ def test_no_draw_of_ten_millions_that_the_law_rules_out():
 def test_broken_or_extreme_rows_give_a_token():
   """Logits without a number among them, temperatures near 0, penalties that overflow: an id of the vocabulary."""
   assert np.asarray(pick(jnp.full((1, 7), jnp.nan), jnp.zeros(1))) == 6
-  assert set(sample(Sampling(temperature=1e-40))[0]) == {LOGITS.argmax()}
+  assert set(sample(SamplingParams(temperature=1e-40))[0]) == {LOGITS.argmax()}
   keys = row_keys(*(np.zeros(1, np.uint32) for _ in range(3)))
-  of = laws([Sampling(repetition_penalty=1e-30)])
+  of = batched([SamplingParams(repetition_penalty=1e-30)])
   seen = np.arange(V)[None] < 3
   token, _, under = draw(jnp.abs(LOGITS)[None] * 1e20, keys, np.zeros(1, np.int32), of, seen, False)
   assert int(token[0]) < 3 and np.isfinite(under[0])
 
 
 def test_faults():
-  assert Sampling(temperature=0, top_k=1, top_p=1, min_p=1).fault() is None
+  assert SamplingParams(temperature=0, top_k=1, top_p=1, min_p=1).fault() is None
   for bad in (
-    Sampling(temperature=-0.1),
-    Sampling(top_k=0),
-    Sampling(top_k=-2),
-    Sampling(top_p=1.1),
-    Sampling(min_p=-1),
+    SamplingParams(temperature=-0.1),
+    SamplingParams(top_k=0),
+    SamplingParams(top_k=-2),
+    SamplingParams(top_p=1.1),
+    SamplingParams(min_p=-1),
   ):
     assert bad.fault() is not None

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from vibethinker_jax.engine import score as module
-from vibethinker_jax.engine.engine import Engine, Request, Run
-from vibethinker_jax.engine.sampling import TOP, Sampling
+from vibethinker_jax.engine.engine import Engine, Request, Scheduler
+from vibethinker_jax.engine.sampling import TOP, SamplingParams
 from vibethinker_jax.engine.score import score
 from vibethinker_jax.model.int8 import quantize
 
@@ -49,24 +49,24 @@ def test_decoding_weights_score_too(model):
 def test_likeliest_tokens_of_what_is_drawn_are_those_of_scoring_it(model):
   """Of the sample that asks, whoever sits beside it; the tokens are those drawn without asking."""
   requests = [
-    Request((3, 1, 4), 20, 2, Sampling(0.8, top_k=5), seed=1, top=True),
-    Request((2, 7), 9, 1, Sampling(1.0), seed=2),
+    Request((3, 1, 4), 20, 2, SamplingParams(0.8, top_k=5), seed=1, top=True),
+    Request((2, 7), 9, 1, SamplingParams(1.0), seed=2),
   ]
   engine = Engine(model.config, (), rows=4, block=8)
   silent = {(c.request, c.sample): c.tokens.tolist() for c in engine.generate(model, requests[1:])}
-  run, pieces = Run(engine, model), {}
+  run, chunks = Scheduler(engine, model), {}
   for number, request in enumerate(requests):
     for sample in range(request.samples):
       run.add(number, request, sample)
   while run.busy:
-    for piece in run.step():
-      pieces.setdefault((piece.ticket, piece.sample), []).append(piece)
-  assert all(piece.likeliest is None for piece in pieces[1, 0])
-  assert [t for piece in pieces[1, 0] for t in piece.tokens.tolist()] == silent[0, 0]
+    for chunk in run.step():
+      chunks.setdefault((chunk.request_id, chunk.sample), []).append(chunk)
+  assert all(chunk.likeliest is None for chunk in chunks[1, 0])
+  assert [t for chunk in chunks[1, 0] for t in chunk.tokens.tolist()] == silent[0, 0]
   for sample in range(2):
-    own = pieces[0, sample]
-    tokens = np.concatenate([piece.tokens for piece in own])
-    ids, logps = (np.concatenate([piece.likeliest[i] for piece in own]) for i in range(2))
+    own = chunks[0, sample]
+    tokens = np.concatenate([chunk.tokens for chunk in own])
+    ids, logps = (np.concatenate([chunk.likeliest[i] for chunk in own]) for i in range(2))
     ((_, scored),) = score(model, [[*requests[0].prompt, *tokens.tolist()]], top=True)
     np.testing.assert_allclose(logps, scored.likeliest_logps[2:], atol=1e-4)
     np.testing.assert_array_equal(ids[:, 0], scored.likeliest_ids[2:, 0])

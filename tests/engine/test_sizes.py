@@ -1,11 +1,11 @@
-"""How much there is of everything: rows and slots follow the live samples, in sizes that are compiled once."""
+"""How much there is of everything: rows and positions follow the live samples, in sizes that are compiled once."""
 
 import jax
 import numpy as np
 import pytest
 
-from vibethinker_jax.engine.engine import Engine, Request, Run
-from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.engine.engine import Engine, Request, Scheduler
+from vibethinker_jax.engine.sampling import SamplingParams
 
 STOPS = (9, 21, 29)
 
@@ -16,14 +16,14 @@ def model(make_model):
 
 
 def test_rows_and_slots_follow_the_live(model):
-  """A long sample after many short ones works on few rows; a short one after it on few slots again."""
-  rows = Run(Engine(model.config, (), rows=64, block=8), model)
+  """A long sample after many short ones works on few rows; a short one after it on few positions again."""
+  rows = Scheduler(Engine(model.config, (), rows=64, block=8), model)
   for i in range(64):
     rows.add(i, Request((1, 2), 200 if i == 0 else 4, number=i), 0)
   sizes = []
   while rows.busy:
     rows.step()
-    sizes.append((len(rows._seats), rows._cache[0].size))
+    sizes.append((len(rows._slots_), rows._cache[0].size))
   assert sizes[0][0] == 64 and sizes[-1][0] == 16 and max(s for _, s in sizes) == 256
   rows.add(100, Request((1, 2), 4), 0)
   while rows.busy:
@@ -32,7 +32,7 @@ def test_rows_and_slots_follow_the_live(model):
 
 
 def test_nothing_compiles_after_the_warm_up(model):
-  """500 requests of mixed lengths and laws, counted by JAX's own compilation events."""
+  """500 requests of mixed lengths and batched, counted by JAX's own compilation events."""
   engine = Engine(model.config, STOPS, rows=4, block=8, chunk=32)
   engine.warm_up(model, longest_prompt=34, longest=40)
   rng = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def test_nothing_compiles_after_the_warm_up(model):
       tuple(rng.integers(0, 48, rng.integers(1, 35)).tolist()),
       int(rng.integers(1, 7)),
       samples=int(rng.integers(1, 3)),
-      sampling=(Sampling(), Sampling(0.7, top_p=0.9), Sampling(0.0))[i % 3],
+      sampling=(SamplingParams(), SamplingParams(0.7, top_p=0.9), SamplingParams(0.0))[i % 3],
       number=i,
     )
     for i in range(500)

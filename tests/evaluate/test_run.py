@@ -17,12 +17,12 @@ from absl.flags import FLAGS
 from safetensors.numpy import load_file, save_file
 
 from vibethinker_jax.cli.__main__ import main
+from vibethinker_jax.config import TINY_BASE
 from vibethinker_jax.data import synthetic
 from vibethinker_jax.data.problem import Problem, row_of
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import benchmarks, run
 from vibethinker_jax.evaluate.benchmarks import BENCHMARKS, PUBLISHED, Protocol
-from vibethinker_jax.recipe import TINY_BASE
 from vibethinker_jax.verify.answer import vote_key
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vibethinker_jax.engine.cache import Slots
+from vibethinker_jax.engine.cache import KVCache
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.qwen2 import Config
 
@@ -35,7 +35,7 @@ def test_cached_equals_full(make_model):
   model, tokens = make_model(), np.random.default_rng(0).integers(0, 48, (2, 24))
   hidden = jax.jit(lambda m: m(tokens, jnp.broadcast_to(jnp.arange(24), (2, 24)), jnp.ones_like(tokens)))(model)
   extend = jax.jit(lambda m, *args: m.extend(m.unstacked(), *args))
-  cache, at = Slots.empty(model.config, 2, 32, jnp.float32), np.zeros(2, int)
+  cache, at = KVCache.empty(model.config, 2, 32, jnp.float32), np.zeros(2, int)
 
   def check(n: int, kept: np.ndarray):
     nonlocal cache, at

@@ -11,10 +11,10 @@ import openai
 import pytest
 import uvicorn
 
-from vibethinker_jax.data.text import load_text
+from vibethinker_jax.config import TINY_BASE
+from vibethinker_jax.data.tokenizer import load_chat_tokenizer
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.model import hf
-from vibethinker_jax.recipe import TINY_BASE
 from vibethinker_jax.serve import api
 from vibethinker_jax.serve.server import Server, first_breath
 from vibethinker_jax.serve.service import Service
@@ -37,7 +37,7 @@ class Live:
     """Whether no row is in use and nobody waits, as the metrics say it, at the latest after `within_s`."""
     end, worker = time.monotonic() + within_s, self.service.worker
     while time.monotonic() < end:
-      if worker.open == worker.meters.live == worker.meters.queued == 0:
+      if worker.open == worker.metrics.live == worker.metrics.queued == 0:
         return True
       time.sleep(0.02)
     return False
@@ -74,7 +74,7 @@ def _served(service: Service, cors: tuple[str, ...] = ()):
 def tiny():
   """(engine, model, text) of the tiny base; engines of equal sizes share what is compiled."""
   directory = TINY_BASE
-  text, model = load_text(directory), hf.load(directory)
+  text, model = load_chat_tokenizer(directory), hf.load(directory)
   engine = Engine(model.config, text.stop_ids, rows=ROWS, block=8, max_length=LONGEST)
   engine.row_sizes = [ROWS]
   return engine, model, text

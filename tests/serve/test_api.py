@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from vibethinker_jax.cli.__main__ import main
-from vibethinker_jax.recipe import TINY_BASE
+from vibethinker_jax.config import TINY_BASE
 from vibethinker_jax.serve.server import memory
 
 ASK = [{'role': 'user', 'content': 'Solve 7x + 12 = 61.'}]
@@ -104,16 +104,16 @@ def test_a_stop_string_ends_one_sample_of_several(client, live):
 
 
 def test_a_client_that_leaves_frees_its_row(client, live):
-  meters = live.service.worker.meters
-  before, gone = meters.tokens._value.get(), meters.gone._value.get()
+  metrics = live.service.worker.metrics
+  before, gone = metrics.tokens._value.get(), metrics.gone._value.get()
   with client.completions.create(model='vibethinker', stream=True, n=2, **ENDLESS) as stream:
     next(iter(stream))
   assert live.idle()
   with httpx.Client() as http, pytest.raises(httpx.ReadTimeout):
     http.post(f'{live.url}/v1/completions', json={**ENDLESS, 'n': 2}, timeout=0.02)
   assert live.idle()
-  assert meters.gone._value.get() == gone + 2
-  assert meters.tokens._value.get() - before < 2 * 2 * 240, 'they were not drawn to their end'
+  assert metrics.gone._value.get() == gone + 2
+  assert metrics.tokens._value.get() - before < 2 * 2 * 240, 'they were not drawn to their end'
 
 
 def test_a_full_queue_says_when_to_come_back(client, live):
@@ -192,10 +192,10 @@ def test_unknown_paths_and_methods(live):
 
 
 def test_a_failing_engine_answers_and_starts_anew(client, live, monkeypatch):
-  from vibethinker_jax.engine.engine import Run
+  from vibethinker_jax.engine.engine import Scheduler
 
   whole, worker = chat(client, temperature=0, max_tokens=60), live.service.worker
-  step, restarts = Run.step, worker.meters.restarts._value.get()
+  step, restarts = Scheduler.step, worker.metrics.restarts._value.get()
   broken = threading.Event()
   broken.set()
 
@@ -205,7 +205,7 @@ def test_a_failing_engine_answers_and_starts_anew(client, live, monkeypatch):
       raise RuntimeError('out of memory')
     return step(run)
 
-  monkeypatch.setattr(Run, 'step', fails)
+  monkeypatch.setattr(Scheduler, 'step', fails)
   with pytest.raises(openai.InternalServerError) as failure:
     chat(client, temperature=0, max_tokens=60)
   assert failure.value.body['code'] == 'engine_failure'
@@ -213,7 +213,7 @@ def test_a_failing_engine_answers_and_starts_anew(client, live, monkeypatch):
   with pytest.raises(openai.APIError, match='engine failed'):
     list(chat(client, stream=True, max_tokens=60))
   assert chat(client, temperature=0, max_tokens=60).choices == whole.choices
-  assert worker.meters.restarts._value.get() == restarts + 2 and live.idle()
+  assert worker.metrics.restarts._value.get() == restarts + 2 and live.idle()
 
 
 def test_keys_metrics_and_closing(make_service, served):

@@ -14,10 +14,10 @@ import sys
 import numpy as np
 import pytest
 
+from vibethinker_jax.config import TINY_BASE
 from vibethinker_jax.data import synthetic
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.score import score
-from vibethinker_jax.recipe import TINY_BASE
 from vibethinker_jax.serve.service import Service
 from vibethinker_jax.serve.worker import Worker
 

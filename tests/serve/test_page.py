@@ -6,7 +6,7 @@ import math
 import pytest
 
 from vibethinker_jax.serve import markup, page, solve, steps, terminal
-from vibethinker_jax.serve.refusals import ApiError
+from vibethinker_jax.serve.errors import ApiError
 from vibethinker_jax.serve.service import Sample
 from vibethinker_jax.serve.worker import Closing, EngineFailure
 from vibethinker_jax.verify.answer import Verdict
@@ -15,7 +15,7 @@ HOW = steps.How('math', 0.6, 0.95, 40)
 
 
 class Written:
-  """A transcript that has come so far."""
+  """A detokenizer that has come so far."""
 
   def __init__(self, text):
     self.text = text

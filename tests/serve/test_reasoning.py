@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vibethinker_jax.engine.engine import Piece
+from vibethinker_jax.engine.engine import TokenChunk
 from vibethinker_jax.serve import worker as module
 from vibethinker_jax.serve.reasoning import ReasoningParser
 
@@ -61,7 +61,7 @@ def test_pieces_give_the_parts_of_the_whole(tokens, cuts, opened):
 
 
 class Scripted:
-  """In an engine's Run's place: every sample says what the script has, five tokens a step."""
+  """In an engine's Scheduler's place: every sample says what the script has, five tokens a step."""
 
   script: tuple[int, ...] = ()
 
@@ -69,11 +69,11 @@ class Scripted:
     self._at = {}
     self.live = self.queued = 0
 
-  def add(self, ticket, request, sample):
-    self._at[ticket, sample] = 0
+  def add(self, request_id, request, sample):
+    self._at[request_id, sample] = 0
 
-  def cancel(self, ticket, sample=None):
-    self._at = {k: at for k, at in self._at.items() if k[0] != ticket or sample not in (None, k[1])}
+  def cancel(self, request_id, sample=None):
+    self._at = {k: at for k, at in self._at.items() if k[0] != request_id or sample not in (None, k[1])}
 
   @property
   def busy(self) -> bool:
@@ -81,13 +81,13 @@ class Scripted:
 
   def step(self):
     out = []
-    for (ticket, sample), at in list(self._at.items()):
+    for (request_id, sample), at in list(self._at.items()):
       tokens = np.array(self.script[at : at + 5], np.int32)
-      self._at[ticket, sample] = at + 5
+      self._at[request_id, sample] = at + 5
       over = at + 5 >= len(self.script)
       if over:
-        del self._at[ticket, sample]
-      out.append(Piece(ticket, sample, tokens, -tokens - 1.0, -tokens - 1.0, 'stop' if over else ''))
+        del self._at[request_id, sample]
+      out.append(TokenChunk(request_id, sample, tokens, -tokens - 1.0, -tokens - 1.0, 'stop' if over else ''))
     return out
 
 

@@ -13,7 +13,7 @@ from openai.types.chat import completion_create_params as chat_params
 from pydantic import ValidationError
 
 from vibethinker_jax.engine.engine import Request
-from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.serve.messages import Message, Part
 from vibethinker_jax.serve.schema import ChatRequest, CompletionRequest, StreamOptions
 
@@ -248,7 +248,7 @@ def test_every_field_of_openai_is_known(ours, theirs):
 
 def test_a_repetition_penalty_is_the_engines(live, tiny):
   engine, model, text = tiny
-  request = Request(tuple(text.chat(ASK)), 40, 1, Sampling(0.0, repetition_penalty=1.5))
+  request = Request(tuple(text.chat(ASK)), 40, 1, SamplingParams(0.0, repetition_penalty=1.5))
   (drawn,) = engine.generate(model, [request])
   answer = lambda **more: live.client().chat.completions.create(
     model='vibethinker', messages=ASK, max_tokens=40, temperature=0, extra_body=more

@@ -193,7 +193,7 @@ def test_a_refused_question_locks_nothing(opened):
   opened.wait_for_selector('#send:visible')
   assert opened.locator('.refusal:visible').count() == 0
 
-  opened.get_by_role('tab', name='Spectrum').click()
+  opened.get_by_role('tab', name='SolutionSpectrum').click()
   opened.fill('#problem textarea', long)
   opened.click('#draw')
   opened.wait_for_selector('#warning .refusal:visible')
@@ -239,7 +239,7 @@ def test_dollars_code_and_names_in_the_page(opened):
 def test_the_width_does_not_jump(opened):
   width = lambda: opened.evaluate("document.querySelector('.gradio-container').getBoundingClientRect().width")
   widths = [width()]
-  for tab in ('Spectrum', 'Chat'):
+  for tab in ('SolutionSpectrum', 'Chat'):
     opened.get_by_role('tab', name=tab).click()
     widths.append(width())
   opened.fill('#box textarea', 'word ' * 300)
@@ -267,7 +267,7 @@ def test_a_server_that_goes_away_in_the_middle(browser, tmp_path, sign, field, b
     page.get_by_label(f'number input for {name}').fill(value)
     page.get_by_label(f'number input for {name}').press('Enter')
   if field == 'problem':
-    page.get_by_role('tab', name='Spectrum').click()
+    page.get_by_role('tab', name='SolutionSpectrum').click()
     page.get_by_label('number input for Solutions').fill('32')
     page.get_by_label('number input for Solutions').press('Enter')
   page.fill(f'#{field} textarea', 'x' * 40)
@@ -335,7 +335,7 @@ def test_the_page(site, browser, width, height, tmp_path):
 
   page.get_by_text('Exploration').click()  # its own values again
   page.get_by_text('Sampling').click()
-  page.get_by_role('tab', name='Spectrum').click()
+  page.get_by_role('tab', name='SolutionSpectrum').click()
   page.fill('#problem textarea', 'Find the slope of 5x^2 + 5x at x = 4.')
   page.click('#draw')
   page.wait_for_selector('[data-solution]', timeout=120_000)

@@ -6,7 +6,7 @@ import pathlib
 import jax
 import pytest
 
-from vibethinker_jax import host
+from vibethinker_jax import runtime
 from vibethinker_jax.engine.engine import Request
 from vibethinker_jax.serve import worker as module
 from vibethinker_jax.serve.worker import Worker
@@ -18,9 +18,9 @@ async def drawn(worker: Worker) -> dict[int, list[int]]:
   worker.start()
   tokens = {sample: [] for sample in range(REQUEST.samples)}
   with worker.ask([REQUEST]) as stream:
-    async for pieces in stream:
-      for _, piece in pieces:
-        tokens[piece.sample] += piece.tokens.tolist()
+    async for chunks in stream:
+      for _, chunk in chunks:
+        tokens[chunk.sample] += chunk.tokens.tolist()
   await worker.stop()
   return tokens
 
@@ -31,7 +31,7 @@ def test_programs_are_dropped_where_mappings_run_out(tiny, monkeypatch):
   wanted = {c.sample: c.tokens.tolist() for c in engine.generate(model, [REQUEST])}
   cleared, clear = [], jax.clear_caches
   answers = iter([True, False, True, False, *[False] * 1000])  # asked again after each clearing
-  monkeypatch.setattr(host, 'crowded', lambda share=0.75: next(answers))
+  monkeypatch.setattr(runtime, 'crowded', lambda share=0.75: next(answers))
   monkeypatch.setattr(module, '_TIDY_S', 0.0)
   monkeypatch.setattr(jax, 'clear_caches', lambda: cleared.append(clear()))
   assert asyncio.run(drawn(Worker(engine, model, 8))) == wanted and len(cleared) == 2
@@ -39,7 +39,7 @@ def test_programs_are_dropped_where_mappings_run_out(tiny, monkeypatch):
 
 def test_how_many_mappings_there_are():
   if pathlib.Path('/proc/self/maps').exists():
-    assert host.crowded(0.0) and not host.crowded(1.0)
+    assert runtime.crowded(0.0) and not runtime.crowded(1.0)
 
 
 @pytest.mark.slow

@@ -4,12 +4,12 @@ import pathlib
 
 import pytest
 
-from vibethinker_jax.recipe import TINY_BASE
-from vibethinker_jax.settings import load_config
+from vibethinker_jax.config import TINY_BASE
+from vibethinker_jax.config_io import load_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMALL = {
-  'start': dict(random=dict(V=512, D=16, L=1, K=1, G=2, H=8, F=32, positions=512), tokenizer=str(TINY_BASE)),
+  'model': dict(random=dict(V=512, D=16, L=1, K=1, G=2, H=8, F=32, positions=512), tokenizer=str(TINY_BASE)),
   'mesh.data': 1,
   'data.domains': ('algebra', 'geometry', 'calculus'),
   'data.train': 20,
@@ -22,7 +22,7 @@ SMALL = {
   'probe': dict(samples=2, k=2, max_tokens=8),
   'evaluate': dict(samples=2, k=2, max_tokens=8),
   'rl.prompts': 2,
-  'rl.group': 4,
+  'rl.num_generations': 4,
   'rl.micro_rows': 8,
   'rl.share': 4,
   'rl.save_every': 1,

@@ -16,9 +16,9 @@ import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from vibethinker_jax.config import TINY_BASE
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.qwen2 import Config, Qwen2
-from vibethinker_jax.recipe import TINY_BASE
 
 ROOT = pathlib.Path(__file__).parents[2]
 COLABS = ROOT / 'colabs'
@@ -41,7 +41,7 @@ def kernels(tmp_path_factory):
 def own_model(shrunk, tmp_path_factory):
   """A Hugging Face directory with a small random model and the tiny base's tokenizer."""
   directory = tmp_path_factory.mktemp('models') / 'own'
-  model = jax.jit(lambda key: Qwen2(Config(**shrunk['start']['random']), key))(jax.random.key(0))
+  model = jax.jit(lambda key: Qwen2(Config(**shrunk['model']['random']), key))(jax.random.key(0))
   hf.save(model, directory, TINY_BASE, ())
   return directory
 
@@ -95,13 +95,13 @@ def execute(notebook, cwd: pathlib.Path, **options) -> None:
 
 def changes_of(name: str, shrunk: dict, own_model: pathlib.Path) -> tuple[dict, dict]:
   """What makes a notebook small: CHANGES, and further parameters."""
-  changes = {**shrunk, 'data.others': ()}
+  changes = {**shrunk, 'data.extra_domains': ()}
   if name == 'mgpo_lambda':
     changes |= {'ablation.lambdas': (0.0, 2.0), 'ablation.seeds': (0,)}
   if name == 'fusion_weights':
     changes |= {'simplex.parts': 2, 'simplex.random': 1}
   if name == 'your_own_model':
-    del changes['start']
+    del changes['model']
     return changes, {'MODEL': str(own_model)}
   return changes, {}
 
@@ -166,7 +166,7 @@ def test_what_goes_wrong_on_colab_is_a_sentence(content):
     'os.getcwd()',  # 9
     begin,  # 10: where WORKDIR is
     "open('runs/quickstart/experts.json')",  # 11: lost
-    "from vibethinker_jax.settings import load_config; load_config('nowhere.py')",  # 12: what a user can mend
+    "from vibethinker_jax.config_io import load_config; load_config('nowhere.py')",  # 12: what a user can mend
     "import numpy; was, numpy.__version__ = numpy.__version__, '1.0'",
     begin,  # 14: another numpy than that which is installed
     'numpy.__version__ = was',

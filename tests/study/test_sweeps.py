@@ -11,7 +11,7 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import html
 from vibethinker_jax.study import ablation, selection, simplex, sweep
 from vibethinker_jax.train import rl
-from vibethinker_jax.train.journal import Journal
+from vibethinker_jax.train.metric_writer import MetricWriter
 from vibethinker_jax.train.state import Diverged
 from vibethinker_jax.verify.answer import Verdict
 
@@ -81,7 +81,7 @@ def test_an_ablation_leaves_its_points_and_a_page(whole):
 
 def test_variants_share_what_a_seed_is_and_seeds_do_not(whole):
   """The first step draws the same samples in all variants of a seed: same start, same problems, same noise."""
-  first = {name: Journal(whole / 'points' / name / 'metrics.jsonl').rows('rl/math')[0] for name in NAMES}
+  first = {name: MetricWriter(whole / 'points' / name / 'metrics.jsonl').rows('rl/math')[0] for name in NAMES}
   drawn = lambda name: (first[name]['tokens'], first[name]['pass_rate'], first[name]['entropy'])
   for seed in ('seed0', 'seed1'):
     assert len({drawn(name) for name in NAMES if name.endswith(seed)}) == 1
@@ -98,14 +98,14 @@ def test_killed_it_runs_what_is_missing_and_ends_with_the_same_page(whole, value
   class Killed(Exception):
     pass
 
-  class Dying(Journal):
+  class Dying(MetricWriter):
     def write(self, stage, step, row):
       super().write(stage, step, row)
       steps.append(step)
       if len(steps) == 4:  # within the second point
         raise Killed
 
-  monkeypatch.setattr('vibethinker_jax.ssp.Journal', Dying)
+  monkeypatch.setattr('vibethinker_jax.ssp.MetricWriter', Dying)
   with pytest.raises(Killed):
     ablation.run(values, directory, devices=ONE)
   assert len(list(directory.glob('points/*/evaluate/rl.json'))) == 1

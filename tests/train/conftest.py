@@ -3,15 +3,15 @@
 import jax
 import pytest
 
+from vibethinker_jax.config import TINY_BASE
 from vibethinker_jax.data import synthetic
-from vibethinker_jax.data.text import load_text
+from vibethinker_jax.data.tokenizer import load_chat_tokenizer
 from vibethinker_jax.model.qwen2 import Config, Qwen2
-from vibethinker_jax.recipe import TINY_BASE
 
 
 @pytest.fixture(scope='session')
 def text():
-  return load_text(TINY_BASE)
+  return load_chat_tokenizer(TINY_BASE)
 
 
 @pytest.fixture(scope='session')

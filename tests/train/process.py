@@ -27,19 +27,19 @@ def main(coordinator: str, processes: int, process: int, directory: str, workdir
   import jax
   from jax.experimental import multihost_utils
 
-  from vibethinker_jax import cluster
+  from vibethinker_jax import distributed
+  from vibethinker_jax.config import TINY_BASE
   from vibethinker_jax.data import synthetic
   from vibethinker_jax.data.augment import solved
-  from vibethinker_jax.data.text import load_text
+  from vibethinker_jax.data.tokenizer import load_chat_tokenizer
   from vibethinker_jax.model import hf
   from vibethinker_jax.model.mesh import MeshShape, make_mesh, spread_rows
-  from vibethinker_jax.recipe import TINY_BASE
   from vibethinker_jax.train import sft
-  from vibethinker_jax.train.journal import Journal
+  from vibethinker_jax.train.metric_writer import MetricWriter
   from vibethinker_jax.train.optim import Optim
   from vibethinker_jax.train.state import gradient_adder
 
-  cluster.join(coordinator, processes, process)
+  distributed.join(coordinator, processes, process)
   workdir = pathlib.Path(workdir)
   mesh = make_mesh(MeshShape(fsdp=8))
   with jax.set_mesh(mesh):
@@ -51,9 +51,9 @@ def main(coordinator: str, processes: int, process: int, directory: str, workdir
     if process == 0:
       np.savez(workdir / 'gradients.npz', *found)
     settings = sft.SFT(steps, rows=8, length=128, accumulation=1, save_every=steps, optim=Optim(1e-2, end=1.0))
-    rows, text = solved(synthetic.problems('algebra', 'train', 40, seed=0)), load_text(TINY_BASE)
-    journal = Journal(workdir / 'metrics.jsonl')
-    state = sft.run(settings, 'sft', model, rows, text, workdir / 'sft', journal, 0)
+    rows, text = solved(synthetic.problems('algebra', 'train', 40, seed=0)), load_chat_tokenizer(TINY_BASE)
+    writer = MetricWriter(workdir / 'metrics.jsonl')
+    state = sft.run(settings, 'sft', model, rows, text, workdir / 'sft', writer, 0)
     hf.save(state.model, workdir / 'final', None)
 
 

@@ -7,23 +7,23 @@ import jax
 import numpy as np
 import pytest
 
-from vibethinker_jax.cluster import Stop, Stopped
+from vibethinker_jax.config import TINY_BASE
+from vibethinker_jax.config_io import freeze
 from vibethinker_jax.data import synthetic
+from vibethinker_jax.distributed import Stop, Stopped
 from vibethinker_jax.engine.engine import Completion, Engine, Request
-from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.mesh import MeshShape, make_mesh, place, spread_rows
-from vibethinker_jax.recipe import TINY_BASE
-from vibethinker_jax.settings import freeze
 from vibethinker_jax.train import mgpo, rl
 from vibethinker_jax.train.alarm import Alarm
-from vibethinker_jax.train.journal import Journal
+from vibethinker_jax.train.metric_writer import MetricWriter
 from vibethinker_jax.train.optim import Optim, optimizer
 from vibethinker_jax.train.state import gradient_adder, start
 from vibethinker_jax.verify.answer import Verdict
 
-STAGE = rl.Stage('short', ('algebra',), steps=4, max_tokens=12)
+STAGE = rl.RLStage('short', ('algebra',), steps=4, max_tokens=12)
 LOOP = rl.RL(2, 4, 1.0, 4, 2, 2, Optim(1e-2, warmup=1, end=1.0), (STAGE,))
 
 
@@ -37,9 +37,9 @@ class CoinGrader:
     return [None if len(response) % 3 == 0 else (len(response) % 3) / 2 for response, _, _ in rows]
 
 
-def trainer(text, small, folder, loop=LOOP, algorithm=rl.MGPO(lam=1.0), journal=Journal, stop=None):  # noqa: B008
+def trainer(text, small, folder, loop=LOOP, algorithm=rl.MGPO(lam=1.0), writer=MetricWriter, stop=None):  # noqa: B008
   engine = Engine(small.config, text.stop_ids, rows=8, block=8)
-  return rl.Trainer(loop, algorithm, text, engine, CoinGrader(), journal(folder / 'm.jsonl'), 0, stop)
+  return rl.Trainer(loop, algorithm, text, engine, CoinGrader(), writer(folder / 'm.jsonl'), 0, stop)
 
 
 def same(a, b) -> bool:
@@ -51,7 +51,7 @@ def test_ratio_is_one_at_the_first_update_and_everything_moves(text, small, alge
     folder = tmp_path / str(temperature)
     loop = dataclasses.replace(LOOP, temperature=temperature)
     state = trainer(text, small, folder, loop).run(0, small, algebra, folder / 'rl')
-    rows = Journal(folder / 'm.jsonl').rows('rl/short')
+    rows = MetricWriter(folder / 'm.jsonl').rows('rl/short')
     assert [row['step'] for row in rows] == [1, 2, 3, 4]
     for row in rows:
       assert abs(row['ratio_min'] - 1) < 1e-4 and abs(row['ratio_max'] - 1) < 1e-4
@@ -64,10 +64,10 @@ def test_how_far_engine_and_trainer_are_apart_in_bfloat16(text, small, algebra, 
   """It is a number of every step, at the first of its updates only, and beyond a bound it is told."""
   rough = jax.tree.map(lambda x: 4 * x, small)
   rough.config = dataclasses.replace(small.config, dtype='bfloat16')
-  algorithm = rl.MGPO(lam=1.0, updates=2)
+  algorithm = rl.MGPO(lam=1.0, minibatches=2)
   loop = dataclasses.replace(LOOP, temperature=0.7, stages=(dataclasses.replace(STAGE, steps=1),))
   trainer(text, rough, tmp_path, loop, algorithm).run(0, rough, algebra, tmp_path / 'rl')
-  (row,) = Journal(tmp_path / 'm.jsonl').rows('rl/short')
+  (row,) = MetricWriter(tmp_path / 'm.jsonl').rows('rl/short')
   assert row['logp_gap'] > 1e-4 and row['logp_gap'] < np.log(row['ratio_max'] / row['ratio_min'])
   alarm = Alarm('rl/x')
   capsys.readouterr()
@@ -83,7 +83,7 @@ def test_the_figures_of_the_docs(text, dtype, temperature):
   model = hf.load(TINY_BASE, 'float32')
   model.config = dataclasses.replace(model.config, dtype=dtype)
   problems = synthetic.problems('algebra', 'train', 64, seed=0)
-  law = Sampling(temperature=temperature)
+  law = SamplingParams(temperature=temperature)
   requests = [Request(tuple(text.prompt(p)), 96, 8, law, number=i) for i, p in enumerate(problems)]
   engine = Engine(model.config, text.stop_ids, rows=256, block=32)
   rows = [(list(requests[c.request].prompt), c, 1.0) for c in engine.generate(model, requests)]
@@ -105,7 +105,7 @@ def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
   class Killed(Exception):
     pass
 
-  class Dying(Journal):
+  class Dying(MetricWriter):
     def write(self, stage, step, values):
       if step == 4:
         raise Killed
@@ -113,7 +113,7 @@ def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
 
   cut = tmp_path / 'b'
   with pytest.raises(Killed):
-    trainer(text, small, cut, journal=Dying).run(0, small, algebra, cut / 'rl')
+    trainer(text, small, cut, writer=Dying).run(0, small, algebra, cut / 'rl')
 
   class InTheMiddle(Stop):
     looks = 0
@@ -127,7 +127,9 @@ def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
   again = trainer(text, small, cut).run(0, small, algebra, cut / 'rl')
   assert same(whole, again)
   drop = lambda rows: [{k: v for k, v in row.items() if not k.startswith('seconds')} for row in rows]
-  assert drop(Journal(cut / 'm.jsonl').rows('rl/short')) == drop(Journal(tmp_path / 'a' / 'm.jsonl').rows('rl/short'))
+  assert drop(MetricWriter(cut / 'm.jsonl').rows('rl/short')) == drop(
+    MetricWriter(tmp_path / 'a' / 'm.jsonl').rows('rl/short')
+  )
 
 
 def test_the_weight_multiplies_the_advantage_by_the_raw_pass_rate(text, small, algebra, tmp_path):
@@ -190,9 +192,9 @@ def test_every_update_has_a_group():
 
 
 def test_kl_and_several_updates_are_reported(text, small, algebra, tmp_path):
-  algorithm = rl.MGPO(lam=1.0, kl=0.1, updates=2)
+  algorithm = rl.MGPO(lam=1.0, kl_coef=0.1, minibatches=2)
   state = trainer(text, small, tmp_path, algorithm=algorithm).run(0, small, algebra, tmp_path / 'rl')
-  rows = Journal(tmp_path / 'm.jsonl').rows('rl/short')
+  rows = MetricWriter(tmp_path / 'm.jsonl').rows('rl/short')
   assert int(state.step) == 2 * STAGE.steps
   assert rows[0]['ratio_max'] != pytest.approx(1, abs=1e-4), 'the second update sees a policy that has moved'
   assert rows[-1]['kl'] > 0

@@ -10,14 +10,14 @@ import jax
 import numpy as np
 import pytest
 
-from vibethinker_jax.cluster import Stopped
 from vibethinker_jax.data.augment import solved
-from vibethinker_jax.data.batches import Batch, Packed
+from vibethinker_jax.data.batches import Batch, PackedDataset
 from vibethinker_jax.data.problem import Problem, Solution
-from vibethinker_jax.data.text import render
+from vibethinker_jax.data.tokenizer import render
+from vibethinker_jax.distributed import Stopped
 from vibethinker_jax.train import sft
 from vibethinker_jax.train.alarm import Alarm
-from vibethinker_jax.train.journal import Journal
+from vibethinker_jax.train.metric_writer import MetricWriter
 from vibethinker_jax.train.optim import Optim, optimizer
 from vibethinker_jax.train.state import Checkpoints, Diverged, gradient_adder, start, updater
 
@@ -25,7 +25,9 @@ SETTINGS = sft.SFT(steps=6, rows=2, length=128, accumulation=2, save_every=3, op
 
 
 def train(settings, model, algebra, text, folder, **stop):
-  return sft.run(settings, 'sft', model, solved(algebra), text, folder / 'sft', Journal(folder / 'm.jsonl'), 0, **stop)
+  return sft.run(
+    settings, 'sft', model, solved(algebra), text, folder / 'sft', MetricWriter(folder / 'm.jsonl'), 0, **stop
+  )
 
 
 def same(a, b) -> bool:
@@ -47,7 +49,7 @@ def test_render_weighs_the_response_only(text):
 def test_packing_keeps_sequences_apart_and_whole(text, algebra):
   rows = solved(algebra)
   wanted = sorted(tuple(render(text, *row)['targets'].tolist()) for row in rows)
-  data, seen = Packed(rows, lambda row: render(text, *row), 4, 160, seed=1), []
+  data, seen = PackedDataset(rows, lambda row: render(text, *row), 4, 160, seed=1), []
   for _ in range(12):
     batch = next(data)
     for b in range(4):
@@ -61,7 +63,7 @@ def test_packing_keeps_sequences_apart_and_whole(text, algebra):
 
 def test_packed_equals_unpacked(text, small, algebra):
   """The loss and gradient of a packed batch are those of its sequences one by one."""
-  packed = next(Packed(solved(algebra), lambda row: render(text, *row), 2, 160, seed=0))
+  packed = next(PackedDataset(solved(algebra), lambda row: render(text, *row), 2, 160, seed=0))
   add = gradient_adder(sft.loss)
   (gradient, count), _ = add(None, small, packed)
   alone = None
@@ -90,7 +92,7 @@ def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
   class Killed(Exception):
     pass
 
-  class Dying(Journal):
+  class Dying(MetricWriter):
     def write(self, stage, step, values):
       if step == 5:
         raise Killed
@@ -100,12 +102,12 @@ def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
     sft.run(half, 'sft', small, solved(algebra), text, cut / 'sft', Dying(cut / 'm.jsonl'), 0)
   again = train(half, small, algebra, text, cut)
   assert same(whole, again)
-  steps = [row['step'] for row in Journal(cut / 'm.jsonl').rows('sft')]
+  steps = [row['step'] for row in MetricWriter(cut / 'm.jsonl').rows('sft')]
   assert steps == list(range(1, 7))
 
 
 def test_accumulation_equals_one_batch(text, small, algebra):
-  data = Packed(solved(algebra), lambda row: render(text, *row), 2, 128, seed=0)
+  data = PackedDataset(solved(algebra), lambda row: render(text, *row), 2, 128, seed=0)
   a, b = next(data), next(data)
   both = jax.tree.map(lambda x, y: np.concatenate([x, y]), a, b)
   add = gradient_adder(sft.loss)
@@ -135,7 +137,7 @@ def test_divergence_stops_with_a_clear_line(text, small, algebra, tmp_path):
 
 def test_nothing_fits(text, algebra):
   with pytest.raises(ValueError, match='none of'):
-    Packed(solved(algebra), lambda row: render(text, *row), 2, 8, seed=0)
+    PackedDataset(solved(algebra), lambda row: render(text, *row), 2, 8, seed=0)
 
 
 def test_a_damaged_checkpoint_is_skipped(text, small, algebra, tmp_path, capsys):
@@ -168,8 +170,8 @@ def test_told_to_stop_it_saves_and_goes_on_later(text, small, algebra, tmp_path)
 MANY = """
 import dataclasses, sys
 import jax, numpy as np
-from vibethinker_jax import cluster
-cluster.cpu_devices(2)
+from vibethinker_jax import distributed
+distributed.cpu_devices(2)
 from vibethinker_jax.data.batches import Batch
 from vibethinker_jax.model.mesh import MeshShape, make_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Config, Qwen2
@@ -203,7 +205,7 @@ def test_many_micro_batches_do_not_starve_the_devices():
 
 def test_few_programs_are_in_flight(small, algebra, text, monkeypatch):
   """Of a long accumulation each waits for the one two before it."""
-  batch, waited = next(Packed(solved(algebra), lambda row: render(text, *row), 2, 128, seed=0)), []
+  batch, waited = next(PackedDataset(solved(algebra), lambda row: render(text, *row), 2, 128, seed=0)), []
   wait = jax.block_until_ready
   monkeypatch.setattr(jax, 'block_until_ready', lambda x: waited.append(x) or wait(x))
   add, sums, losses = gradient_adder(sft.loss), None, []

@@ -11,7 +11,7 @@ import sys
 import types
 from collections.abc import Sequence
 
-from vibethinker_jax import __version__, host
+from vibethinker_jax import __version__, runtime
 from vibethinker_jax.cli import (
   chat,
   decontaminate,
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     _check_verb(argv)
     args = _parser().parse_args(argv)
-    host.most_of_the_gpu()
+    runtime.most_of_the_gpu()
     return args.run(args) or 0
   except BadInput as error:
     return _say(error, 2)

@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-  from vibethinker_jax import host
+  from vibethinker_jax import runtime
   from vibethinker_jax.data.decontaminate import STOCK, Decontaminate, Index, find_leaks
 
   read = [('--train', args.train), *(('--eval', path) for path in args.eval), ('--stock', args.stock)]
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
   with (
     files.output(args.output) as out,
     files.output(args.report) as report,
-    host.bar(None, 'decontaminate', 'row') as bar,
+    runtime.bar(None, 'decontaminate', 'row') as bar,
   ):
     waiting: collections.deque[dict] = collections.deque()
 

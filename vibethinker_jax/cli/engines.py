@@ -32,15 +32,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load(args: argparse.Namespace):
-  """Engine (an Engine), model (a Qwen2, or its int8 form) and text (a Text). Raises BadInput."""
+  """Engine (an Engine), model (a Qwen2, or its int8 form) and text (a ChatTokenizer). Raises BadInput."""
   import jax
 
-  from vibethinker_jax.engine.cache import Int8Slots, Slots
+  from vibethinker_jax.config import TINY_BASE
+  from vibethinker_jax.engine.cache import Int8KVCache, KVCache
   from vibethinker_jax.engine.engine import Engine
   from vibethinker_jax.model.config import read_config
   from vibethinker_jax.model.int8 import quantize
   from vibethinker_jax.model.mesh import own_mesh
-  from vibethinker_jax.recipe import TINY_BASE
 
   flags.check_range('--rows', args.rows, 1, 2**20)
   flags.check_range('--block', args.block, 1, 2**20)
@@ -59,7 +59,7 @@ def load(args: argparse.Namespace):
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   model = models.load(directory, args.dtype)
   print(f'vibethinker: {directory}', file=sys.stderr)
-  cache = Int8Slots if args.int8_cache else Slots
+  cache = Int8KVCache if args.int8_cache else KVCache
   stop_ids = models.stop_ids(directory, text)
   mesh = own_mesh(jax.local_devices())  # the whole model on each, the rows spread over them
   engine = Engine(config, stop_ids, args.rows, args.block, max_length=args.max_length, cache=cache, mesh=mesh)

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
   from vibethinker_jax.data import sources
   from vibethinker_jax.engine.engine import Engine
-  from vibethinker_jax.engine.sampling import Sampling
+  from vibethinker_jax.engine.sampling import SamplingParams
   from vibethinker_jax.evaluate import benchmarks
   from vibethinker_jax.evaluate.claims import Subject
   from vibethinker_jax.evaluate.run import evaluate, table
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
   fields = ('n', 'temperature', 'top_p', 'top_k', 'max_tokens', 'instruction')
   given = {name: vars(args)[name] for name in fields if vars(args)[name] is not None}
   protocol = dataclasses.replace(protocol, **given)
-  if (fault := Sampling(protocol.temperature, protocol.top_k, protocol.top_p).fault()) is not None:
+  if (fault := SamplingParams(protocol.temperature, protocol.top_k, protocol.top_p).fault()) is not None:
     raise BadInput(f'evaluate: {fault}')
   config = dataclasses.replace(read_config(args.model), dtype=args.dtype)
   text = models.text_of(args.model)

@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> None:
   import jax
   import numpy as np
 
-  from vibethinker_jax import host
+  from vibethinker_jax import runtime
   from vibethinker_jax.engine.engine import Engine, Request
-  from vibethinker_jax.engine.sampling import Sampling, number_of
+  from vibethinker_jax.engine.sampling import SamplingParams, number_of
   from vibethinker_jax.model.config import read_config
   from vibethinker_jax.model.mesh import own_mesh
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
   flags.check_range('--max-tokens', args.max_tokens, 1, 2**31)
   flags.check_range('--rows', args.rows, 1, 2**20)
   flags.check_range('--seed', args.seed, 0, 2**32)
-  sampling = Sampling(args.temperature, args.top_k, args.top_p, args.min_p)
+  sampling = SamplingParams(args.temperature, args.top_k, args.top_p, args.min_p)
   if (fault := sampling.fault()) is not None:
     raise BadInput(f'generate: {fault}')
   files.apart([('--in', args.input), ('--model', args.model)], [('--out', args.output)])
@@ -51,11 +51,11 @@ def run(args: argparse.Namespace) -> None:
       ids = ids_of(row, name, where, config.V, text, args.model)
       number = number_of(json.dumps(row['id']))  # not the place: a part of a file gives what the whole gives
       request = Request(tuple(ids), args.max_tokens, args.n, sampling, args.seed, number)
-      if (why := engine.refusal(request)) is not None:
+      if (why := engine.validate(request)) is not None:
         raise BadInput(f'{where}: {why}')
       requests.append(request)
     done = {}
-    with host.bar(len(rows) * args.n, 'generate', 'sample') as bar:
+    with runtime.bar(len(rows) * args.n, 'generate', 'sample') as bar:
       for c in engine.generate(models.load(args.model, args.dtype), requests):
         done[c.request, c.sample] = c
         bar.update()

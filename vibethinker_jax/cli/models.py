@@ -17,7 +17,7 @@ def load(directory: pathlib.Path, dtype: str):
 
 
 def text_of(directory: pathlib.Path):
-  """The tokenizer (a Text), None where there is none. Not every one needs to know ChatML here.
+  """The tokenizer (a ChatTokenizer), None where there is none. Not every one needs to know ChatML here.
 
   Raises BadInput where it has ids that the directory's model has no row for.
   """
@@ -27,11 +27,13 @@ def text_of(directory: pathlib.Path):
     raise BadInput(f'{directory / "tokenizer.json"}: not a tokenizer (a directory, expected a file)')
   from transformers import PreTrainedTokenizerFast
 
-  from vibethinker_jax.data.text import Text
+  from vibethinker_jax.data.tokenizer import ChatTokenizer
   from vibethinker_jax.model.config import read_config
 
   try:
-    text = Text(PreTrainedTokenizerFast.from_pretrained(str(directory)))  # not AutoTokenizer: see data/text.py
+    text = ChatTokenizer(
+      PreTrainedTokenizerFast.from_pretrained(str(directory))
+    )  # not AutoTokenizer: see data/tokenizer.py
   except Exception as error:  # the tokenizers library raises bare Exception for a broken file
     raise BadInput(f'{directory / "tokenizer.json"}: not a tokenizer ({error})') from None
   text.check(read_config(directory).V, directory)

@@ -49,11 +49,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   os.environ |= NO_TPU  # before jax starts
 
-  from vibethinker_jax import cluster
+  from vibethinker_jax import distributed
+  from vibethinker_jax.config import RunConfig, check_fields
+  from vibethinker_jax.config_io import freeze, load_config
   from vibethinker_jax.plan.machine import machine
   from vibethinker_jax.plan.plan import plan, table
-  from vibethinker_jax.recipe import Settings, check_fields
-  from vibethinker_jax.settings import freeze, load_config
 
   file = args.config.partition(':')[0]
   if not pathlib.Path(file).is_file():
@@ -61,13 +61,13 @@ def run(args: argparse.Namespace) -> int:
     raise BadInput(f'--config {args.config}: {what}')
   files.apart([('--config', file)], [('--out', args.output)])
   cache = files.directory(args.cache)
-  settings = freeze(Settings, load_config(args.config, dict(map(_change, args.set))))
+  settings = freeze(RunConfig, load_config(args.config, dict(map(_change, args.set))))
   check_fields(settings)
   on = machine(args.topology)
   if on.chip.platform != 'tpu' and not args.estimate:
     if on.devices > _LOWERED:
       raise BadInput(f'--topology {args.topology}: beyond {_LOWERED} devices there is --estimate only')
-    cluster.cpu_devices(on.devices)
+    distributed.cpu_devices(on.devices)
   with contextlib.nullcontext() if args.output is None else files.output(args.output) as out:
     report = plan(settings, on, None if args.estimate else cache)
     if out is not None:

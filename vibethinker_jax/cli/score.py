@@ -39,11 +39,11 @@ def _score(model, sequences: list[list[int]], directory: pathlib.Path) -> list[l
   """ln p of every token but the first of each sequence, under a model read from `directory`."""
   import numpy as np
 
-  from vibethinker_jax import host
+  from vibethinker_jax import runtime
   from vibethinker_jax.engine.score import score
 
   out: list[list[float]] = [[] for _ in sequences]
-  with host.bar(len(sequences), 'score', 'row') as bar:
+  with runtime.bar(len(sequences), 'score', 'row') as bar:
     for i, scored in score(model, sequences):
       if not np.isfinite(scored.logps).all():
         raise BadInput(f'{directory}: log-probabilities are not finite, the weights are broken')

@@ -29,7 +29,7 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 
 
 @dataclasses.dataclass(frozen=True)
-class Spectrum:
+class Augmentation:
   """The material of a run. The defaults take every solution as it is.
 
   copies: perturbed copies of a problem at most.
@@ -62,14 +62,14 @@ def solved(problems: Sequence[Problem]) -> list[Row]:
   return [(problem, solution) for problem in problems for solution in problem.solutions]
 
 
-def chosen(problems: Sequence[Problem], s: Spectrum) -> list[Row]:
+def chosen(problems: Sequence[Problem], s: Augmentation) -> list[Row]:
   """The rows that SFT begins with: all paths, or only the hard and long ones. Raises BadInput."""
   rows = solved(problems)
   return hard_and_long(rows, _error_rates(s.error_rates), s.least_error, s.least_characters) if s.error_rates else rows
 
 
-def material(
-  problems: Sequence[Problem], s: Spectrum, judge: Judge, steps: Steps, seed: int
+def sft_examples(
+  problems: Sequence[Problem], s: Augmentation, judge: Judge, steps: Steps, seed: int
 ) -> tuple[list[Row], dict[str, int]]:
   """The rows of SFT, and how many were left out for which fault."""
   rows = chosen(problems, s)
@@ -95,7 +95,7 @@ def material(
 # ---- quality ---------------------------------------------------------------------------------------------------------
 
 
-def fault_of(problem: Problem, solution: Solution, s: Spectrum) -> str | None:
+def fault_of(problem: Problem, solution: Solution, s: Augmentation) -> str | None:
   """What a rule finds wrong with a solution: 'no answer' (no box, no program) or 'repetition'; None for nothing."""
   answered = '```' in solution.text if problem.answer is None else last_box(solution.text) is not None
   if s.judged and not answered:

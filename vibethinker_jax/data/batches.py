@@ -1,4 +1,4 @@
-"""Packed batches from rendered solutions: a Grain pipeline whose position can be saved and restored exactly."""
+"""PackedDataset batches from rendered solutions: a Grain pipeline whose position can be saved and restored exactly."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ import numpy as np
 )
 @dataclasses.dataclass(frozen=True)
 class Batch:
-  """Packed rows, all [B,T]: several sequences a row, told apart by `segments` (0 is padding)."""
+  """PackedDataset rows, all [B,T]: several sequences a row, told apart by `segments` (0 is padding)."""
 
   tokens: np.ndarray  # int32
   targets: np.ndarray  # int32: the next token of the same sequence
@@ -25,7 +25,7 @@ class Batch:
   weights: np.ndarray  # float32: how much predicting `targets` counts; 0 on prompts and padding
 
 
-class Packed:
+class PackedDataset:
   """An endless, seeded stream of Batches over `rows`, reshuffled every epoch; with a `window` of rows, only within it.
 
   Each row is turned by `render` into arrays tokens, targets, weights of one length; sequences are packed first-fit

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 
 import jinja2
 
-from vibethinker_jax.data.text import Text
+from vibethinker_jax.data.tokenizer import ChatTokenizer
 from vibethinker_jax.errors import BadInput
 
 Prompt = str | Sequence[dict] | Sequence[int]
 
 
-def prompt_ids(prompt: Prompt, tokenizer: Text | None, V: int, where: str) -> list[int]:
+def prompt_ids(prompt: Prompt, tokenizer: ChatTokenizer | None, V: int, where: str) -> list[int]:
   """The token ids of a prompt, each below `V`.
 
   Args:
@@ -42,7 +42,7 @@ def prompt_ids(prompt: Prompt, tokenizer: Text | None, V: int, where: str) -> li
   return ids
 
 
-def _chat_ids(messages: Sequence[dict], tokenizer: Text, where: str) -> list[int]:
+def _chat_ids(messages: Sequence[dict], tokenizer: ChatTokenizer, where: str) -> list[int]:
   for number, message in enumerate(messages):
     at = f'{where}[{number}]'
     if not isinstance(message, Mapping) or {*message} != {'role', 'content'}:
@@ -59,7 +59,7 @@ def _chat_ids(messages: Sequence[dict], tokenizer: Text, where: str) -> list[int
     raise BadInput(f'{where}: the chat template refuses the messages ({error})') from None
 
 
-def _needed(tokenizer: Text | None, where: str) -> Text:
+def _needed(tokenizer: ChatTokenizer | None, where: str) -> ChatTokenizer:
   if tokenizer is None:
     raise BadInput(f'{where}: a text needs a tokenizer, expected one, or token ids')
   return tokenizer

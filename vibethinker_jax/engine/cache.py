@@ -1,8 +1,9 @@
-"""Keys and values of the rows, layer by layer. Slot s of a row holds position s.
+"""Keys and values of the rows, layer by layer. Position s of a row lies at index s.
 
-A row is taken over by writing from slot 0: what stands above the current position is not seen. Two kinds, which know
-the same five things (`empty`, `attend`, `resized`, `taken`, `seated`): Slots in the model's dtype, and Int8Slots, which
-is half the bytes of bfloat16 and costs some exactness (docs/performance.md). B rows, S slots; other letters: qwen2.py.
+A row is taken over by writing from position 0: what stands above the current position is not seen. Two kinds, which
+know the same five things (`empty`, `attend`, `resized`, `taken`, `inserted`): KVCache in the model's dtype, and
+Int8KVCache, which is half the bytes of bfloat16 and costs some exactness (docs/performance.md). B rows, S positions;
+other letters: qwen2.py.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from vibethinker_jax.model.qwen2 import Config
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=['k', 'v'], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
-class Slots:
+class KVCache:
   """One layer's keys and values, as they are."""
 
   k: jax.Array  # [B,K,H,S], transposed: both products of attention then run along contiguous memory
@@ -26,16 +27,16 @@ class Slots:
 
   @classmethod
   def empty(cls, c: Config, B: int, S: int, dtype) -> tuple[Self, ...]:
-    """B rows of S slots for every layer."""
+    """B rows of S positions for every layer."""
     return tuple(cls(jnp.zeros((B, c.K, c.H, S), dtype), jnp.zeros((B, c.K, S, c.H), dtype)) for _ in range(c.L))
 
   @property
   def size(self) -> int:
-    """Slots a row."""
+    """Positions a row holds."""
     return self.k.shape[3]
 
   def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> tuple[jax.Array, Self]:
-    """Put k [B,K,H,T] and v [B,K,T,H] in the slots `positions` [B,T] (consecutive in a row), then attend to all.
+    """Put k [B,K,H,T] and v [B,K,T,H] in the positions `positions` [B,T] (consecutive in a row), then attend to all.
 
     q [B,K,G,T,H] -> ([B,K,G,T,H], the layer with the new in it).
     """
@@ -45,15 +46,15 @@ class Slots:
     return attend(q, new.k.astype(q.dtype), new.v.astype(q.dtype), mask), new
 
   def resized(self, S: int) -> Self:
-    """With S slots: empty ones added, or the last ones dropped."""
+    """With S positions: empty ones added, or the last ones dropped."""
     return type(self)(resize(self.k, S, 3), resize(self.v, S, 2))
 
   def taken(self, order: jax.Array) -> Self:
     """The rows `order`, in that order; an index past the last gives an empty row."""
     return jax.tree.map(lambda x: jnp.take(x, order, axis=0, mode='fill', fill_value=0), self)
 
-  def seated(self, other: Self, source: jax.Array, dest: jax.Array) -> Self:
-    """Row source[n] of `other` copied to row dest[n], from slot 0 on; a `dest` past the last row goes nowhere."""
+  def inserted(self, other: Self, source: jax.Array, dest: jax.Array) -> Self:
+    """Row source[n] of `other` copied to row dest[n], from position 0 on; a `dest` past the last row goes nowhere."""
     S = min(self.size, other.size)  # a bucketed prompt may be longer than the cache; the prompt itself is not
     copy = lambda mine, theirs: mine.at[dest, :, :, : theirs.shape[3]].set(theirs[source], mode='drop')
     k, v = copy(self.k, other.k[..., :S]), self.v.at[dest, :, :S].set(other.v[source, :, :S], mode='drop')
@@ -62,8 +63,8 @@ class Slots:
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=['k', 'v', 'k_scale', 'v_scale'], meta_fields=[])
 @dataclasses.dataclass(frozen=True)
-class Int8Slots:
-  """One layer's keys and values rounded to int8, with a scale for every slot and head."""
+class Int8KVCache:
+  """One layer's keys and values rounded to int8, with a scale for every position and head."""
 
   k: jax.Array  # int8 [B,K,H,S]
   v: jax.Array  # int8 [B,K,S,H]
@@ -72,7 +73,7 @@ class Int8Slots:
 
   @classmethod
   def empty(cls, c: Config, B: int, S: int, dtype) -> tuple[Self, ...]:
-    """B rows of S slots for every layer; `dtype` is what attention will compute in and does not matter here."""
+    """B rows of S positions for every layer; `dtype` is what attention will compute in and does not matter here."""
     del dtype
     part = lambda *shape, kind: jnp.zeros((B, c.K, *shape), kind)
     return tuple(
@@ -87,11 +88,11 @@ class Int8Slots:
 
   @property
   def size(self) -> int:
-    """Slots a row."""
+    """Positions a row holds."""
     return self.k.shape[3]
 
   def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> tuple[jax.Array, Self]:
-    """As Slots.attend, over the rounded values: also the newest are seen rounded, as every later query sees them."""
+    """As KVCache.attend, over the rounded values: also the newest are seen rounded, as every later query sees them."""
     start = positions[:, 0]
     (k, k_scale), (v, v_scale) = rounded(k, 2), rounded(v, 3)
     new = type(self)(
@@ -104,18 +105,18 @@ class Int8Slots:
     return attend_scaled(q, new.k, new.k_scale[:, :, 0], new.v, new.v_scale[..., 0], mask), new
 
   def resized(self, S: int) -> Self:
-    """As Slots.resized."""
+    """As KVCache.resized."""
     k, v = resize(self.k, S, 3), resize(self.v, S, 2)
     return type(self)(k, v, resize(self.k_scale, S, 3), resize(self.v_scale, S, 2))
 
   def taken(self, order: jax.Array) -> Self:
-    """As Slots.taken."""
+    """As KVCache.taken."""
     return jax.tree.map(lambda x: jnp.take(x, order, axis=0, mode='fill', fill_value=0), self)
 
-  def seated(self, other: Self, source: jax.Array, dest: jax.Array) -> Self:
-    """As Slots.seated."""
-    pairs = Slots(self.k, self.v).seated(Slots(other.k, other.v), source, dest)
-    scales = Slots(self.k_scale, self.v_scale).seated(Slots(other.k_scale, other.v_scale), source, dest)
+  def inserted(self, other: Self, source: jax.Array, dest: jax.Array) -> Self:
+    """As KVCache.inserted."""
+    pairs = KVCache(self.k, self.v).inserted(KVCache(other.k, other.v), source, dest)
+    scales = KVCache(self.k_scale, self.v_scale).inserted(KVCache(other.k_scale, other.v_scale), source, dest)
     return type(self)(pairs.k, pairs.v, scales.k, scales.v)
 
 
@@ -127,14 +128,14 @@ def rounded(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
 
 
 def write(table: jax.Array, new: jax.Array, start: jax.Array, axis: int) -> jax.Array:
-  """The table with `new` in the slots from start[b] on, of each row b; slots lie along `axis`."""
+  """The table with `new` in the positions from start[b] on, of each row b; positions lie along `axis`."""
   at = lambda s: tuple(s if a == axis - 1 else 0 for a in range(table.ndim - 1))
   put = lambda c, n, s: jax.lax.dynamic_update_slice(c, n.astype(c.dtype), at(s))
   return jax.vmap(put)(table, new, start)
 
 
 def resize(table: jax.Array, S: int, axis: int) -> jax.Array:
-  """The table with S slots along `axis`."""
+  """The table with S positions along `axis`."""
   if table.shape[axis] >= S:
     return jax.lax.slice_in_dim(table, 0, S, axis=axis)
   return jnp.pad(table, [(0, S - n if a == axis else 0) for a, n in enumerate(table.shape)])

@@ -21,9 +21,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vibethinker_jax.engine import decode
-from vibethinker_jax.engine.cache import Int8Slots, Slots
-from vibethinker_jax.engine.pages import Book, Paging
-from vibethinker_jax.engine.sampling import Sampling, laws
+from vibethinker_jax.engine.cache import Int8KVCache, KVCache
+from vibethinker_jax.engine.pages import PageAllocator, PagedLayout
+from vibethinker_jax.engine.sampling import SamplingParams, batched
 from vibethinker_jax.model.mesh import InFlight, no_mesh
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 
@@ -35,34 +35,34 @@ class Request:
   prompt: tuple[int, ...]
   max_tokens: int
   samples: int = 1
-  sampling: Sampling = dataclasses.field(default_factory=Sampling)
+  sampling: SamplingParams = dataclasses.field(default_factory=SamplingParams)
   seed: int = 0
   number: int = 0
-  top: bool = False  # whether its pieces also tell the likeliest tokens
+  top: bool = False  # whether its chunks also tell the likeliest tokens
 
 
 @dataclasses.dataclass(frozen=True)
-class Piece:
+class TokenChunk:
   """Tokens just drawn for one sample. The stop token, where there is one, is the last."""
 
-  ticket: int  # as given to Run.add
+  request_id: int  # as given to Scheduler.add
   sample: int
   tokens: np.ndarray  # int32 [n], n >= 0
   logps: np.ndarray  # float32 [n]: ln p under the model at temperature 1, what scoring the sequence gives
-  law_logps: np.ndarray  # float32 [n]: ln p under the law each was drawn from
+  sampler_logps: np.ndarray  # float32 [n]: ln p under the sampling parameters each was drawn from
   finish: str  # '' while there is more to come, then 'stop' or 'length'
   likeliest: tuple[np.ndarray, np.ndarray] | None = None  # with Request.top: ids and ln p [n,TOP] (sampling.likeliest)
 
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-  """One sample, whole: arrays [n] as in Piece."""
+  """One sample, whole: arrays [n] as in TokenChunk."""
 
   request: int  # index into the requests given
   sample: int  # 0 .. samples - 1
   tokens: np.ndarray
   logps: np.ndarray
-  law_logps: np.ndarray
+  sampler_logps: np.ndarray
   finish: str  # 'stop', 'length', 'suspended' or 'refused: why'
 
 
@@ -83,7 +83,7 @@ class Engine:
     block: int = 32,
     chunk: int = 512,
     max_length: int | None = None,
-    cache: type[Slots] | type[Int8Slots] | Paging = Slots,
+    cache: type[KVCache] | type[Int8KVCache] | PagedLayout = KVCache,
     mesh: Mesh | None = None,
   ):
     self.config = config
@@ -97,19 +97,19 @@ class Engine:
     whole = lambda n: n if mesh is None else -(-n // mesh.shape['data']) * mesh.shape['data']
     sizes = {whole(max(1, rows >> shift)) for shift in range(0, rows.bit_length() + 1, 2)}
     self.row_sizes = sorted(sizes, reverse=True)
-    self.together = (whole(TOGETHER), 1)  # prompts prefilled at a time
-    self.paging = cache if isinstance(cache, Paging) else None
+    self.prefill_batches = (whole(PREFILL_BATCH), 1)  # prompts prefilled at a time
+    self.paging = cache if isinstance(cache, PagedLayout) else None
     if self.paging is not None:
       self.row_sizes = self.row_sizes[:1]  # a free row has no pages, and costs no more than it did
       pools = 1 if mesh is None else mesh.shape['data']
       if self.paging.pages // pools * self.paging.size < self.max_length:
         raise ValueError(
-          f'{self.paging.pages} pages of {self.paging.size} slots over {pools} devices: expected room for a sample of '
-          f'{self.max_length} on each'
+          f'{self.paging.pages} pages of {self.paging.size} positions over {pools} devices: expected room for a sample '
+          f'of {self.max_length} on each'
         )
     self.row_steps = 0  # rows x decode steps so far: what decoding costs
 
-  def refusal(self, request: Request) -> str | None:
+  def validate(self, request: Request) -> str | None:
     """Why a request cannot be served, in words, or None."""
     length = len(request.prompt)
     if length == 0:
@@ -130,19 +130,19 @@ class Engine:
     self,
     model: Qwen2,
     requests: list[Request],
-    begun: Iterable[Completion] = (),
+    resume_from: Iterable[Completion] = (),
     stop: Callable[[], bool] = lambda: False,
   ) -> Iterator[Completion]:
     """Every sample of every request, in the order in which they finish. Requests refused come first, one each.
 
     `stop` is asked between blocks; once it says True, what is unfinished comes out as 'suspended', and given to a later
-    call as `begun` goes on from there (as may what has finished, which is not drawn again). The policy may be another
-    by then: each token keeps the log-probs it was drawn with.
+    call as `resume_from` goes on from there (as may what has finished, which is not drawn again). The policy may be
+    another by then: each token keeps the log-probs it was drawn with.
     """
-    run, parts = Run(self, model), {}
-    earlier = {(c.request, c.sample): c for c in begun}
+    run, parts = Scheduler(self, model), {}
+    earlier = {(c.request, c.sample): c for c in resume_from}
     for i, request in enumerate(requests):
-      if (why := self.refusal(request)) is not None:
+      if (why := self.validate(request)) is not None:
         yield _whole(i, 0, [], f'refused: {why}')
         continue
       for sample in range(request.samples):
@@ -157,10 +157,10 @@ class Engine:
           yield before
     while run.busy:
       leaving = stop()
-      for piece in run.unread() if leaving else run.step():
-        parts[piece.ticket, piece.sample].append(piece)
-        if piece.finish:
-          yield _whole(piece.ticket, piece.sample, parts.pop((piece.ticket, piece.sample)), piece.finish)
+      for chunk in run.unread() if leaving else run.step():
+        parts[chunk.request_id, chunk.sample].append(chunk)
+        if chunk.finish:
+          yield _whole(chunk.request_id, chunk.sample, parts.pop((chunk.request_id, chunk.sample)), chunk.finish)
       if leaving:
         break
     for (i, sample), drawn in parts.items():
@@ -183,62 +183,64 @@ class Engine:
     kinds = (False, True) if filters else (False,)
     with no_mesh():
       model = self.place(model)
-      shelves = []
+      prefill_caches = []
       for size in sorted({bucket(_padded(n, self.chunk)) for n in range(1, longest_prompt + 1)}):
-        for P in self.together if size <= self.chunk else self.together[-1:]:
+        for P in self.prefill_batches if size <= self.chunk else self.prefill_batches[-1:]:
           if stop():
             return
           at, tokens = np.zeros(P, np.int32), np.zeros((P, min(size, self.chunk)), np.int32)
-          shelves.append(self.spread(decode.prefill(model, self.shelf(P, size), tokens, at, at), PartitionSpec()))
+          prefill_caches.append(
+            self.spread(decode.prefill(model, self.prefill_cache(P, size), tokens, at, at), PartitionSpec())
+          )
       sizes = _buckets(min(longest + self.block, self.max_length))  # there is room for the block to come
       for R in self.row_sizes:
         for S, larger in zip(sizes, [*sizes[1:], None]):
-          seats = _seats([], [], R, None)
+          sequences = _insert_batch([], [], R, None)
           for kind in kinds:
             if stop():
               return
             numbers = np.int32(0), np.int32(0)
             decode.decode_block(model, *self.fresh(R, S), *numbers, self.stop_ids, self.block, kind, False)
-            for logits in {len(logits): logits for _, logits in shelves}.values():
+            for logits in {len(logits): logits for _, logits in prefill_caches}.values():
               lengths = np.ones(len(logits), np.int32)
-              decode.seat(self.fresh(R, S)[0], logits, lengths, seats, self.stop_ids, kind, False)
+              decode.insert(self.fresh(R, S)[0], logits, lengths, sequences, self.stop_ids, kind, False)
           rows, (kept, *_) = self.fresh(R, S)
-          for shelf, _ in shelves:
+          for prefill_cache, _ in prefill_caches:
             if stop():
               return
-            kept = decode.copy_prompts(kept, rows.pages, shelf[0], seats.source, seats.dest)
-          decode.vacate(rows, np.zeros(R, bool))
+            kept = decode.insert_prefill(kept, rows.pages, prefill_cache[0], sequences.source, sequences.dest)
+          decode.release(rows, np.zeros(R, bool))
           if larger is not None and self.paging is None:
-            decode.resize_slots(decode.resize_slots(kept, S=larger), S=S)
+            decode.resize_cache(decode.resize_cache(kept, S=larger), S=S)
           for other in self.row_sizes:
             if other != R:
               order = np.zeros(other, np.int32)
-              decode.take_rows(rows, order), decode.take_slots(kept, order)
+              decode.take_rows(rows, order), decode.take_cache_rows(kept, order)
 
-  def fresh(self, R: int, S: int) -> tuple[decode.Rows, tuple]:
-    """R free rows, and their empty cache of S slots."""
+  def fresh(self, R: int, S: int) -> tuple[decode.DecodeState, tuple]:
+    """R free rows, and their empty cache of S positions."""
     rows = self.spread(decode.free_rows(R), PartitionSpec('data'))
     if self.paging is not None:
       rows = self.mapped(rows, self.book(R).table(self.width(S)))
       return rows, self.paging.empty(self.config, self.config.dtype, self.mesh)
     return rows, self.spread(self.cache.empty(self.config, R, S, self.config.dtype), PartitionSpec('data'))
 
-  def book(self, R: int) -> Book:
+  def book(self, R: int) -> PageAllocator:
     """Who has which pages: nobody any."""
-    return Book(self.paging, R, 1 if self.mesh is None else self.mesh.shape['data'])
+    return PageAllocator(self.paging, R, 1 if self.mesh is None else self.mesh.shape['data'])
 
-  def width(self, slots: int) -> int:
-    """Pages a row may have in tables for rows of up to `slots`: in buckets, as they are compiled for."""
-    return -(-bucket(slots) // self.paging.size)
+  def width(self, positions: int) -> int:
+    """Pages a row may have in tables for rows of up to `positions`: in buckets, as they are compiled for."""
+    return -(-bucket(positions) // self.paging.size)
 
-  def mapped(self, rows: decode.Rows, table: np.ndarray) -> decode.Rows:
+  def mapped(self, rows: decode.DecodeState, table: np.ndarray) -> decode.DecodeState:
     """The rows with a new table of their pages."""
     return dataclasses.replace(rows, pages=self.spread(jnp.asarray(table), PartitionSpec('data')))
 
-  def shelf(self, P: int, S: int) -> tuple:
+  def prefill_cache(self, P: int, S: int) -> tuple:
     """An empty cache for P prompts; one prompt is prefilled on every device."""
-    where = PartitionSpec('data' if self.together[0] == P else None)
-    kind = Slots if self.paging is not None else self.cache
+    where = PartitionSpec('data' if self.prefill_batches[0] == P else None)
+    kind = KVCache if self.paging is not None else self.cache
     return self.spread(kind.empty(self.config, P, S, self.config.dtype), where)
 
   def place(self, model: Qwen2) -> Qwen2:
@@ -252,7 +254,7 @@ class Engine:
     return tree if self.mesh is None else jax.device_put(tree, NamedSharding(self.mesh, spec))
 
 
-class Run:
+class Scheduler:
   """The rows at work under one policy. `add` samples at any time, `step` until not `busy`; `cancel` what nobody wants.
 
   Between two steps the policy stays on the device and nothing of it is copied.
@@ -262,28 +264,29 @@ class Run:
     self._engine = engine
     with no_mesh():
       self._model = engine.place(model)
-    self._waiting: collections.deque[_Seat] = collections.deque()
-    self._seats: list[_Seat | None] = []
-    self._rows: decode.Rows | None = None  # made when the first sample sits down
+    self._waiting: collections.deque[_Sequence] = collections.deque()
+    self._slots: list[_Sequence | None] = []
+    self._rows: decode.DecodeState | None = None  # made when the first sample sits down
     self._cache: tuple = ()
-    self._book: Book | None = None  # with pages, as soon as there are rows
+    self._book: PageAllocator | None = None  # with pages, as soon as there are rows
     self._unread: list[_Drawn] = []
     self._in_flight = InFlight()
 
-  def add(self, ticket: int, request: Request, sample: int, begun: np.ndarray | tuple = ()) -> None:
-    """Sample number `sample` of a request that Engine.refusal has nothing against joins the queue.
+  def add(self, request_id: int, request: Request, sample: int, resume_from: np.ndarray | tuple = ()) -> None:
+    """Sample number `sample` of a request that Engine.validate has nothing against joins the queue.
 
-    `begun` are tokens of it drawn before. Pieces carry the `ticket`; those of equal tickets share their prefill.
+    `resume_from` are tokens of it drawn before. Chunks carry the `request_id`; those of equal request_ids share their
+    prefill.
     """
-    self._waiting.append(_Seat(ticket, request, sample, tuple(int(t) for t in begun)))
+    self._waiting.append(_Sequence(request_id, request, sample, tuple(int(t) for t in resume_from)))
 
-  def cancel(self, ticket: int, sample: int | None = None) -> None:
-    """Nothing more is drawn for this ticket, or this sample of it, and its rows are free at the next step."""
-    meant = lambda seat: seat.ticket == ticket and sample in (None, seat.sample)
-    self._waiting = collections.deque(seat for seat in self._waiting if not meant(seat))
-    gone = np.array([seat is not None and meant(seat) for seat in self._seats], bool)
+  def cancel(self, request_id: int, sample: int | None = None) -> None:
+    """Nothing more is drawn for this request_id, or this sample of it, and its rows are free at the next step."""
+    meant = lambda sequence: sequence.request_id == request_id and sample in (None, sequence.sample)
+    self._waiting = collections.deque(sequence for sequence in self._waiting if not meant(sequence))
+    gone = np.array([sequence is not None and meant(sequence) for sequence in self._slots], bool)
     if gone.any():
-      self._rows = decode.vacate(self._rows, gone)
+      self._rows = decode.release(self._rows, gone)
       for row in np.flatnonzero(gone):
         self._leave(row)
     for drawn in self._unread:
@@ -297,14 +300,14 @@ class Run:
   @property
   def live(self) -> int:
     """Rows in use."""
-    return sum(seat is not None for seat in self._seats)
+    return sum(sequence is not None for sequence in self._slots)
 
   @property
   def queued(self) -> int:
     """Samples waiting for a row."""
     return len(self._waiting)
 
-  def step(self) -> list[Piece]:
+  def step(self) -> list[TokenChunk]:
     """Fill free rows, draw up to a block of tokens for every row, and hand out what the step before drew."""
     with no_mesh():  # the trainer's mesh, if one is set, is not the one that decodes
       early = self._make_room()
@@ -312,19 +315,19 @@ class Run:
       self._fit_rows()
       self._refill()
       block = self._decode() if self.live else None
-      pieces = early + [piece for drawn in before for piece in drawn.pieces(self._engine.stop_ids)]
+      chunks = early + [chunk for drawn in before for chunk in drawn.chunks(self._engine.stop_ids)]
       if block is not None:
         self._look(*block)
-    return pieces
+    return chunks
 
-  def unread(self) -> list[Piece]:
+  def unread(self) -> list[TokenChunk]:
     """What was drawn and not handed out, at once, for a caller who will not step again."""
     before, self._unread = self._unread, []
-    return [piece for drawn in before for piece in drawn.pieces(self._engine.stop_ids)]
+    return [chunk for drawn in before for chunk in drawn.chunks(self._engine.stop_ids)]
 
   def _fit_rows(self) -> None:
     """As many rows as there are samples, in the engine's sizes."""
-    engine, R = self._engine, len(self._seats)
+    engine, R = self._engine, len(self._slots)
     wanted = min(self.live + len(self._waiting), engine.row_sizes[0])
     wanted = max(wanted, min(R, _FEWEST_ROWS))  # below that a block is no cheaper, and would be compiled again
     size = min(n for n in engine.row_sizes if n >= wanted)
@@ -332,49 +335,49 @@ class Run:
       S = bucket(min(max(len(s.prefix) for s in self._waiting) + engine.block, engine.max_length))
       self._rows, self._cache = engine.fresh(size, S)
       self._book = None if engine.paging is None else engine.book(size)
-      self._seats = [None] * size
+      self._slots = [None] * size
     elif size != R and wanted > 0:
       # those at work first; then as many free ones as there is room for (an index past the last row gives a free one)
-      at_work = [r for r in range(R) if self._seats[r] is not None]
+      at_work = [r for r in range(R) if self._slots[r] is not None]
       order = np.array([*at_work, *[R] * (size - len(at_work))], np.int32)
       self._rows = decode.take_rows(self._rows, order)
-      self._cache = tuple(decode.take_slots(layer, order) for layer in self._cache)
-      self._seats = [self._seats[r] if r < R else None for r in order]
-    if any(seat.request.sampling.penalizes for seat in self._waiting) and self._rows.seen is None:
-      seen = jnp.zeros((len(self._seats), engine.config.V), bool)
+      self._cache = tuple(decode.take_cache_rows(layer, order) for layer in self._cache)
+      self._slots = [self._slots[r] if r < R else None for r in order]
+    if any(sequence.request.sampling.penalizes for sequence in self._waiting) and self._rows.seen is None:
+      seen = jnp.zeros((len(self._slots), engine.config.V), bool)
       self._rows = dataclasses.replace(self._rows, seen=engine.spread(seen, PartitionSpec('data')))
 
   def _refill(self) -> None:
     """Seat who waits, once enough rows are free to be worth it: prompts prefilled once each, and no more than those."""
-    engine, R = self._engine, len(self._seats)
-    free = [r for r in range(R) if self._seats[r] is None]
+    engine, R = self._engine, len(self._slots)
+    free = [r for r in range(R) if self._slots[r] is None]
     if not self._waiting or len(free) < min(len(self._waiting), max(1, R // 4)):
       return
     rows = {}
     for row in free:
       if self._waiting and self._has_room(row, self._waiting[0]):
-        seat = self._seats[row] = self._waiting.popleft()
-        rows[id(seat)] = row
-    chosen = [self._seats[row] for row in rows.values()]
+        sequence = self._slots[row] = self._waiting.popleft()
+        rows[id(sequence)] = row
+    chosen = [self._slots[row] for row in rows.values()]
     if not chosen:
       return
-    groups: dict[tuple, list[_Seat]] = {}
-    for seat in chosen:
-      groups.setdefault((seat.ticket, seat.begun), []).append(seat)
-    self._resize(max(len(seat.prefix) for seat in chosen) + engine.block)
-    filters = any(seat.request.sampling.filters for seat in chosen)
-    top = any(seat.request.top for seat in chosen)
+    groups: dict[tuple, list[_Sequence]] = {}
+    for sequence in chosen:
+      groups.setdefault((sequence.request_id, sequence.resume_from), []).append(sequence)
+    self._resize(max(len(sequence.prefix) for sequence in chosen) + engine.block)
+    filters = any(sequence.request.sampling.filters for sequence in chosen)
+    top = any(sequence.request.top for sequence in chosen)
     # neighbours in length together, so that a short prompt is not padded to a long one
-    for together in _batches(sorted(groups.values(), key=lambda group: len(group[0].prefix)), engine):
-      shelf, logits, lengths = self._prefill([group[0].prefix for group in together])
-      seated = [(p, seat) for p, group in enumerate(together) for seat in group]
-      dest = [rows[id(seat)] for _, seat in seated]
-      columns = _seats(seated, dest, R, None if self._rows.seen is None else engine.config.V)
-      self._rows, *first = decode.seat(self._rows, logits, lengths, columns, engine.stop_ids, filters, top)
+    for prompts_together in _batches(sorted(groups.values(), key=lambda group: len(group[0].prefix)), engine):
+      prefill_cache, logits, lengths = self._prefill([group[0].prefix for group in prompts_together])
+      inserted = [(p, sequence) for p, group in enumerate(prompts_together) for sequence in group]
+      dest = [rows[id(sequence)] for _, sequence in inserted]
+      columns = _insert_batch(inserted, dest, R, None if self._rows.seen is None else engine.config.V)
+      self._rows, *first = decode.insert(self._rows, logits, lengths, columns, engine.stop_ids, filters, top)
       source, dest, pages = columns.source, columns.dest, self._rows.pages
-      self._cache = tuple(decode.copy_prompts(a, pages, b, source, dest) for a, b in zip(self._cache, shelf))
+      self._cache = tuple(decode.insert_prefill(a, pages, b, source, dest) for a, b in zip(self._cache, prefill_cache))
       self._in_flight(first)
-      self._unread.append(_Drawn(first, [(n, seat, 1, False) for n, (_, seat) in enumerate(seated)]))
+      self._unread.append(_Drawn(first, [(n, sequence, 1, False) for n, (_, sequence) in enumerate(inserted)]))
 
   def _prefill(self, prompts: list[tuple[int, ...]]) -> tuple[tuple, jax.Array, np.ndarray]:
     """A cache with the prompts in it, the logits [P,V] after each, and their lengths [P]."""
@@ -385,24 +388,26 @@ class Run:
     tokens = np.zeros((len(prompts), padded), np.int32)
     for row, prompt in zip(tokens, prompts):
       row[: len(prompt)] = prompt
-    shelf = engine.shelf(len(prompts), bucket(padded))
+    prefill_cache = engine.prefill_cache(len(prompts), bucket(padded))
     for begin in range(0, padded, chunk):
       start, last = np.full(len(prompts), begin, np.int32), np.clip(lengths - 1 - begin, 0, chunk - 1)
-      shelf, logits = decode.prefill(self._model, shelf, tokens[:, begin : begin + chunk], start, last)
+      prefill_cache, logits = decode.prefill(self._model, prefill_cache, tokens[:, begin : begin + chunk], start, last)
       self._in_flight(logits)
-    return *engine.spread((shelf, logits), PartitionSpec()), lengths  # a row of any device may want any of them
+    return *engine.spread((prefill_cache, logits), PartitionSpec()), lengths  # a row of any device may want any of them
 
   def _decode(self) -> tuple:
     """Start a block; returns what it will have drawn."""
-    engine, R = self._engine, len(self._seats)
-    used = max(seat.used for seat in self._seats if seat is not None)  # with the last token, not yet in the cache
+    engine, R = self._engine, len(self._slots)
+    used = max(
+      sequence.used for sequence in self._slots if sequence is not None
+    )  # with the last token, not yet in the cache
     self._resize(used + engine.block)
     # stop early once enough rows are free to be worth a refill; a lone waiting sample wants one row
     enough = R - min(len(self._waiting), max(1, R // 4)) if self._waiting else 0
     size = self._cache[0].size if self._book is None else self._rows.pages.shape[1] * engine.paging.size
     steps = min(engine.block, size - used + 1)
-    filters = any(seat is not None and seat.request.sampling.filters for seat in self._seats)
-    top = any(seat is not None and seat.request.top for seat in self._seats)
+    filters = any(sequence is not None and sequence.request.sampling.filters for sequence in self._slots)
+    top = any(sequence is not None and sequence.request.top for sequence in self._slots)
     numbers = np.int32(steps), np.int32(enough)
     self._rows, self._cache, *out = decode.decode_block(
       self._model, self._rows, self._cache, *numbers, engine.stop_ids, engine.block, filters, top
@@ -413,78 +418,82 @@ class Run:
     """Wait for the block, and see who drew how much and who is done; the tokens themselves are read later."""
     *columns, drawn, steps = out
     left, drawn, steps = jax.device_get((self._rows.left, drawn, steps))
-    self._engine.row_steps += len(self._seats) * int(steps)
+    self._engine.row_steps += len(self._slots) * int(steps)
     who = []
-    for row, seat in enumerate(self._seats):
-      if seat is None:
+    for row, sequence in enumerate(self._slots):
+      if sequence is None:
         continue
       over = bool(left[row] == 0)
-      who.append((row, seat, int(drawn[row]), over))
-      seat.used += int(drawn[row])
+      who.append((row, sequence, int(drawn[row]), over))
+      sequence.used += int(drawn[row])
       if over:
         self._leave(row)
     self._unread.append(_Drawn(columns, who))
 
   def _leave(self, row: int) -> None:
     """The row is free, and so are its pages."""
-    self._seats[row] = None
+    self._slots[row] = None
     if self._book is not None:
       self._book.release(row)
 
-  def _has_room(self, row: int, seat: '_Seat') -> bool:
+  def _has_room(self, row: int, sequence: '_Sequence') -> bool:
     """Whether the row now has pages for a sample to begin, with one left for every row beside it to go on."""
     if self._book is None:
       return True
-    slots = self._slots(seat)
-    beside = sum(s is not None and self._book.pool(r) == self._book.pool(row) for r, s in enumerate(self._seats))
-    if self._book.wanted(row, slots) + beside > self._book.spare(row):
+    positions = self._positions_wanted(sequence)
+    beside = sum(s is not None and self._book.pool(r) == self._book.pool(row) for r, s in enumerate(self._slots))
+    if self._book.wanted(row, positions) + beside > self._book.spare(row):
       return False
-    self._book.grow(row, slots)
+    self._book.grow(row, positions)
     return True
 
-  def _slots(self, seat: '_Seat') -> int:
-    """Slots that a sample may have filled after the next block."""
-    return min(seat.used + self._engine.block, len(seat.request.prompt) + seat.request.max_tokens)
+  def _positions_wanted(self, sequence: '_Sequence') -> int:
+    """Positions that a sample may have filled after the next block."""
+    return min(sequence.used + self._engine.block, len(sequence.request.prompt) + sequence.request.max_tokens)
 
-  def _make_room(self) -> list[Piece]:
+  def _make_room(self) -> list[TokenChunk]:
     """Pages for the next block of every row. Where a pool has too few, its rows that have drawn least go back to the
     queue; their tokens must be read for that, and what was unread is returned."""
-    book, pieces = self._book, []
+    book, chunks = self._book, []
     if book is None:
-      return pieces
-    for row in range(len(self._seats)):
-      while self._seats[row] is not None and book.wanted(row, self._slots(self._seats[row])) > book.spare(row):
-        pieces += self.unread()
-        beside = (r for r, s in enumerate(self._seats) if s is not None and book.pool(r) == book.pool(row))
-        back = min(beside, key=lambda r: len(self._seats[r].begun) + len(self._seats[r].drawn))
-        seat = self._seats[back]
-        again = _Seat(seat.ticket, seat.request, seat.sample, (*seat.begun, *seat.drawn))
+      return chunks
+    for row in range(len(self._slots)):
+      while self._slots[row] is not None and book.wanted(row, self._positions_wanted(self._slots[row])) > book.spare(
+        row
+      ):
+        chunks += self.unread()
+        beside = (r for r, s in enumerate(self._slots) if s is not None and book.pool(r) == book.pool(row))
+        back = min(beside, key=lambda r: len(self._slots[r].resume_from) + len(self._slots[r].drawn))
+        sequence = self._slots[back]
+        again = _Sequence(
+          sequence.request_id, sequence.request, sequence.sample, (*sequence.resume_from, *sequence.drawn)
+        )
         self._waiting.appendleft(again)
-        self._rows = decode.vacate(self._rows, np.arange(len(self._seats)) == back)
+        self._rows = decode.release(self._rows, np.arange(len(self._slots)) == back)
         self._leave(back)
-      if self._seats[row] is not None:
-        book.grow(row, self._slots(self._seats[row]))
-    return pieces
+      if self._slots[row] is not None:
+        book.grow(row, self._positions_wanted(self._slots[row]))
+    return chunks
 
   def _resize(self, wanted: int) -> None:
-    """Room for `wanted` slots, and not for twice as many; one bucket at a time, so that few pairs are compiled."""
-    longest = max((seat.used for seat in self._seats if seat is not None), default=0)
+    """Room for `wanted` positions, and not for twice as many; one bucket at a time, so that few pairs are compiled."""
+    longest = max((sequence.used for sequence in self._slots if sequence is not None), default=0)
     size = bucket(min(max(wanted, longest), self._engine.max_length))
     if self._book is not None:
       self._rows = self._engine.mapped(self._rows, self._book.table(self._engine.width(size)))
       return
     while self._cache[0].size < size:
-      self._cache = tuple(decode.resize_slots(x, S=bucket(x.size + 1)) for x in self._cache)
+      self._cache = tuple(decode.resize_cache(x, S=bucket(x.size + 1)) for x in self._cache)
     while self._cache[0].size >= 2 * size:
-      self._cache = tuple(decode.resize_slots(x, S=_bucket_below(x.size)) for x in self._cache)
+      self._cache = tuple(decode.resize_cache(x, S=_bucket_below(x.size)) for x in self._cache)
 
 
-class _Seat:
+class _Sequence:
   """The host's side of one sample."""
 
-  def __init__(self, ticket: int, request: Request, sample: int, begun: tuple[int, ...]):
-    self.ticket, self.request, self.sample, self.begun = ticket, request, sample, begun
-    self.prefix = request.prompt + begun
+  def __init__(self, request_id: int, request: Request, sample: int, resume_from: tuple[int, ...]):
+    self.request_id, self.request, self.sample, self.resume_from = request_id, request, sample, resume_from
+    self.prefix = request.prompt + resume_from
     self.used = len(self.prefix) + 1  # its first token is drawn when it sits down
     self.drawn: list[int] = []  # those handed out since it sat down
 
@@ -492,64 +501,68 @@ class _Seat:
 class _Drawn:
   """Tokens and log-probs still on the device, three arrays [N,block] or [N], or five; and whose they are."""
 
-  def __init__(self, arrays: list, who: list[tuple[int, _Seat, int, bool]]):
+  def __init__(self, arrays: list, who: list[tuple[int, _Sequence, int, bool]]):
     self.arrays, self.who = arrays, who  # who: (index into N, sample, how many tokens, whether they are its last)
 
-  def pieces(self, stop_ids: tuple) -> list[Piece]:
+  def chunks(self, stop_ids: tuple) -> list[TokenChunk]:
     """Read, and cut up."""
-    tokens, logps, laws, *likely = jax.device_get(self.arrays)
-    tokens, logps, laws = (x.reshape(len(x), -1) for x in (tokens, logps, laws))
+    tokens, logps, sampler_logps, *likely = jax.device_get(self.arrays)
+    tokens, logps, sampler_logps = (x.reshape(len(x), -1) for x in (tokens, logps, sampler_logps))
     likely = [x.reshape(*tokens.shape, -1) for x in likely]
     out = []
-    for row, seat, n, over in self.who:
+    for row, sequence, n, over in self.who:
       if n:
-        seat.drawn += tokens[row, :n].tolist()
-      finish = ('stop' if seat.drawn[-1] in stop_ids else 'length') if over else ''
+        sequence.drawn += tokens[row, :n].tolist()
+      finish = ('stop' if sequence.drawn[-1] in stop_ids else 'length') if over else ''
       if n or over:
-        top = tuple(x[row, :n] for x in likely) if seat.request.top else None
-        out.append(Piece(seat.ticket, seat.sample, tokens[row, :n], logps[row, :n], laws[row, :n], finish, top))
+        top = tuple(x[row, :n] for x in likely) if sequence.request.top else None
+        out.append(
+          TokenChunk(
+            sequence.request_id, sequence.sample, tokens[row, :n], logps[row, :n], sampler_logps[row, :n], finish, top
+          )
+        )
     return out
 
 
 def _whole(request: int, sample: int, parts: list, finish: str) -> Completion:
-  """The pieces (or an earlier completion) put together."""
+  """The chunks (or an earlier completion) put together."""
   join = lambda name, kind: np.concatenate([np.zeros(0, kind), *(vars(p)[name] for p in parts)]).astype(kind)
-  tokens, logps, laws = join('tokens', np.int32), join('logps', np.float32), join('law_logps', np.float32)
-  return Completion(request, sample, tokens, logps, laws, finish)
+  tokens, logps, sampler_logps = join('tokens', np.int32), join('logps', np.float32), join('sampler_logps', np.float32)
+  return Completion(request, sample, tokens, logps, sampler_logps, finish)
 
 
-TOGETHER = 8  # prompts prefilled at a time, or the next multiple of the devices they are spread over
+PREFILL_BATCH = 8  # prompts prefilled at a time, or the next multiple of the devices they are spread over
 _FEWEST_ROWS = 16
 
 
-def _batches(groups: list[list[_Seat]], engine: Engine) -> Iterator[list[list[_Seat]]]:
+def _batches(groups: list[list[_Sequence]], engine: Engine) -> Iterator[list[list[_Sequence]]]:
   """Groups whose prompts are prefilled at a time: several short ones, else one, so that no padding row is computed."""
   while groups:
-    short = sum(len(group[0].prefix) <= engine.chunk for group in groups[: engine.together[0]])
-    n = next(n for n in engine.together if n <= max(short, 1))
+    short = sum(len(group[0].prefix) <= engine.chunk for group in groups[: engine.prefill_batches[0]])
+    n = next(n for n in engine.prefill_batches if n <= max(short, 1))
     yield groups[:n]
     groups = groups[n:]
 
 
-def _seats(seated: list[tuple[int, _Seat]], dest: list[int], N: int, V: int | None) -> decode.Seats:
-  """Columns for `seated` (prompt, sample) in rows `dest`, filled up to N; with V, also what each has seen."""
-  seats = [seat for _, seat in seated]
-  spare = N - len(seats)
+def _insert_batch(inserted: list[tuple[int, _Sequence]], dest: list[int], N: int, V: int | None) -> decode.InsertBatch:
+  """Columns for `inserted` (prompt, sample) in rows `dest`, filled up to N; with V, also what each has seen."""
+  sequences = [sequence for _, sequence in inserted]
+  spare = N - len(sequences)
   pad = lambda values, fill, kind: np.array([*values, *[fill] * spare], kind)
   seen = None
   if V is not None:
     seen = np.zeros((N, V), bool)
-    for row, seat in zip(seen, seats):
-      row[list(seat.prefix)] = True
-  return decode.Seats(
-    source=pad((p for p, _ in seated), 0, np.int32),
+    for row, sequence in zip(seen, sequences):
+      row[list(sequence.prefix)] = True
+  return decode.InsertBatch(
+    source=pad((p for p, _ in inserted), 0, np.int32),
     dest=pad(dest, N, np.int32),  # one past the last row: dropped by the scatter
-    seed=pad((s.request.seed for s in seats), 0, np.uint32),
-    number=pad((s.request.number for s in seats), 0, np.uint32),
-    sample=pad((s.sample for s in seats), 0, np.uint32),
-    count=pad((len(s.begun) for s in seats), 0, np.int32),
-    left=pad((s.request.max_tokens - len(s.begun) for s in seats), 1, np.int32),
-    law=laws([*(s.request.sampling for s in seats), *[Sampling()] * spare]),
+    seed=pad((s.request.seed for s in sequences), 0, np.uint32),
+    number=pad((s.request.number for s in sequences), 0, np.uint32),
+    sample=pad((s.sample for s in sequences), 0, np.uint32),
+    count=pad((len(s.resume_from) for s in sequences), 0, np.int32),
+    left=pad((s.request.max_tokens - len(s.resume_from) for s in sequences), 1, np.int32),
+    sampling=batched([*(s.request.sampling for s in sequences), *[SamplingParams()] * spare]),
     seen=seen,
   )
 
@@ -565,7 +578,7 @@ def bucket(n: int) -> int:
 
 
 def _padded(n: int, chunk: int) -> int:
-  """Slots that n tokens of a prompt take while they are prefilled: a bucket, or whole chunks."""
+  """Positions that n tokens of a prompt take while they are prefilled: a bucket, or whole chunks."""
   return bucket(n) if n <= chunk else -(-n // chunk) * chunk
 
 

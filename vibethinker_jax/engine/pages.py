@@ -1,8 +1,9 @@
 """Keys and values in pages of one pool: memory follows the tokens that live, not rows x the longest of them.
 
-A page holds `size` slots of one row; the table says which page of the pool holds which of a row's slots, and the host
-keeps it (Book). On a mesh every device along `data` has a pool of its own for its rows. The last page of a pool is
-written by rows that are free and read by nobody. Decoding only: prompts are prefilled into Slots and copied over.
+A page holds `size` positions of one row; the table says which page of the pool holds which of a row's positions, and
+the host keeps it (PageAllocator). On a mesh every device along `data` has a pool of its own for its rows. The last page
+of a pool is written by rows that are free and read by nobody. Decoding only: prompts are prefilled into KVCache and
+copied over.
 
 R rows, N pages of a pool, W pages a row at most; other letters: qwen2.py.
 """
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vibethinker_jax.engine.cache import Slots
+from vibethinker_jax.engine.cache import KVCache
 from vibethinker_jax.model.attention import attend_paged
 from vibethinker_jax.model.qwen2 import Config
 
@@ -24,28 +25,28 @@ POOL, ROWS = PartitionSpec(None, 'data'), PartitionSpec('data')
 
 
 @dataclasses.dataclass(frozen=True)
-class Paging:
-  """How much is kept, for `Engine(cache=Paging(...))`."""
+class PagedLayout:
+  """How much is kept, for `Engine(cache=PagedLayout(...))`."""
 
   pages: int  # of all pools together
-  size: int = 128  # slots of a page
+  size: int = 128  # positions of a page
   kernel: str = 'xla'  # which attend_paged: 'xla', 'tpu' or 'gpu'
 
   def shape(self, c: Config, pools: int) -> tuple[int, ...]:
     """Of one layer's keys or values [K,N,size,H], the pools of all devices one behind the other."""
     return c.K, self.pages // pools * pools + pools, self.size, c.H
 
-  def empty(self, c: Config, dtype, mesh: Mesh | None) -> tuple['Pages', ...]:
+  def empty(self, c: Config, dtype, mesh: Mesh | None) -> tuple['PagedKVCache', ...]:
     """Every layer's pool, all pages free."""
     pools = 1 if mesh is None else mesh.shape['data']
     put = lambda x: x if mesh is None else jax.device_put(x, NamedSharding(mesh, POOL))
     zeros = lambda: put(jnp.zeros(self.shape(c, pools), dtype))
-    return tuple(Pages(zeros(), zeros(), None, self.kernel, mesh) for _ in range(c.L))
+    return tuple(PagedKVCache(zeros(), zeros(), None, self.kernel, mesh) for _ in range(c.L))
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=['k', 'v', 'table'], meta_fields=['kernel', 'mesh'])
 @dataclasses.dataclass(frozen=True)
-class Pages:
+class PagedKVCache:
   """One layer's pool."""
 
   k: jax.Array  # [K,N,size,H], as both Pallas kernels want it
@@ -55,7 +56,8 @@ class Pages:
   mesh: Mesh | None
 
   def attend(self, q: jax.Array, k: jax.Array, v: jax.Array, positions: jax.Array) -> tuple[jax.Array, Self]:
-    """Put one token a row, k [R,K,H,1] and v [R,K,1,H], in its slot `positions` [R,1], then attend to the row so far.
+    """Put one token a row, k [R,K,H,1] and v [R,K,1,H], in its position `positions` [R,1], then attend to the row so
+    far.
 
     q [R,K,G,1,H] -> ([R,K,G,1,H], the layer with the new in it).
     """
@@ -64,11 +66,11 @@ class Pages:
     out, new_k, new_v = self._by_device(local, ins, outs)(self.k, self.v, self.table, q, k, v, positions)
     return out, dataclasses.replace(self, k=new_k, v=new_v)
 
-  def seated(self, other: Slots, source: jax.Array, dest: jax.Array) -> Self:
+  def inserted(self, other: KVCache, source: jax.Array, dest: jax.Array) -> Self:
     """Row source[n] of `other` copied to the pages of row dest[n]; a `dest` past the last row goes nowhere."""
     whole = PartitionSpec()
     ins = (POOL, POOL, ROWS, whole, whole, whole, whole)
-    k, v = self._by_device(_seated, ins, (POOL, POOL))(self.k, self.v, self.table, other.k, other.v, source, dest)
+    k, v = self._by_device(_inserted, ins, (POOL, POOL))(self.k, self.v, self.table, other.k, other.v, source, dest)
     return dataclasses.replace(self, k=k, v=v)
 
   def _by_device(self, local, ins: tuple, outs):
@@ -90,7 +92,7 @@ def _attend(pool_k, pool_v, table, q, k, v, positions, kernel: str, first):
   return out[:, :, :, None], pool_k, pool_v
 
 
-def _seated(pool_k, pool_v, table, k, v, source, dest, first):
+def _inserted(pool_k, pool_v, table, k, v, source, dest, first):
   (R, W), (_, N, size, _) = table.shape, pool_k.shape
   mine = dest - first(R)
   mine = jnp.where((mine >= 0) & (mine < R), mine, R)
@@ -106,10 +108,10 @@ def _seated(pool_k, pool_v, table, k, v, source, dest, first):
   return put(pool_k, k), put(pool_v, v)
 
 
-class Book:
+class PageAllocator:
   """Which pages belong to which row. Rows of one device take from that device's pool."""
 
-  def __init__(self, paging: Paging, rows: int, pools: int):
+  def __init__(self, paging: PagedLayout, rows: int, pools: int):
     """Pages of `pools` equal pools for `rows` rows, spread over them in order."""
     self._size, self._rows_a_pool = paging.size, rows // pools
     self._trash = paging.pages // pools  # the page after the last
@@ -124,13 +126,13 @@ class Book:
     """Pages left in the row's pool."""
     return len(self._free[self.pool(row)])
 
-  def wanted(self, row: int, slots: int) -> int:
-    """Pages the row has to be given to have `slots` slots."""
-    return max(0, -(-slots // self._size) - len(self._of[row]))
+  def wanted(self, row: int, positions: int) -> int:
+    """Pages the row has to be given to have `positions` positions."""
+    return max(0, -(-positions // self._size) - len(self._of[row]))
 
-  def grow(self, row: int, slots: int) -> None:
+  def grow(self, row: int, positions: int) -> None:
     """Give the row the pages it wants, which its pool must have."""
-    for _ in range(self.wanted(row, slots)):
+    for _ in range(self.wanted(row, positions)):
       self._of[row].append(self._free[self.pool(row)].pop())
 
   def release(self, row: int) -> None:

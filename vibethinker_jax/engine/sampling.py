@@ -21,7 +21,7 @@ _LARGEST, _COLDEST = 1e18, 1e-20
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
   """How to draw. temperature 0 is greedy; top_k -1, top_p 1, min_p 0 and repetition_penalty 1 are off."""
 
   temperature: float = 1.0
@@ -61,8 +61,8 @@ class Sampling:
   meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
-class Law:
-  """The Sampling of every row: float32 [R] each, but for top_k, int32 [R]."""
+class BatchedSampling:
+  """The SamplingParams of every row: float32 [R] each, but for top_k, int32 [R]."""
 
   temperature: jax.Array
   top_k: jax.Array
@@ -71,11 +71,11 @@ class Law:
   repetition_penalty: jax.Array
 
 
-def laws(samplings: list[Sampling]) -> Law:
+def batched(samplings: list[SamplingParams]) -> BatchedSampling:
   """One row for each."""
   column = lambda name, kind: np.array([vars(s)[name] for s in samplings], kind)
-  kinds = {f.name: np.int32 if f.name == 'top_k' else np.float32 for f in dataclasses.fields(Law)}
-  return Law(**{name: column(name, kind) for name, kind in kinds.items()})
+  kinds = {f.name: np.int32 if f.name == 'top_k' else np.float32 for f in dataclasses.fields(BatchedSampling)}
+  return BatchedSampling(**{name: column(name, kind) for name, kind in kinds.items()})
 
 
 def number_of(name: str) -> int:
@@ -139,25 +139,32 @@ def pick(mass: jax.Array, uniform: jax.Array) -> jax.Array:
   return first.astype(jnp.int32)
 
 
-def draw(logits: jax.Array, keys: jax.Array, position: jax.Array, law: Law, seen: jax.Array | None, filters: bool):
+def draw(
+  logits: jax.Array,
+  keys: jax.Array,
+  position: jax.Array,
+  sampling: BatchedSampling,
+  seen: jax.Array | None,
+  filters: bool,
+):
   """One token a row.
 
   logits float32 [R,V], keys [R], position int32 [R] (how many tokens the sample has). `seen` bool [R,V] is None where
   no row penalizes repetition, `filters` False where none rules a token out. Returns token int32 [R], its ln p under the
-  model at temperature 1, and its ln p under the law it was drawn from (0 where greedy), float32 [R].
+  model at temperature 1, and its ln p under the sampling parameters it was drawn from (0 where greedy), float32 [R].
   """
   norm = jax.nn.logsumexp(logits, axis=-1)
-  greedy = law.temperature == 0
-  wanted = logits if seen is None else penalized(logits, seen, law.repetition_penalty)
-  scaled = wanted / jnp.where(greedy, 1.0, jnp.maximum(law.temperature, _COLDEST))[:, None]
+  greedy = sampling.temperature == 0
+  wanted = logits if seen is None else penalized(logits, seen, sampling.repetition_penalty)
+  scaled = wanted / jnp.where(greedy, 1.0, jnp.maximum(sampling.temperature, _COLDEST))[:, None]
   if filters:
-    scaled = jnp.where(keep(scaled, law.top_k, law.top_p, law.min_p), scaled, -jnp.inf)
+    scaled = jnp.where(keep(scaled, sampling.top_k, sampling.top_p, sampling.min_p), scaled, -jnp.inf)
   mass = jnp.exp(scaled - scaled.max(-1, keepdims=True))
   uniform = jax.vmap(lambda key, i: jax.random.uniform(jax.random.fold_in(key, i)))(keys, position)
   token = jnp.where(greedy, jnp.argmax(wanted, -1).astype(jnp.int32), pick(mass, uniform))
   of = lambda table: jnp.take_along_axis(table, token[:, None], axis=-1)[:, 0]
-  under_law = jnp.log(of(mass)) - jnp.log(mass.sum(-1))
-  return token, of(logits) - norm, jnp.where(greedy, 0.0, under_law)
+  sampler_logp = jnp.log(of(mass)) - jnp.log(mass.sum(-1))
+  return token, of(logits) - norm, jnp.where(greedy, 0.0, sampler_logp)
 
 
 def likeliest(logits: jax.Array) -> tuple[jax.Array, jax.Array]:

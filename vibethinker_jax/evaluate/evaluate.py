@@ -10,9 +10,9 @@ from pydantic import PositiveInt
 
 from vibethinker_jax import rollout
 from vibethinker_jax.data.problem import Problem
-from vibethinker_jax.data.text import Text
+from vibethinker_jax.data.tokenizer import ChatTokenizer
 from vibethinker_jax.engine.engine import Engine
-from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.rollout import Rollout
 from vibethinker_jax.spectrum.passk import interval, pass_at_k
@@ -43,7 +43,7 @@ def evaluate(
   e: Evaluate,
   engine: Engine,
   model: Qwen2,
-  text: Text,
+  text: ChatTokenizer,
   problems: Sequence[Problem],
   grader: Grader,
   seed: int,
@@ -54,7 +54,7 @@ def evaluate(
 
   Raises Stopped once `stop` says True (rollout.sample).
   """
-  sampling = Sampling(e.temperature, e.top_k, e.top_p)
+  sampling = SamplingParams(e.temperature, e.top_k, e.top_p)
   prompts, completions = rollout.sample(
     engine, model, text, problems, e.samples, sampling, e.max_tokens, seed, range(len(problems)), what, stop
   )

@@ -26,17 +26,17 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from vibethinker_jax import host
-from vibethinker_jax.cluster import gather, shared
+from vibethinker_jax import runtime
 from vibethinker_jax.data.problem import Problem
+from vibethinker_jax.distributed import gather, share_work
 from vibethinker_jax.engine.engine import Completion, Request
-from vibethinker_jax.engine.sampling import Sampling, number_of
+from vibethinker_jax.engine.sampling import SamplingParams, number_of
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import claims
 from vibethinker_jax.evaluate.benchmarks import PUBLISHED, Protocol
 from vibethinker_jax.evaluate.claims import Subject
 from vibethinker_jax.spectrum.passk import interval, maj_at_k, pass_at_k
-from vibethinker_jax.train.journal import write_json, write_text
+from vibethinker_jax.train.metric_writer import write_json, write_text
 from vibethinker_jax.verify.grader import Grader
 
 _BATCH = 256  # responses graded between two steps of the progress bar
@@ -68,10 +68,10 @@ def evaluate(
   claims.take(directory, claim, asked)
   rows = draw(subject, asked, protocol, seed, path)
   if any('score' not in row for row in rows):
-    rows = _with(rows, shared(rows, lambda mine: judge(mine, asked, grader)))
+    rows = _with(rows, share_work(rows, lambda mine: judge(mine, asked, grader)))
     _write_rows(path, rows)
   if steps and any('steps' not in row for row in rows):
-    rows = _with(rows, shared(rows, lambda mine: check_steps(mine, asked, grader)))
+    rows = _with(rows, share_work(rows, lambda mine: check_steps(mine, asked, grader)))
     _write_rows(path, rows)
   summary = summarise(name, subject.name, asked, rows, protocol) | {'strict': grader.strict}
   write_json(directory / 'summary.json', summary)
@@ -104,15 +104,15 @@ def draw(
   """
   engine, text = subject.engine, subject.text
   have = gather(_settled(path) if jax.process_index() == 0 else {})[0]
-  sampling = Sampling(protocol.temperature, protocol.top_k, protocol.top_p)
-  requests, places, begun = [], [], []
+  sampling = SamplingParams(protocol.temperature, protocol.top_k, protocol.top_p)
+  requests, places, resume_from = [], [], []
   prompts: dict[int, tuple[int, ...]] = {}
   drawn: dict[tuple[str, int], dict] = {}
   mine = range(jax.process_index(), len(problems), jax.process_count())
   kept = sum((problems[i].id, sample) in have for i in mine for sample in range(protocol.n))
   with (
     _part(path, jax.process_index()).open('a', encoding='utf-8') as file,
-    host.bar(len(mine) * protocol.n, 'sample', 'sample', kept) as bar,
+    runtime.bar(len(mine) * protocol.n, 'sample', 'sample', kept) as bar,
   ):
 
     def keep(i: int, sample: int, tokens: list[int], finish: str) -> None:
@@ -134,10 +134,10 @@ def draw(
         for sample in sorted({*range(protocol.n)} - {*there}):
           keep(i, sample, [], 'no room')
         continue
-      begun += [Completion(len(requests), sample, *[np.zeros(0)] * 3, 'kept') for sample in there]
+      resume_from += [Completion(len(requests), sample, *[np.zeros(0)] * 3, 'kept') for sample in there]
       requests.append(Request(prompt, budget, protocol.n, sampling, seed, number_of(problem.id)))
       places.append(i)
-    for done in engine.generate(subject.model, requests, begun):
+    for done in engine.generate(subject.model, requests, resume_from):
       i = places[done.request]
       if done.finish == 'kept':
         continue
@@ -201,7 +201,7 @@ def judge(rows: Sequence[dict], problems: Sequence[Problem], grader: Grader) -> 
   """ "score", "extracted" and "reason" of each row; of an answer to a problem of mathematics also its "vote"."""
   by_id = {problem.id: problem for problem in problems}
   out = []
-  with host.bar(len(rows), 'grade', 'sample') as bar:
+  with runtime.bar(len(rows), 'grade', 'sample') as bar:
     for begin in range(0, len(rows), _BATCH):
       batch = rows[begin : begin + _BATCH]
       verdicts = [dataclasses.asdict(verdict) for verdict in grader.grade(_asked_of(batch, by_id))]
@@ -221,7 +221,7 @@ def check_steps(rows: Sequence[dict], problems: Sequence[Problem], grader: Grade
   """Of each row "steps", how many equalities were settled, and "steps_share", the share of those that holds."""
   by_id = {problem.id: problem for problem in problems}
   out = []
-  with host.bar(len(rows), 'steps', 'sample') as bar:
+  with runtime.bar(len(rows), 'steps', 'sample') as bar:
     for begin in range(0, len(rows), _BATCH):
       batch = rows[begin : begin + _BATCH]
       traces = grader.check_traces(_asked_of(batch, by_id))

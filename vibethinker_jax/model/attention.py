@@ -27,9 +27,9 @@ QUERIES = 512  # of the plain form, whose scores exist at the same time
 FUSED = 16384  # tokens up to which splash makes all gradients in one pass, see there
 
 
-def cached_mask(positions: jax.Array, slots: int) -> jax.Array:
-  """[B,T] positions -> [B,T,S] bool over a cache whose slot s holds position s."""
-  return jnp.arange(slots)[None, None, :] <= positions[:, :, None]
+def cached_mask(positions: jax.Array, size: int) -> jax.Array:
+  """[B,T] positions -> [B,T,S] bool over a cache whose position s holds position s."""
+  return jnp.arange(size)[None, None, :] <= positions[:, :, None]
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
@@ -160,7 +160,7 @@ def _by_shard(local, in_specs: tuple):
 
 
 def attend_shared(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, S: int, n: int) -> jax.Array:
-  """Attention of rows that hold a prompt in S slots, lengths [B] of them filled, and n continuations of it, Q each.
+  """Attention of rows that hold a prompt in S positions, lengths [B] of them filled, and n continuations of it, Q each.
 
   A prompt's tokens see the prompt; a continuation's see the prompt and their own past. q [B,K,G,S+n*Q,H], k and v
   likewise -> [B,K,G,S+n*Q,H]. Every device has its rows whole: the queries are gathered over seq, and computed there.
@@ -205,8 +205,8 @@ def _combined(one: tuple, other: tuple) -> jax.Array:
 
 
 def attend_paged(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, table: jax.Array, kernel: str):
-  """`attend` of one query a row to its first lengths[b] slots, which lie in pages: q [B,K,G,H], k and v [K,N,size,H],
-  table [B,W] -> [B,K,G,H]. Page table[b, w] holds the row's slots from w * size on.
+  """`attend` of one query a row to its first lengths[b] positions, which lie in pages: q [B,K,G,H], k and v
+  [K,N,size,H], table [B,W] -> [B,K,G,H]. Page table[b, w] holds the row's positions from w * size on.
 
   `kernel`: 'xla' gathers the pages of every row; 'tpu' and 'gpu' are jax's Pallas kernels, which read each row's pages
   up to its length and no others. Raises KeyError for an unknown one.

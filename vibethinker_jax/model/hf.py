@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from vibethinker_jax.cluster import gather, together, wrote
+from vibethinker_jax.distributed import barrier, gather, wait_for_file
 from vibethinker_jax.model.config import BadModel, config_json, read_config
 from vibethinker_jax.model.mesh import rest_sharding
 from vibethinker_jax.model.qwen2 import Config, Qwen2, shape
@@ -134,14 +134,14 @@ def save(
     _write_json(scratch / 'config.json', config_json(model.config, str(model.embed[...].dtype), eos_ids))
     _copy_tokenizer(tokenizer_from, scratch, eos_ids)
     scratch.chmod(0o755)
-    together(f'save {directory.name}')  # not before all have seen what was there
+    barrier(f'save {directory.name}')  # not before all have seen what was there
     if writes:
       if directory.exists():
         shutil.rmtree(directory)
       scratch.rename(directory)
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
-  wrote(directory)
+  wait_for_file(directory)
 
 
 def _copy_tokenizer(source: pathlib.Path | None, scratch: pathlib.Path, eos_ids: tuple[int, ...]) -> None:
@@ -252,7 +252,7 @@ def _checked(directory: pathlib.Path, where: dict[str, pathlib.Path], c: Config)
     if name not in where:
       raise BadModel(f'{directory}: tensor {name} is missing')
   for name, path in where.items():
-    # what some releases of transformers wrote beside the weights follows from config.json
+    # what some releases of transformers wait_for_file beside the weights follows from config.json
     if name not in wanted and name != head and not name.endswith('.rotary_emb.inv_freq'):
       raise BadModel(f'{path}: tensor {name} is not one of a Qwen2 of {c.L} layers, as {config} describes it')
   kinds = {}

@@ -4,25 +4,25 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
+from vibethinker_jax.config import RunConfig, computing
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.attention import unit
 from vibethinker_jax.model.mesh import MeshShape
 from vibethinker_jax.model.qwen2 import Config
 from vibethinker_jax.plan.formulas import memory, resident, roofline, sizes
 from vibethinker_jax.plan.machine import KERNELS, Machine
-from vibethinker_jax.plan.stage import PROMPT, Stage, stages_of
-from vibethinker_jax.recipe import Settings, computing
+from vibethinker_jax.plan.stage import PROMPT, StagePlan, stages_of
 
 
-def meshes(s: Settings, c: Config, on: Machine) -> Iterator[Settings]:
+def meshes(s: RunConfig, c: Config, on: Machine) -> Iterator[RunConfig]:
   """The settings with every mesh on which all devices of `on` have whole rows, or a part of each that its kernel takes.
 
-  Rows that the machine's kernel does not take have the plain form. But for GPUs, whose kernel takes whole rows only, a
-  mesh that would have a step see more tokens is left out: there the sequence is sharded.
+  EngineConfig that the machine's kernel does not take have the plain form. But for GPUs, whose kernel takes whole rows
+  only, a mesh that would have a step see more tokens is left out: there the sequence is sharded.
   """
   total, attention = s.sft.rows * s.sft.accumulation, KERNELS[on.chip.platform]
   attention = 'xla' if s.sft.length % unit(attention, 1) else attention
-  start = dataclasses.replace(s.start, attention=attention)
+  start = dataclasses.replace(s.model, attention=attention)
   for seq in (1, 2, 4, 8, 16, 32):
     if seq > 1 and (on.chip.platform == 'cuda' or s.sft.length % (128 * seq)):
       continue
@@ -31,10 +31,10 @@ def meshes(s: Settings, c: Config, on: Machine) -> Iterator[Settings]:
       if c.D % fsdp or (on.devices > on.chip.group and on.chip.group % (seq * fsdp)):
         continue
       if split <= total or on.chip.platform == 'cuda':
-        yield dataclasses.replace(s, mesh=MeshShape(split // fsdp, fsdp, seq, 1), start=start)
+        yield dataclasses.replace(s, mesh=MeshShape(split // fsdp, fsdp, seq, 1), model=start)
 
 
-def fitted(s: Settings, c: Config, on: Machine, share: float = 0.85) -> Settings | None:
+def fitted(s: RunConfig, c: Config, on: Machine, share: float = 0.85) -> RunConfig | None:
   """The settings with the mesh and the micro-batches of `on`: the fastest by roofline of those that fit by `memory`.
 
   A step keeps its tokens: rows that do not fit at a time are accumulated. Not more than `share` of the memory is used,
@@ -51,13 +51,13 @@ def fitted(s: Settings, c: Config, on: Machine, share: float = 0.85) -> Settings
   return best
 
 
-def _micro_batches(s: Settings, c: Config, on: Machine, share: float) -> Settings | None:
+def _micro_batches(s: RunConfig, c: Config, on: Machine, share: float) -> RunConfig | None:
   """The largest micro-batches on the mesh of `s`, or None; every device has whole rows, and kernels their lengths."""
   split = s.mesh.data * s.mesh.fsdp
   total = s.sft.rows * s.sft.accumulation
-  c = computing(c, s.start)
+  c = computing(c, s.model)
 
-  def largest(name: str, least: int, wanted: int, change: Callable[[int], Settings]) -> int:
+  def largest(name: str, least: int, wanted: int, change: Callable[[int], RunConfig]) -> int:
     """`least` times the greatest power of 2 that fits and is not more than `wanted`; 0 where not even `least` fits."""
     rows = 0
     for n in [least * 2**i for i in range(20)]:
@@ -69,26 +69,29 @@ def _micro_batches(s: Settings, c: Config, on: Machine, share: float) -> Setting
 
   rows = largest('sft', split, total, lambda n: dataclasses.replace(s, sft=dataclasses.replace(s.sft, rows=n)))
   in_rl = lambda n: dataclasses.replace(s, rl=dataclasses.replace(s.rl, micro_rows=n))
-  samples, own = s.rl.prompts * s.rl.group, split * s.rl.share  # the responses that share a row stay on one device
+  samples, own = (
+    s.rl.prompts * s.rl.num_generations,
+    split * s.rl.share,
+  )  # the responses that share a row stay on one device
   micro = min((largest(f'rl/{stage.name}', own, samples, in_rl) for stage in s.rl.stages), default=own)
   in_engine = lambda n: dataclasses.replace(s, engine=dataclasses.replace(s.engine, rows=n))
-  seats = largest('decode', split * s.mesh.seq, samples, in_engine)
-  if not rows or not micro or not seats:
+  rows_held = largest('decode', split * s.mesh.seq, samples, in_engine)
+  if not rows or not micro or not rows_held:
     return None
   return dataclasses.replace(
     s,
     sft=dataclasses.replace(s.sft, rows=rows, accumulation=max(1, -(-total // rows))),
     rl=dataclasses.replace(s.rl, micro_rows=micro),
-    engine=dataclasses.replace(s.engine, rows=seats),
+    engine=dataclasses.replace(s.engine, rows=rows_held),
   )
 
 
-def _bytes(stage: Stage, s: Settings) -> float:
+def _bytes(stage: StagePlan, s: RunConfig) -> float:
   """What a device holds in the stage, by the memory model."""
-  return sum(memory(stage).values()) + resident(stage, s.mgpo.kl > 0)
+  return sum(memory(stage).values()) + resident(stage, s.mgpo.kl_coef > 0)
 
 
-def smallest(s: Settings, c: Config, on: Machine) -> Settings:
+def smallest(s: RunConfig, c: Config, on: Machine) -> RunConfig:
   """What takes the least memory there: a row a device, on the mesh that needs least. Raises BadInput without a mesh."""
   total, found = s.sft.rows * s.sft.accumulation, []
   for candidate in meshes(s, c, on):
@@ -106,10 +109,10 @@ def smallest(s: Settings, c: Config, on: Machine) -> Settings:
       f'--topology {on.topology}: no mesh of {on.devices} devices goes with the model width, {c.D}, and '
       f'the {total} rows of {s.sft.length} tokens of an SFT step; expected another number of devices, or more rows'
     )
-  return min(found, key=lambda one: max(_bytes(stage, s) for stage in stages_of(one, computing(c, one.start))))
+  return min(found, key=lambda one: max(_bytes(stage, s) for stage in stages_of(one, computing(c, one.model))))
 
 
-def suggestion(s: Settings, c: Config, on: Machine) -> dict | None:
+def suggestion(s: RunConfig, c: Config, on: Machine) -> dict | None:
   """What would fit: the same machine with another mesh and smaller micro-batches, or else more of its devices."""
   for times in (1, 2, 4, 8, 16, 32, 64):
     more = dataclasses.replace(on, devices=on.devices * times)
@@ -124,18 +127,18 @@ def suggestion(s: Settings, c: Config, on: Machine) -> dict | None:
   return None
 
 
-def stage_seconds(s: Settings, c: Config, on: Machine, sent: dict | None = None) -> dict[str, float]:
+def stage_seconds(s: RunConfig, c: Config, on: Machine, sent: dict | None = None) -> dict[str, float]:
   """Seconds of the run's parts at the roofline: all of SFT, probing, every RL stage, evaluation."""
-  named = {stage.name: stage for stage in stages_of(s, computing(c, s.start))}
+  named = {stage.name: stage for stage in stages_of(s, computing(c, s.model))}
   layers, table = sizes(c)
   update = 28 * (layers + table) / (s.mesh.fsdp * s.mesh.tensor) / on.chip.bandwidth  # the optimizer's reads and writes
   call = lambda name: max(roofline(named[name], on, (sent or {}).get(name)).values())
 
   def decoding(samples: int, limit: int) -> float:
     tokens = min(s.cost.response, limit)
-    seats = max(1, min(s.engine.rows, samples))
-    step = dataclasses.replace(named['decode'], rows=seats)
-    return samples * tokens / seats * max(roofline(step, on, context=PROMPT / 2 + tokens / 2).values())
+    rows_held = max(1, min(s.engine.rows, samples))
+    step = dataclasses.replace(named['decode'], rows=rows_held)
+    return samples * tokens / rows_held * max(roofline(step, on, context=PROMPT / 2 + tokens / 2).values())
 
   runs = 1 if s.experts == 'one_run' else len(s.data.domains)
   checkpoints = -(-s.sft.steps // s.sft.save_every)
@@ -143,10 +146,10 @@ def stage_seconds(s: Settings, c: Config, on: Machine, sent: dict | None = None)
   probing = 2 * s.data.probe * len(s.data.domains) * s.probe.samples
   out['probe'] = checkpoints * decoding(probing, s.probe.max_tokens)
   for stage in s.rl.stages:
-    samples = s.rl.prompts * s.rl.group
-    learning = -(-samples // s.rl.micro_rows) * call(f'rl/{stage.name}') + s.mgpo.updates * update
+    samples = s.rl.prompts * s.rl.num_generations
+    learning = -(-samples // s.rl.micro_rows) * call(f'rl/{stage.name}') + s.mgpo.minibatches * update
     out[f'rl/{stage.name}'] = stage.steps * (decoding(samples, stage.max_tokens) * (1 + s.mgpo.refills) + learning)
   models = 5 + len(s.data.domains)
-  domains = len(s.data.domains) + len(s.data.others)
+  domains = len(s.data.domains) + len(s.data.extra_domains)
   out['evaluate'] = models * decoding(s.data.test * domains * s.evaluate.samples, s.evaluate.max_tokens)
   return out

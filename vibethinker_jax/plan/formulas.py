@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from vibethinker_jax.model.attention import FUSED
 from vibethinker_jax.model.qwen2 import Config
 from vibethinker_jax.plan.machine import Machine
-from vibethinker_jax.plan.stage import Stage
+from vibethinker_jax.plan.stage import StagePlan
 
 
 def sizes(c: Config) -> tuple[int, int]:
@@ -19,7 +19,7 @@ def sizes(c: Config) -> tuple[int, int]:
   return c.L * layer, c.V * c.D
 
 
-def resident(stage: Stage, kl: bool) -> float:
+def resident(stage: StagePlan, kl: bool) -> float:
   """Bytes a device holds that are no argument of the stage's program: the optimizer's, the trainer's while decoding."""
   layers, table = sizes(stage.model)
   share = (layers + table * (1 if stage.model.tied else 2)) / (stage.mesh.fsdp * stage.mesh.tensor)
@@ -28,7 +28,7 @@ def resident(stage: Stage, kl: bool) -> float:
   return share * (12 if kl and stage.kind == 'rl' else 8)
 
 
-def memory(stage: Stage) -> dict[str, float]:
+def memory(stage: StagePlan) -> dict[str, float]:
   """What a device holds at the worst moment of the stage's program, in bytes by what it is.
 
   Training has two such moments, the loss and the middle of the backward pass; the greater one counts.
@@ -40,7 +40,7 @@ def memory(stage: Stage) -> dict[str, float]:
   kv = 2 * c.L * c.K * c.H * wide
   if stage.kind in ('prefill', 'decode'):
     rows = stage.rows / m.size
-    cache = (stage.slots or stage.rows * stage.length) / m.size * kv
+    cache = (stage.cache_positions or stage.rows * stage.length) / m.size * kv
     work = stage.tokens * (c.F + 5 * c.D) * wide + 4 * rows * c.V * 4
     work += 4 * stage.tokens * c.K * c.G * stage.length  # scores
     weights = {'weights': (layers + tables) * wide}
@@ -72,7 +72,7 @@ def memory(stage: Stage) -> dict[str, float]:
   }
 
 
-def traffic(stage: Stage) -> float:
+def traffic(stage: StagePlan) -> float:
   """Bytes that one device sends in one call. All-gather: its result's others; all-reduce: twice that."""
   c, m = stage.model, stage.mesh
   wide = jnp.dtype(c.dtype).itemsize
@@ -88,7 +88,7 @@ def traffic(stage: Stage) -> float:
   return sent + (2 + again) * c.L * stage.tokens * c.D * wide * reduce(m.tensor)
 
 
-def work(stage: Stage, context: float | None = None) -> tuple[float, float, float]:
+def work(stage: StagePlan, context: float | None = None) -> tuple[float, float, float]:
   """Of one call on one device: operations of the model, those with what is computed again, and bytes moved.
 
   `context`: tokens that a decoded one sees on average (default: half the cache).
@@ -115,7 +115,9 @@ def work(stage: Stage, context: float | None = None) -> tuple[float, float, floa
   return flops, stage.tokens * (3 * (body + head) + again + head), moved
 
 
-def roofline(stage: Stage, on: Machine, sent: float | None = None, context: float | None = None) -> dict[str, float]:
+def roofline(
+  stage: StagePlan, on: Machine, sent: float | None = None, context: float | None = None
+) -> dict[str, float]:
   """Seconds of one call by what would bound it: 'compute', 'memory', 'links' (`sent` bytes; default: by formula)."""
   _, flops, moved = work(stage, context)
   links = (traffic(stage) if sent is None else sent) / on.chip.link

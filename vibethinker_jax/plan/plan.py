@@ -10,30 +10,30 @@ import dataclasses
 import math
 import pathlib
 
+from vibethinker_jax.config import RunConfig, check_mesh, computing
 from vibethinker_jax.plan.fit import fitted, smallest, stage_seconds, suggestion
 from vibethinker_jax.plan.formulas import memory, resident, roofline, traffic, work
 from vibethinker_jax.plan.machine import KERNELS, Machine
 from vibethinker_jax.plan.program import check_lowered, compiled
-from vibethinker_jax.plan.stage import Stage, model_of, stages_of
-from vibethinker_jax.recipe import Settings, check_mesh, computing
+from vibethinker_jax.plan.stage import StagePlan, model_of, stages_of
 
 RESERVED = 0.03  # of a device's memory: the runtime's own, and what fragmentation costs
 
 
-def plan(s: Settings, on: Machine, cache: pathlib.Path | None) -> dict:
+def plan(s: RunConfig, on: Machine, cache: pathlib.Path | None) -> dict:
   """The whole report, as JSON. `cache`: folder of compiled stages; None: by the memory model alone, in seconds.
 
   A config for another machine (another number of devices, another's kernel) is first fitted to this one. Raises
   BadInput.
   """
   c = model_of(s)
-  elsewhere = s.start.attention not in ('xla', KERNELS[on.chip.platform])
+  elsewhere = s.model.attention not in ('xla', KERNELS[on.chip.platform])
   chosen = elsewhere or math.prod(dataclasses.astuple(s.mesh)) != on.devices
   if chosen:
     better = fitted(s, c, on)
     s = smallest(s, c, on) if better is None else better  # the latter is there to say how far it is from fitting
   check_mesh(s, c)
-  c = computing(c, s.start)
+  c = computing(c, s.model)
   limit = (1 - RESERVED) * on.chip.memory
   report = {stage.name: _report(stage, s, on, limit, cache) for stage in stages_of(s, c)}
   seconds = stage_seconds(s, c, on, {name: row['sent_bytes'] for name, row in report.items()})
@@ -49,8 +49,8 @@ def plan(s: Settings, on: Machine, cache: pathlib.Path | None) -> dict:
     'limit': f'memory, in {worst}: {share:.0%} of what one {on.name} has',
     'mesh': dataclasses.asdict(s.mesh),
     'mesh_chosen': chosen,
-    'attention': s.start.attention,
-    'remat': s.start.remat,
+    'attention': s.model.attention,
+    'remat': s.model.remat,
     'stages': report,
     'run': {
       'utilization': s.cost.utilization,
@@ -63,8 +63,8 @@ def plan(s: Settings, on: Machine, cache: pathlib.Path | None) -> dict:
   }
 
 
-def _report(stage: Stage, s: Settings, on: Machine, limit: float, cache: pathlib.Path | None) -> dict:
-  kl = s.mgpo.kl > 0
+def _report(stage: StagePlan, s: RunConfig, on: Machine, limit: float, cache: pathlib.Path | None) -> dict:
+  kl = s.mgpo.kl_coef > 0
   parts = memory(stage)
   modelled = sum(parts.values())
   found, by = {'bytes': modelled, 'sent': None}, 'memory model'

@@ -13,23 +13,23 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from vibethinker_jax.config import RunConfig
 from vibethinker_jax.data.batches import Batch
 from vibethinker_jax.engine import decode
-from vibethinker_jax.engine.cache import Slots
-from vibethinker_jax.engine.pages import POOL, Pages, Paging
+from vibethinker_jax.engine.cache import KVCache
+from vibethinker_jax.engine.pages import POOL, PagedKVCache, PagedLayout
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import ACTIVATION, decode_mesh, make_mesh, no_mesh, shardings, spec
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.plan.collectives import sent_bytes
 from vibethinker_jax.plan.machine import Machine
-from vibethinker_jax.plan.stage import PROMPT, Stage
-from vibethinker_jax.recipe import Settings
+from vibethinker_jax.plan.stage import PROMPT, StagePlan
 from vibethinker_jax.train import rl, sft
-from vibethinker_jax.train.journal import write_json
+from vibethinker_jax.train.metric_writer import write_json
 from vibethinker_jax.train.state import gradient_adder
 
 
-def lower(stage: Stage, s: Settings, mesh: Mesh) -> jax.stages.Traced:
+def lower(stage: StagePlan, s: RunConfig, mesh: Mesh) -> jax.stages.Traced:
   """The stage's program, traced for `mesh` with nothing but shapes."""
   on = decode_mesh(mesh) if stage.kind in ('prefill', 'decode') else mesh
   model = jax.eval_shape(lambda: Qwen2(stage.model, jax.random.key(0)))
@@ -55,24 +55,24 @@ def lower(stage: Stage, s: Settings, mesh: Mesh) -> jax.stages.Traced:
     return jax.jit(lambda sums, *rest: add(sums, *rest), donate_argnums=0).trace((model, count), model, batch)
 
 
-def _trace_engine(stage: Stage, s: Settings, model: Qwen2, mesh: Mesh) -> jax.stages.Traced:
+def _trace_engine(stage: StagePlan, s: RunConfig, model: Qwen2, mesh: Mesh) -> jax.stages.Traced:
   """The engine's own programs, weights in the dtype the layers compute in."""
   c = stage.model
   put = lambda tree, where: jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, where)), tree
   )
   model = put(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, c.dtype), model), PartitionSpec())
-  cache = jax.eval_shape(lambda: Slots.empty(c, stage.rows, stage.length, c.dtype))
+  cache = jax.eval_shape(lambda: KVCache.empty(c, stage.rows, stage.length, c.dtype))
   at = PartitionSpec('data')
   if stage.kind == 'prefill':
     whole = lambda *sizes: jax.ShapeDtypeStruct(sizes, jnp.int32)
     asked = whole(stage.rows, stage.length), whole(stage.rows), whole(stage.rows)
     return decode.prefill.trace(model, put(cache, at), *put(asked, PartitionSpec()))
   rows, cache = put(jax.eval_shape(lambda: decode.free_rows(stage.rows)), at), put(cache, at)
-  if stage.slots:
-    paging = Paging(s.engine.pages, s.engine.page, 'tpu' if mesh.devices.flat[0].platform == 'tpu' else 'xla')
+  if stage.cache_positions:
+    paging = PagedLayout(s.engine.pages, s.engine.page, 'tpu' if mesh.devices.flat[0].platform == 'tpu' else 'xla')
     pool = jax.ShapeDtypeStruct(paging.shape(c, mesh.shape['data']), c.dtype, sharding=NamedSharding(mesh, POOL))
-    cache = tuple(Pages(pool, pool, None, paging.kernel, mesh) for _ in range(c.L))
+    cache = tuple(PagedKVCache(pool, pool, None, paging.kernel, mesh) for _ in range(c.L))
     table = jax.ShapeDtypeStruct((stage.rows, -(-stage.length // s.engine.page)), jnp.int32)
     rows = dataclasses.replace(rows, pages=put(table, at))
   return decode.decode_block.trace(model, rows, cache, np.int32(1), np.int32(0), (0,), s.engine.block, False, False)
@@ -84,7 +84,7 @@ def _laid_out(tree, mesh: Mesh):
   )
 
 
-def check_lowered(stage: Stage, s: Settings, on: Machine) -> None:
+def check_lowered(stage: StagePlan, s: RunConfig, on: Machine) -> None:
   """Finds what does not go together, without a compiler for the machine. Raises BadInput."""
   if len(jax.devices('cpu')) < on.devices:
     raise BadInput(f'--topology {on.topology}: {on.devices} devices are more than this process has set up')
@@ -96,13 +96,13 @@ def check_lowered(stage: Stage, s: Settings, on: Machine) -> None:
     raise BadInput(f'{stage.name}: {str(error).splitlines()[0]}') from None
 
 
-def compiled(stage: Stage, s: Settings, on: Machine, cache: pathlib.Path) -> dict:
+def compiled(stage: StagePlan, s: RunConfig, on: Machine, cache: pathlib.Path) -> dict:
   """What the TPU's compiler says of the stage: bytes by kind, and bytes sent. Minutes; kept in the folder `cache`.
 
   Raises BadInput where libtpu is missing or knows no such slice.
   """
   source = b''.join(path.read_bytes() for path in sorted(pathlib.Path(__file__).parents[1].rglob('*.py')))
-  asked = [dataclasses.asdict(stage) | {'name': ''}, s.mgpo.kl, s.mgpo.aggregate, s.engine.block, on.topology]
+  asked = [dataclasses.asdict(stage) | {'name': ''}, s.mgpo.kl_coef, s.mgpo.aggregate, s.engine.block, on.topology]
   asked += [jax.__version__, _libtpu(), hashlib.sha256(source).hexdigest()]
   path = cache / f'{hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]}.json'
   if path.exists():

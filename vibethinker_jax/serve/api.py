@@ -14,15 +14,15 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
 
 from vibethinker_jax.serve import solve
-from vibethinker_jax.serve.answers import Chat, Completion, Work, new_id, respond, unless_gone
+from vibethinker_jax.serve.detokenizer import Wanted
+from vibethinker_jax.serve.errors import ERROR_RESPONSES, ApiError, handle_errors
 from vibethinker_jax.serve.logprobs import echo
 from vibethinker_jax.serve.middleware import Counted, Limited, Methods
 from vibethinker_jax.serve.presets import PRESETS, Preset
 from vibethinker_jax.serve.reasoning import ReasoningParser
-from vibethinker_jax.serve.refusals import REFUSALS, ApiError, handle_errors
+from vibethinker_jax.serve.responses import ChatForm, CompletionForm, Work, new_id, respond, unless_gone
 from vibethinker_jax.serve.schema import ChatRequest, CompletionRequest, SolveRequest
 from vibethinker_jax.serve.service import Service, ask_of, collect, empty_samples, usage_of
-from vibethinker_jax.serve.transcript import Wanted
 
 PLAIN = Preset('', temperature=1.0, top_p=1.0, max_tokens=2**31, system='')  # OpenAI's defaults
 
@@ -49,20 +49,20 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
   @app.get('/metrics', response_class=PlainTextResponse)
   async def metrics() -> PlainTextResponse:
     """Prometheus' text format."""
-    return PlainTextResponse(service.worker.meters.text(), media_type='text/plain; version=0.0.4; charset=utf-8')
+    return PlainTextResponse(service.worker.metrics.text(), media_type='text/plain; version=0.0.4; charset=utf-8')
 
   @app.get('/v1/models', dependencies=guarded)
   async def models() -> dict:
     """The one model there is."""
     return {'object': 'list', 'data': [_model(service)]}
 
-  @app.get('/v1/models/{name}', dependencies=guarded, responses=REFUSALS)
+  @app.get('/v1/models/{name}', dependencies=guarded, responses=ERROR_RESPONSES)
   async def model(name: str) -> dict:
     """The same, by name."""
     _check_model(service, name)
     return _model(service)
 
-  @app.post('/v1/chat/completions', dependencies=posted, responses=REFUSALS)
+  @app.post('/v1/chat/completions', dependencies=posted, responses=ERROR_RESPONSES)
   async def chat(asked: ChatRequest, http: Request) -> dict:
     """A conversation continued, as OpenAI documents it."""
     _check_model(service, asked.model)
@@ -75,10 +75,10 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
     wanted = Wanted(asked.stops, asked.stop_ids, tokens=asked.top is not None, thinking=True, top=top)
     separate = service.separate if asked.separate_reasoning is None else asked.separate_reasoning
     told, opened = asked.include_reasoning is not False, service.opens_thinking(ids)
-    form = Chat(asked.top, [ReasoningParser(opened) for _ in range(n)] if separate or not told else (), told)
+    form = ChatForm(asked.top, [ReasoningParser(opened) for _ in range(n)] if separate or not told else (), told)
     return await respond(service, http, form, Work([ids], [request], empty_samples(service, n, wanted)), asked)
 
-  @app.post('/v1/completions', dependencies=posted, responses=REFUSALS)
+  @app.post('/v1/completions', dependencies=posted, responses=ERROR_RESPONSES)
   async def complete(asked: CompletionRequest, http: Request) -> dict:
     """Text continued, as OpenAI documents it."""
     _check_model(service, asked.model)
@@ -104,9 +104,9 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
       echoes = [one for one in whole for _ in range(n)]
     wanted = Wanted(asked.stops, asked.stop_ids, tokens=asked.top is not None, special=True, top=top)
     work = Work(ids, requests, empty_samples(service, n * len(ids), wanted))
-    return await respond(service, http, Completion(asked.top, echoes), work, asked)
+    return await respond(service, http, CompletionForm(asked.top, echoes), work, asked)
 
-  @app.post('/v1/solve', dependencies=posted, responses=REFUSALS)
+  @app.post('/v1/solve', dependencies=posted, responses=ERROR_RESPONSES)
   async def solve_it(asked: SolveRequest, http: Request) -> dict:
     """A problem solved: answers, key steps, checks, verdicts; and of several solutions their spectrum."""
     _check_model(service, asked.model)
@@ -132,7 +132,7 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
     return JSONResponse({**head, **_solved(solutions, spectrum), 'usage': usage_of([request.prompt], samples)})
 
   handle_errors(app)
-  app.add_middleware(Counted, meters=service.worker.meters)
+  app.add_middleware(Counted, metrics=service.worker.metrics)
   app.add_middleware(Limited)
   app.add_middleware(Methods)
   if cors:
@@ -147,7 +147,7 @@ def _model(service: Service) -> dict:
   return {'id': service.name, 'object': 'model', 'created': 0, 'owned_by': 'vibethinker_jax', 'max_model_len': longest}
 
 
-def _solved(solutions: Sequence[solve.Solution], spectrum: solve.Spectrum) -> dict:
+def _solved(solutions: Sequence[solve.SampledSolution], spectrum: solve.SolutionSpectrum) -> dict:
   return {
     'solutions': [
       {'index': i, **dataclasses.asdict(s)} | {'thinking': solve.parts(s.text)[0]} for i, s in enumerate(solutions)

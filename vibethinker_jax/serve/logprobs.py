@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
-from vibethinker_jax.data.text import Text
+from vibethinker_jax.data.tokenizer import ChatTokenizer
 from vibethinker_jax.engine.score import Score
-from vibethinker_jax.serve.transcript import CUT, Token, token_of
+from vibethinker_jax.serve.detokenizer import CUT, Token, token_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Echo:
   tokens: list[Token]
 
 
-def echo(text: Text, prompt: str | list[int], ids: Sequence[int], score: Score | None, top: int) -> Echo:
+def echo(text: ChatTokenizer, prompt: str | list[int], ids: Sequence[int], score: Score | None, top: int) -> Echo:
   """A prompt, of token ids `ids`, with `top` of the likeliest tokens beside each of its tokens if there is a score."""
   said = prompt if isinstance(prompt, str) else text.tokenizer.decode(ids)
   if score is None:
@@ -34,7 +34,7 @@ def echo(text: Text, prompt: str | list[int], ids: Sequence[int], score: Score |
 
 
 def likeliest_of(score: Score):
-  """Ids and ln p of the likeliest tokens, as Piece has them."""
+  """Ids and ln p of the likeliest tokens, as TokenChunk has them."""
   return score.likeliest_ids, score.likeliest_logps
 
 

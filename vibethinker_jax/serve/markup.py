@@ -126,7 +126,7 @@ def _balanced(text: str) -> bool:
 # ---- solutions
 
 
-def messages(text: str, solution: solve.Solution | None) -> list[dict]:
+def messages(text: str, solution: solve.SampledSolution | None) -> list[dict]:
   """The assistant's messages: its thinking, folded once it is over, and the answer, taken apart once it is whole."""
   thinking, rest = solve.parts(text)
   open_still = '<think>' in text and '</think>' not in text
@@ -142,7 +142,7 @@ def messages(text: str, solution: solve.Solution | None) -> list[dict]:
   return said
 
 
-def with_marks(rest: str, solution: solve.Solution) -> str:
+def with_marks(rest: str, solution: solve.SampledSolution) -> str:
   """The response without its thinking, key steps marked, the answer in a box, and how it ended."""
   begin = len(solution.text) - len(rest)
   out, at = [], begin
@@ -176,17 +176,17 @@ def _answer(answer: str) -> str:
   return formula(inner)
 
 
-def _verdict(solution: solve.Solution) -> str:
+def _verdict(solution: solve.SampledSolution) -> str:
   if solution.verdict is None:
     return ''
   right = solution.verdict.score == 1
   return f' <span class="{"right" if right else "wrong"}">{"✓ right" if right else "✗ wrong"}</span>'
 
 
-def one(solutions: list[solve.Solution], i: int) -> str:
+def one(solutions: list[solve.SampledSolution], i: int) -> str:
   """One solution of a spectrum, thinking and all."""
   thinking, rest = solve.parts(solutions[i].text)
-  head = f'**Solution {i + 1}**\n\n'
+  head = f'**SampledSolution {i + 1}**\n\n'
   if thinking:
     head += f'<details><summary>Thinking</summary>\n\n{written(thinking)}\n\n</details>\n\n'
   return head + with_marks(rest, solutions[i])
@@ -195,7 +195,7 @@ def one(solutions: list[solve.Solution], i: int) -> str:
 # ---- the spectrum
 
 
-def drawing(solutions: list[solve.Solution], spectrum: solve.Spectrum) -> str:
+def drawing(solutions: list[solve.SampledSolution], spectrum: solve.SolutionSpectrum) -> str:
   """The clusters as rows of dots, a dot a solution; all of it text of ours but the answers, which are escaped."""
   rows = [_row('Answer', 'Solutions', 'Share', ' head', 'columnheader')]
   for rank, cluster in enumerate(spectrum.clusters):
@@ -210,7 +210,7 @@ def drawing(solutions: list[solve.Solution], spectrum: solve.Spectrum) -> str:
   )
 
 
-def summary(solutions: list[solve.Solution], spectrum: solve.Spectrum) -> str:
+def summary(solutions: list[solve.SampledSolution], spectrum: solve.SolutionSpectrum) -> str:
   """How many answers there are, which of them most solutions reach, and how many are right where that was asked."""
   n, kinds, leaders = len(solutions), len(spectrum.clusters), spectrum.leaders
   said = f'{n} solutions, {kinds} different answer{"" if kinds == 1 else "s"}'
@@ -242,7 +242,7 @@ def _short(label: str) -> str:
   return label if len(label) <= _LABEL else f'{label[: _LABEL - 1]}…'
 
 
-def _cluster(answer: str | None, solutions: list[solve.Solution], members: tuple[int, ...], colour: str) -> str:
+def _cluster(answer: str | None, solutions: list[solve.SampledSolution], members: tuple[int, ...], colour: str) -> str:
   """A row: the answer, its solutions, their share of all. A program keeps its lines."""
   dots = ''.join(_dot(solutions[i], i) for i in members)
   share = f'{len(members)} · {len(members) / len(solutions):.0%}'
@@ -256,9 +256,9 @@ def _cluster(answer: str | None, solutions: list[solve.Solution], members: tuple
   return _row(sign + html.escape(_short(readable(answer))), dots, share, '', 'cell', colour)
 
 
-def _dot(solution: solve.Solution, i: int) -> str:
+def _dot(solution: solve.SampledSolution, i: int) -> str:
   right = None if solution.verdict is None else solution.verdict.score == 1
-  said = f'Solution {i + 1}' + {True: ', right', False: ', wrong', None: ''}[right]
+  said = f'SampledSolution {i + 1}' + {True: ', right', False: ', wrong', None: ''}[right]
   sign = {True: '<i>✓</i>', False: '<i>✗</i>', None: ''}[right]
   return f'<button data-solution="{i}" aria-label="{said}" title="{said}">{i + 1}{sign}</button>'
 

@@ -3,7 +3,7 @@
 from fastapi.responses import Response
 from starlette.routing import Match
 
-from vibethinker_jax.serve.refusals import ApiError
+from vibethinker_jax.serve.errors import ApiError
 
 BODY = 4 << 20  # bytes of a request at most
 
@@ -63,8 +63,8 @@ class Limited:
 class Counted:
   """Counts requests by route and by the status answered."""
 
-  def __init__(self, app, meters):
-    self._app, self._requests = app, meters.requests
+  def __init__(self, app, metrics):
+    self._app, self._requests = app, metrics.requests
 
   async def __call__(self, scope, receive, send) -> None:
     if scope['type'] != 'http':

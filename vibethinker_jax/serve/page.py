@@ -109,7 +109,7 @@ def build(service: Service) -> FastAPI:
     preset.change(values, preset, sampling[1:], **_QUIET)
     with gr.Tab('Chat'):
       _chat(service, sampling)
-    with gr.Tab('Spectrum'):
+    with gr.Tab('SolutionSpectrum'):
       _spectrum(service, sampling)
   return gr.mount_gradio_app(
     FastAPI(),

@@ -6,7 +6,7 @@ report (docs of evaluate/benchmarks.py).
 
 import dataclasses
 
-from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.evaluate import benchmarks
 
 STEP_BY_STEP = 'Please reason step by step, and put your final answer within \\boxed{}.'
@@ -28,9 +28,9 @@ class Preset:
   system: str = STEP_BY_STEP
   instruction: str = ''  # what follows a problem's statement
 
-  def sampling(self, temperature: float | None = None, top_p: float | None = None) -> Sampling:
+  def sampling(self, temperature: float | None = None, top_p: float | None = None) -> SamplingParams:
     """How to draw, with what is given in place of the preset's."""
-    return Sampling(
+    return SamplingParams(
       self.temperature if temperature is None else float(temperature),
       self.top_k,
       self.top_p if top_p is None else float(top_p),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vibethinker_jax.engine.sampling import TOP, Sampling
+from vibethinker_jax.engine.sampling import TOP, SamplingParams
 from vibethinker_jax.serve.fields import Strict, fault, neutral, one_of
 from vibethinker_jax.serve.messages import LONGEST, Message, Unused, Words
 from vibethinker_jax.serve.presets import PRESETS, Preset
@@ -44,11 +44,11 @@ class _Asked(Strict):
     """The preset named, if any."""
     return PRESETS.get(self.preset)
 
-  def sampling(self, default: Preset) -> Sampling:
+  def sampling(self, default: Preset) -> SamplingParams:
     """How to draw: what is given, else the preset's, else `default`'s."""
     kind = self.kind() or default
     given = lambda value, otherwise: otherwise if value is None else value
-    return Sampling(
+    return SamplingParams(
       float(given(self.temperature, kind.temperature)),
       given(self.top_k, kind.top_k) or -1,
       float(given(self.top_p, kind.top_p)),

@@ -1,4 +1,4 @@
-"""A model loaded, both doors opened (the API's and the page's), and closed again in good order.
+"""A model loaded, both addresses opened (the API's and the page's), and closed again in good order.
 
 On SIGTERM or SIGINT nobody new is let in (503, and /health says so), those being served finish within the grace
 period, the rest get an error object, and the process ends with exit code 0. A second signal cuts the grace short.
@@ -18,9 +18,9 @@ import numpy as np
 import uvicorn
 from fastapi import FastAPI
 
-from vibethinker_jax.data.text import Text
+from vibethinker_jax.data.tokenizer import ChatTokenizer
 from vibethinker_jax.engine.engine import Engine, Request
-from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.serve import api
@@ -32,7 +32,7 @@ _PARTING_S = 3  # for connections that stay open after their answer, as browsers
 
 
 @dataclasses.dataclass(frozen=True)
-class Doors:
+class ListenAddresses:
   """Where to listen, and to whose pages. page: port of the chat page, None for none. cors: origins, '*' for all."""
 
   host: str = '127.0.0.1'
@@ -52,9 +52,9 @@ class Server(uvicorn.Server):
 def run(
   engine: Engine,
   model: Qwen2,
-  text: Text,
+  text: ChatTokenizer,
   name: str,
-  doors: Doors,
+  addresses: ListenAddresses,
   waiting: int = 256,
   warm: int = 1024,
   keys: tuple[str, ...] = (),
@@ -67,14 +67,14 @@ def run(
   sys.setswitchinterval(0.0005)
   os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')  # threads for single prompts cost more than they bring
   with contextlib.ExitStack() as stack:
-    listening = [stack.enter_context(_listen(doors.host, doors.port))]
-    if doors.page is not None:
-      listening.append(stack.enter_context(_listen(doors.host, doors.page)))
+    listening = [stack.enter_context(_listen(addresses.host, addresses.port))]
+    if addresses.page is not None:
+      listening.append(stack.enter_context(_listen(addresses.host, addresses.page)))
     say(*memory(engine, model))
     judges = Judges()
     stack.callback(judges.close)
     service = Service(name, text, Worker(engine, model, waiting, warm), judges, keys, separate)
-    asyncio.run(_serve(service, listening, doors.cors, grace_s, begin))
+    asyncio.run(_serve(service, listening, addresses.cors, grace_s, begin))
 
 
 async def _serve(
@@ -115,7 +115,7 @@ async def _serve(
 
 async def first_breath(worker: Worker) -> None:
   """One token drawn each way, greedy and sampled: what a first short request needs is compiled by then."""
-  for sampling in (Sampling(0.0), Sampling(0.6, top_p=0.95)):
+  for sampling in (SamplingParams(0.0), SamplingParams(0.6, top_p=0.95)):
     with worker.ask([Request((0,) * 40, 2, 1, sampling)]) as stream:
       async for _ in stream:
         pass

@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 
 import jinja2
 
-from vibethinker_jax.data.text import Text
+from vibethinker_jax.data.tokenizer import ChatTokenizer
 from vibethinker_jax.engine import engine as engines
-from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.engine.score import Score
 from vibethinker_jax.serve import solve
+from vibethinker_jax.serve.detokenizer import Detokenizer, Token, Wanted
+from vibethinker_jax.serve.errors import ApiError, busy, shutting_down
 from vibethinker_jax.serve.exceptions import Busy, Closing
 from vibethinker_jax.serve.presets import Preset
-from vibethinker_jax.serve.refusals import ApiError, busy, shutting_down
-from vibethinker_jax.serve.transcript import Token, Transcript, Wanted
 from vibethinker_jax.serve.worker import Stream, Worker
 
 
@@ -23,7 +23,7 @@ class Service:
   """A model being served, and what its answers need."""
 
   name: str
-  text: Text
+  text: ChatTokenizer
   worker: Worker
   judges: solve.Judges
   keys: tuple[str, ...] = ()
@@ -47,7 +47,14 @@ class Service:
     return self.text.tokenizer.decode(ids[-16:]).rstrip().endswith('<think>')
 
   def request(
-    self, ids: Sequence[int], n: int, limit: int | None, most: int, sampling: Sampling, seed: int | None, top: bool
+    self,
+    ids: Sequence[int],
+    n: int,
+    limit: int | None,
+    most: int,
+    sampling: SamplingParams,
+    seed: int | None,
+    top: bool,
   ) -> engines.Request:
     """A request to the engine. `limit` is what was asked for, `most` what is otherwise taken where there is room, `top`
     whether the likeliest tokens are.
@@ -62,7 +69,7 @@ class Service:
     request = engines.Request(
       tuple(ids), limit or min(most, room), n, sampling, seed=seed % 2**32, number=(seed >> 32) % 2**32, top=top
     )
-    if (why := self.worker.engine.refusal(request)) is not None:
+    if (why := self.worker.engine.validate(request)) is not None:
       raise ApiError(400, why)
     return request
 
@@ -90,7 +97,7 @@ class Service:
       raise busy(error) from None
     except Closing as error:
       raise shutting_down(error) from None
-    self.worker.meters.prompt_tokens.inc(sum(len(request.prompt) for request in requests))
+    self.worker.metrics.prompt_tokens.inc(sum(len(request.prompt) for request in requests))
     return stream
 
   async def scores(self, prompts: Sequence[Sequence[int]], top: bool) -> list[Score]:
@@ -101,7 +108,7 @@ class Service:
       raise busy(error) from None
     except Closing as error:
       raise shutting_down(error) from None
-    self.worker.meters.scored.inc(sum(map(len, prompts)))
+    self.worker.metrics.scored.inc(sum(map(len, prompts)))
     return scores
 
 
@@ -115,24 +122,24 @@ def ask_of(service: Service, problem: str, kind: Preset) -> list[dict]:
 class Sample:
   """One sample while it is being collected."""
 
-  transcript: Transcript
+  detokenizer: Detokenizer
   tokens: list[Token] = dataclasses.field(default_factory=list)
   finish: str = ''  # as OpenAI has it: 'stop' or 'length'
 
   @property
   def count(self) -> int:
     """Tokens drawn, up to the one that ends it."""
-    return self.transcript.count
+    return self.detokenizer.count
 
   @property
   def text(self) -> str:
     """All that was sent."""
-    return self.transcript.text
+    return self.detokenizer.text
 
 
 def empty_samples(service: Service, n: int, wanted: Wanted) -> list[Sample]:
   """n samples before anything was drawn."""
-  return [Sample(Transcript(service.text, wanted)) for _ in range(n)]
+  return [Sample(Detokenizer(service.text, wanted)) for _ in range(n)]
 
 
 async def each_step(
@@ -147,20 +154,20 @@ async def each_step(
       sample.finish = 'length'
     yield {i: ('', []) for i in range(len(samples))}
   first = [sum(request.samples for request in requests[:i]) for i in range(len(requests))]
-  async for pieces in stream:
+  async for chunks in stream:
     out: dict[int, tuple[str, list[Token]]] = {}
-    for number, piece in pieces:
-      i = first[number] + piece.sample
+    for number, chunk in chunks:
+      i = first[number] + chunk.sample
       sample = samples[i]
       if sample.finish:
         continue  # met its stop string while this was being drawn
-      text, tokens = sample.transcript.feed(piece.tokens.tolist(), piece.logps.tolist(), piece.likeliest)
-      if piece.finish:
-        rest, more = sample.transcript.end()
+      text, tokens = sample.detokenizer.feed(chunk.tokens.tolist(), chunk.logps.tolist(), chunk.likeliest)
+      if chunk.finish:
+        rest, more = sample.detokenizer.end()
         text, tokens = text + rest, tokens + more
-      sample.finish = 'stop' if sample.transcript.met else piece.finish
-      if sample.finish and not piece.finish:
-        stream.drop(number, piece.sample)
+      sample.finish = 'stop' if sample.detokenizer.met else chunk.finish
+      if sample.finish and not chunk.finish:
+        stream.drop(number, chunk.sample)
       sample.tokens += tokens
       before, earlier = out.get(i, ('', []))
       out[i] = before + text, earlier + tokens
@@ -174,7 +181,7 @@ async def collect(stream: Stream, requests: Sequence[engines.Request], samples: 
 
 
 async def grow(
-  service: Service, messages: list[dict], n: int, sampling: Sampling, most: int
+  service: Service, messages: list[dict], n: int, sampling: SamplingParams, most: int
 ) -> AsyncIterator[list[Sample]]:
   """n samples of a conversation after each step, for whoever sits in the same process.
 

@@ -39,7 +39,7 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Solution:
+class SampledSolution:
   """One sample, taken apart. `answer` is the box or, where a program was asked for, the last code block."""
 
   text: str
@@ -61,7 +61,7 @@ class Cluster:
 
 
 @dataclasses.dataclass(frozen=True)
-class Spectrum:
+class SolutionSpectrum:
   """Clusters of equivalent answers, the largest first (of equals, the one that came first)."""
 
   clusters: tuple[Cluster, ...]
@@ -114,7 +114,7 @@ async def take_apart(
   finishes: Sequence[str],
   answer: str | Sequence[str] | None = None,
   tests: Sequence[dict] | dict | None = None,
-) -> tuple[list[Solution], Spectrum]:
+) -> tuple[list[SampledSolution], SolutionSpectrum]:
   """The solutions and their spectrum; `finishes` are 'stop' or 'length', `answer` and `tests` as Grader.grade has them.
 
   Raises RuntimeError where the sandbox fails.
@@ -129,7 +129,7 @@ async def take_apart(
         await asyncio.wait([work])
 
 
-def _take_apart(grader: Grader, texts, finishes, answer, tests) -> tuple[list[Solution], Spectrum]:
+def _take_apart(grader: Grader, texts, finishes, answer, tests) -> tuple[list[SampledSolution], SolutionSpectrum]:
   verdicts: list[Verdict | None] = [None] * len(texts)
   if answer is not None or tests is not None:
     verdicts = list(grader.grade([(text, answer, tests) for text in texts]))
@@ -144,7 +144,7 @@ def _take_apart(grader: Grader, texts, finishes, answer, tests) -> tuple[list[So
     box, code = extract_boxed(text) or None, extract_code(text) or None
     found = code if tests is not None or box is None else box
     well = finish == 'stop' and found is not None and text.count('<think>') <= text.count('</think>')
-    solutions.append(Solution(text, finish, found, well, kept, trace.share, code, verdict))
+    solutions.append(SampledSolution(text, finish, found, well, kept, trace.share, code, verdict))
   programs = [i for i, solution in enumerate(solutions) if solution.answer == solution.code]
   return solutions, cluster(grader, [solution.answer for solution in solutions], programs)
 
@@ -154,7 +154,7 @@ def _holds(settled: Sequence[bool | None]) -> bool | None:
   return all(known) if known else None
 
 
-def cluster(grader: Grader, answers: Sequence[str | None], programs: Collection[int] = ()) -> Spectrum:
+def cluster(grader: Grader, answers: Sequence[str | None], programs: Collection[int] = ()) -> SolutionSpectrum:
   """Answers that are equal as texts or numbers are one; of the rest, those that the grader takes for each other.
 
   `programs` are the indices of answers that are Python: equal where they say the same, however it is laid out. The
@@ -184,7 +184,7 @@ def cluster(grader: Grader, answers: Sequence[str | None], programs: Collection[
   merged = [sorted(members) for members in merged]
   merged.sort(key=lambda members: (-len(members), members[0]))
   clusters = tuple(Cluster(answers[members[0]], tuple(members)) for members in merged)
-  return Spectrum(clusters, tuple(i for i, answer in enumerate(answers) if not answer))
+  return SolutionSpectrum(clusters, tuple(i for i, answer in enumerate(answers) if not answer))
 
 
 def program_key(code: str) -> str:

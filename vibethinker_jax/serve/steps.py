@@ -10,8 +10,8 @@ import math
 from collections.abc import AsyncIterator
 
 from vibethinker_jax.serve import markup, solve
+from vibethinker_jax.serve.errors import ApiError
 from vibethinker_jax.serve.presets import PRESETS
-from vibethinker_jax.serve.refusals import ApiError
 from vibethinker_jax.serve.service import Service, ask_of, grow
 from vibethinker_jax.serve.worker import Closing, EngineFailure
 
@@ -101,7 +101,7 @@ class View:
   """The spectrum after a step."""
 
   picture: str
-  solutions: list[solve.Solution]
+  solutions: list[solve.SampledSolution]
   notice: str = ''
   busy: bool = False
 

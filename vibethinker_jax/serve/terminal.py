@@ -102,7 +102,7 @@ class _Talk:
     return grow(self._service, messages, n, kind.sampling(), kind.max_tokens)
 
 
-def pictured(solutions: list[solve.Solution], spectrum: solve.Spectrum) -> str:
+def pictured(solutions: list[solve.SampledSolution], spectrum: solve.SolutionSpectrum) -> str:
   """The clusters as bars, and what they come to in a sentence. A program stands below its bar, line by line."""
   n = len(solutions)
   rows = []  # name, solutions, program

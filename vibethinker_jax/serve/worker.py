@@ -1,6 +1,6 @@
 """The engine at work for many at once: one thread owns its rows, and everybody else talks to that thread.
 
-Requests go in through a queue that is looked at between two blocks, pieces come out to the event loop, a step's worth
+Requests go in through a queue that is looked at between two blocks, chunks come out to the event loop, a step's worth
 at a time. Whoever stops listening to a stream frees its rows by that. Should the engine fail, all who wait are told,
 and a new run begins with what comes next.
 """
@@ -18,11 +18,11 @@ from collections.abc import AsyncIterator, Sequence
 import jax
 import numpy as np
 
-from vibethinker_jax import host
-from vibethinker_jax.engine.engine import Engine, Piece, Request, Run
+from vibethinker_jax import runtime
+from vibethinker_jax.engine.engine import Engine, Request, Scheduler, TokenChunk
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.serve.exceptions import Busy, Closing, EngineFailure
-from vibethinker_jax.serve.meters import Meters
+from vibethinker_jax.serve.metrics import Metrics
 from vibethinker_jax.serve.scorer import Scorer
 
 _log = logging.getLogger('vibethinker')
@@ -32,22 +32,22 @@ _ENOUGH = 0.5  # of the memory mappings, for what is compiled beforehand
 
 
 class Worker:
-  """Owns a Run. All methods but the constructor are for one event loop, the one that called `start`.
+  """Owns a Scheduler. All methods but the constructor are for one event loop, the one that called `start`.
 
   waiting: samples that may wait for a row; `scorer` takes as many prompts as there is room for samples. warm: prompt
   and whole length up to which shapes are compiled beforehand, in a thread beside; 0 for none.
   """
 
   def __init__(self, engine: Engine, model: Qwen2, waiting: int, warm: int = 0):
-    self.engine, self.meters = engine, Meters()
+    self.engine, self.metrics = engine, Metrics()
     self.capacity = engine.row_sizes[0] + waiting
     self.scorer = Scorer(model, self.capacity)
     self._model = model
     self._warm = min(warm, engine.max_length)
-    self._deeds: queue.SimpleQueue = queue.SimpleQueue()
+    self._ops: queue.SimpleQueue = queue.SimpleQueue()
     self._streams: dict[int, Stream] = {}
     self._open = 0  # samples asked for and not finished
-    self._tickets = 0
+    self._request_ids = 0
     self._closing = False
     self._look = 0.0  # when to look again at how many memory mappings there are
     self._recent: collections.deque[tuple[float, int]] = collections.deque()  # (when, tokens) of the last steps
@@ -56,7 +56,7 @@ class Worker:
     if self._warm:
       self._threads.append(threading.Thread(target=self._warm_up, name='warm-up', daemon=True))
     self.warm = not self._warm
-    self.meters.watch(engine.row_sizes[0], self)
+    self.metrics.watch(engine.row_sizes[0], self)
 
   # ---- for the event loop
 
@@ -85,7 +85,7 @@ class Worker:
     return sum(n for _, n in self._recent) / _WINDOW_S
 
   def ask(self, requests: Sequence[Request]) -> 'Stream':
-    """The stream of requests that Engine.refusal has nothing against; to be used as a context.
+    """The stream of requests that Engine.validate has nothing against; to be used as a context.
 
     Raises Busy where there is no room for their samples, Closing while the server shuts down.
     """
@@ -96,12 +96,12 @@ class Worker:
       raise Busy(
         f'{self._open} samples are being served, {samples} more exceed the limit {self.capacity}', self._retry()
       )
-    first, self._tickets = self._tickets, self._tickets + len(requests)
+    first, self._request_ids = self._request_ids, self._request_ids + len(requests)
     stream = Stream(self, first, requests)
     self._open += samples
-    for ticket, request in enumerate(requests, first):
-      self._streams[ticket] = stream
-      self._deeds.put(_Add(ticket, request))
+    for request_id, request in enumerate(requests, first):
+      self._streams[request_id] = stream
+      self._ops.put(_Add(request_id, request))
     return stream
 
   async def drain(self, grace_s: float) -> None:
@@ -118,7 +118,7 @@ class Worker:
   async def stop(self) -> None:
     """End the threads; those still listening are told."""
     await self.drain(0)
-    self._deeds.put(None)
+    self._ops.put(None)
     for thread in self._threads:
       await asyncio.to_thread(thread.join, 60)
     await self.scorer.stop()
@@ -127,44 +127,44 @@ class Worker:
     """Seconds until some of the open samples are likely to be done, from the rate at which tokens are drawn."""
     return max(1, min(60, round(self._open / max(self.tokens_per_second, 1.0))))
 
-  def _forget(self, ticket: int, samples: int) -> None:
-    """A ticket is through, with `samples` of it unfinished."""
-    if self._streams.pop(ticket, None) is not None:
+  def _forget(self, request_id: int, samples: int) -> None:
+    """A request_id is through, with `samples` of it unfinished."""
+    if self._streams.pop(request_id, None) is not None:
       self._open -= samples
       if samples:
-        self._deeds.put(_Cancel(ticket, None))
+        self._ops.put(_Cancel(request_id, None))
 
-  def _drop(self, ticket: int, sample: int) -> None:
+  def _drop(self, request_id: int, sample: int) -> None:
     self._open -= 1
-    self._deeds.put(_Cancel(ticket, sample))
+    self._ops.put(_Cancel(request_id, sample))
 
-  def _deliver(self, pieces: list[Piece]) -> None:
+  def _deliver(self, chunks: list[TokenChunk]) -> None:
     """What a step drew, to those who listen."""
-    now, drawn = time.monotonic(), sum(len(piece.tokens) for piece in pieces)
-    self.meters.tokens.inc(drawn)
+    now, drawn = time.monotonic(), sum(len(chunk.tokens) for chunk in chunks)
+    self.metrics.tokens.inc(drawn)
     self._recent.append((now, drawn))
-    for piece in pieces:
-      stream = self._streams.get(piece.ticket)
+    for chunk in chunks:
+      stream = self._streams.get(chunk.request_id)
       if stream is not None:
-        stream.put(piece, now)
+        stream.put(chunk, now)
 
-  def _broken(self, tickets: list[int], error: Exception) -> None:
-    self.meters.restarts.inc()
+  def _broken(self, request_ids: list[int], error: Exception) -> None:
+    self.metrics.restarts.inc()
     why = EngineFailure(f'the engine failed ({type(error).__name__}) and was started anew')
-    for stream in {self._streams[t] for t in tickets if t in self._streams}:
+    for stream in {self._streams[t] for t in request_ids if t in self._streams}:
       stream.fail(why)
 
   # ---- for the threads
 
   def _work(self) -> None:
-    run, left = None, {}  # left: the samples of each ticket that are not finished
+    run, left = None, {}  # left: the samples of each request_id that are not finished
     while True:
       try:
-        deed = self._deeds.get(block=run is None or not run.busy)
-        while deed is not None:
-          run = run or Run(self.engine, self._model)
-          deed.do(run, left)
-          deed = self._deeds.get(block=False)
+        op = self._ops.get(block=run is None or not run.busy)
+        while op is not None:
+          run = run or Scheduler(self.engine, self._model)
+          op.do(run, left)
+          op = self._ops.get(block=False)
         return
       except queue.Empty:
         pass
@@ -173,46 +173,46 @@ class Worker:
         continue
       try:
         self._tidy()
-        pieces = run.step() if run.busy else []
+        chunks = run.step() if run.busy else []
       except Exception as error:  # whatever the device may raise, memory first of all
         run = self._restart(left, error)
         continue
-      self.meters.live, self.meters.queued = run.live, run.queued
-      for piece in pieces:
-        if piece.finish:
-          _strike(left, piece.ticket, {piece.sample})
-      if pieces:
-        self._loop.call_soon_threadsafe(self._deliver, pieces)
+      self.metrics.live, self.metrics.queued = run.live, run.queued
+      for chunk in chunks:
+        if chunk.finish:
+          _strike(left, chunk.request_id, {chunk.sample})
+      if chunks:
+        self._loop.call_soon_threadsafe(self._deliver, chunks)
 
   def _tidy(self) -> None:
     """Drop what has been compiled where it leaves too few memory mappings; what is wanted is compiled again."""
     if time.monotonic() < self._look:
       return
     self._look = time.monotonic() + _TIDY_S
-    if host.crowded():
+    if runtime.crowded():
       jax.clear_caches()
-      if host.crowded():
+      if runtime.crowded():
         self._look = math.inf
         _log.warning('memory mappings run short, and not by what is compiled here')
 
   def _restart(self, left: dict[int, set[int]], error: Exception) -> None:
     _log.exception('the engine failed and is started anew')
-    tickets = list(left)
+    request_ids = list(left)
     left.clear()
-    self.meters.live = self.meters.queued = 0
-    self._loop.call_soon_threadsafe(self._broken, tickets, error)
+    self.metrics.live = self.metrics.queued = 0
+    self._loop.call_soon_threadsafe(self._broken, request_ids, error)
 
   def _warm_up(self) -> None:
     try:
       for longest in sorted({min(128, self._warm), min(512, self._warm), self._warm}):
-        self.engine.warm_up(self._model, longest // 2, longest, stop=lambda: self._closing or host.crowded(_ENOUGH))
+        self.engine.warm_up(self._model, longest // 2, longest, stop=lambda: self._closing or runtime.crowded(_ENOUGH))
       self.warm = True
     except Exception:  # serving goes on without, and what fails here for want of memory may never be asked for
       _log.exception('the warm-up failed')
 
 
 class Stream:
-  """What is drawn for some requests, as it comes: `async for pieces in stream`, each a list of (request, Piece).
+  """What is drawn for some requests, as it comes: `async for chunks in stream`, each a list of (request, TokenChunk).
 
   A context: leaving it gives the rows back. Iterating raises EngineFailure or Closing where the answer will not come.
   """
@@ -220,8 +220,8 @@ class Stream:
   def __init__(self, worker: Worker, first: int, requests: Sequence[Request]):
     self._worker, self._first = worker, first
     self._unfinished = {(first + i, s) for i, request in enumerate(requests) for s in range(request.samples)}
-    self._tickets = range(first, first + len(requests))
-    self._pieces: list[tuple[int, Piece]] = []
+    self._request_ids = range(first, first + len(requests))
+    self._chunks: list[tuple[int, TokenChunk]] = []
     self._news = asyncio.Event()
     self._failure: Exception | None = None
     self._born: float | None = time.monotonic()  # until its first token
@@ -230,19 +230,19 @@ class Stream:
     return self
 
   def __exit__(self, *exc) -> None:
-    for ticket in self._tickets:
-      self._worker._forget(ticket, sum(t == ticket for t, _ in self._unfinished))
+    for request_id in self._request_ids:
+      self._worker._forget(request_id, sum(t == request_id for t, _ in self._unfinished))
     self._unfinished.clear()
 
-  async def __aiter__(self) -> AsyncIterator[list[tuple[int, Piece]]]:
-    while self._unfinished or self._pieces:
+  async def __aiter__(self) -> AsyncIterator[list[tuple[int, TokenChunk]]]:
+    while self._unfinished or self._chunks:
       await self._news.wait()
       self._news.clear()
       if self._failure is not None:
         raise self._failure
-      pieces, self._pieces = self._pieces, []
-      if pieces:
-        yield pieces
+      chunks, self._chunks = self._chunks, []
+      if chunks:
+        yield chunks
 
   def drop(self, request: int, sample: int) -> None:
     """No more of this sample is wanted."""
@@ -252,21 +252,21 @@ class Stream:
       self._worker._drop(*key)
       self._news.set()
 
-  def put(self, piece: Piece, now: float) -> None:
-    """A piece from the worker."""
-    key = piece.ticket, piece.sample
+  def put(self, chunk: TokenChunk, now: float) -> None:
+    """A chunk from the worker."""
+    key = chunk.request_id, chunk.sample
     if key not in self._unfinished:
       return  # dropped while it was being drawn
-    if not np.isfinite(piece.logps).all():
+    if not np.isfinite(chunk.logps).all():
       self.fail(EngineFailure('log-probabilities are not finite: the weights are broken'))
       return
     if self._born is not None:
-      self._worker.meters.first_token.observe(now - self._born)
+      self._worker.metrics.first_token.observe(now - self._born)
       self._born = None
-    if piece.finish:
+    if chunk.finish:
       self._unfinished.remove(key)
       self._worker._open -= 1
-    self._pieces.append((piece.ticket - self._first, piece))
+    self._chunks.append((chunk.request_id - self._first, chunk))
     self._news.set()
 
   def fail(self, why: Exception) -> None:
@@ -278,27 +278,27 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True)
 class _Add:
-  ticket: int
+  request_id: int
   request: Request
 
-  def do(self, run: Run, left: dict[int, set[int]]) -> None:
-    left[self.ticket] = set(range(self.request.samples))
+  def do(self, run: Scheduler, left: dict[int, set[int]]) -> None:
+    left[self.request_id] = set(range(self.request.samples))
     for sample in range(self.request.samples):
-      run.add(self.ticket, self.request, sample)
+      run.add(self.request_id, self.request, sample)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Cancel:
-  ticket: int
+  request_id: int
   sample: int | None
 
-  def do(self, run: Run, left: dict[int, set[int]]) -> None:
-    run.cancel(self.ticket, self.sample)
-    _strike(left, self.ticket, left.get(self.ticket, set()) if self.sample is None else {self.sample})
+  def do(self, run: Scheduler, left: dict[int, set[int]]) -> None:
+    run.cancel(self.request_id, self.sample)
+    _strike(left, self.request_id, left.get(self.request_id, set()) if self.sample is None else {self.sample})
 
 
-def _strike(left: dict[int, set[int]], ticket: int, samples: set[int]) -> None:
-  """These samples of a ticket are through."""
-  rest = left.pop(ticket, set()) - samples
+def _strike(left: dict[int, set[int]], request_id: int, samples: set[int]) -> None:
+  """These samples of a request_id are through."""
+  rest = left.pop(request_id, set()) - samples
   if rest:
-    left[ticket] = rest
+    left[request_id] = rest

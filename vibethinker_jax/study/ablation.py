@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
+from vibethinker_jax.config import RunConfig, check, check_names
+from vibethinker_jax.config_io import freeze
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.html import table
-from vibethinker_jax.recipe import Settings, check, check_names
-from vibethinker_jax.settings import freeze
 from vibethinker_jax.study import sweep
 from vibethinker_jax.study.comparison import write_comparison
 from vibethinker_jax.train.rl import MGPO, RL, Seed, Strength
@@ -47,7 +47,7 @@ class Ablation:
   controls: tuple[Variant, ...] = ()
 
 
-def read(values: Mapping) -> tuple[Settings, Ablation]:
+def read(values: Mapping) -> tuple[RunConfig, Ablation]:
   """A config's parts: those of experiments/ssp.py, and `ablation`. Raises BadInput."""
   s, a = sweep.read(values, 'ablation', Ablation)
   sweep.check_seeds(a.seeds, 'config.ablation.seeds')
@@ -55,8 +55,8 @@ def read(values: Mapping) -> tuple[Settings, Ablation]:
   return s, a
 
 
-def variants(s: Settings, a: Ablation) -> dict[str, Settings]:
-  """Settings by variant, the reference first. Raises BadInput."""
+def variants(s: RunConfig, a: Ablation) -> dict[str, RunConfig]:
+  """RunConfig by variant, the reference first. Raises BadInput."""
   ours = [Variant(REFERENCE, {'lam': 0.0})]
   ours += [Variant(f'lambda {lam:g}', {'lam': lam}) for lam in a.lambdas if lam != 0]
   check_names('config.ablation', [v.name.replace(' ', '_') for v in (*ours, *a.controls)])
@@ -73,7 +73,7 @@ def variants(s: Settings, a: Ablation) -> dict[str, Settings]:
   return out
 
 
-def points(directory: pathlib.Path, s: Settings, a: Ablation) -> list[sweep.Point]:
+def points(directory: pathlib.Path, s: RunConfig, a: Ablation) -> list[sweep.Point]:
   """Seed by seed, so that what is finished early can be compared."""
   begin = directory / 'start' / 'fused'
   return [

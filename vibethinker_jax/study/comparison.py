@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from vibethinker_jax.config import RunConfig
 from vibethinker_jax.evaluate.html import duration, missing, note, percent, plots_of, table, write_page
 from vibethinker_jax.evaluate.paired import Difference, conclusion, difference, strict_level
 from vibethinker_jax.evaluate.plots import (
@@ -22,10 +23,9 @@ from vibethinker_jax.evaluate.plots import (
   legend_outside,
   running_mean,
 )
-from vibethinker_jax.recipe import Settings
 from vibethinker_jax.spectrum.passk import pass_at_k
 from vibethinker_jax.study.sweep import diverged, result, spent
-from vibethinker_jax.train.journal import write_json
+from vibethinker_jax.train.metric_writer import write_json
 
 _PANELS = (  # title, y label, key of the metrics
   ('Pass@1 of training problems', 'share of samples right (%)', 'pass_rate'),
@@ -74,7 +74,7 @@ def write_comparison(
   directory: pathlib.Path,
   name: str,
   subtitle: str,
-  settings: Settings,
+  settings: RunConfig,
   variants: Mapping[str, Mapping[int, str]],
   facts: str,
 ) -> pathlib.Path:
@@ -297,19 +297,19 @@ def _scores_table(done: Mapping[str, Mapping[int, Outcome]], begin: tuple | None
   )
 
 
-def _how(settings: Settings, variants: Mapping[str, Mapping[int, str]], problems: int) -> str:
+def _how(settings: RunConfig, variants: Mapping[str, Mapping[int, str]], problems: int) -> str:
   r = settings.rl
   stages = ', '.join(f'{stage.steps} steps of at most {stage.max_tokens} tokens' for stage in r.stages)
   seeds = len(next(iter(variants.values())))
   return (
     f'<p>{len(variants)} variants, {seeds} seed{"s" if seeds > 1 else ""} of each. A seed is an order of the '
     f'training problems and the noise of the samples; variants share it. A step draws {r.prompts} questions × '
-    f'{r.group} samples; {html.escape(stages)}. Every point is evaluated on the same {problems} test problems, '
-    f'{settings.evaluate.samples} samples of each, with the same noise.</p>'
+    f'{r.num_generations} samples; {html.escape(stages)}. Every point is evaluated on the same {problems} test '
+    f'problems, {settings.evaluate.samples} samples of each, with the same noise.</p>'
   )
 
 
-def _cost(directory: pathlib.Path, settings: Settings) -> str:
+def _cost(directory: pathlib.Path, settings: RunConfig) -> str:
   seconds, c = spent(directory), settings.cost
   hours = sum(seconds.values()) / 3600 * c.devices
   rows = [[html.escape(stage), duration(s)] for stage, s in seconds.items()]

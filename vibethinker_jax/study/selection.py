@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
+from vibethinker_jax.config import RunConfig
 from vibethinker_jax.evaluate.html import note, percent, table
-from vibethinker_jax.recipe import Settings
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.ssp import Pipeline
 from vibethinker_jax.study import sweep
 from vibethinker_jax.study.comparison import write_comparison
-from vibethinker_jax.train.journal import write_json
+from vibethinker_jax.train.metric_writer import write_json
 from vibethinker_jax.train.rl import Seed
 
 RULES = ('last', 'Pass@1', 'Pass@K')  # the first is the reference
@@ -35,7 +35,7 @@ class Selection:
   seeds: tuple[Seed, ...]
 
 
-def read(values: Mapping) -> tuple[Settings, Selection]:
+def read(values: Mapping) -> tuple[RunConfig, Selection]:
   """A config's parts: those of experiments/ssp.py, and `selection`. Raises BadInput."""
   s, selection = sweep.read(values, 'selection', Selection)
   sweep.check_seeds(selection.seeds, 'config.selection.seeds')
@@ -83,22 +83,22 @@ def write_report(directory: pathlib.Path) -> pathlib.Path:
   return write_comparison(directory, s.name, subtitle, s, named, facts)
 
 
-def _choose(directory: pathlib.Path, s: Settings, devices) -> None:
+def _choose(directory: pathlib.Path, s: RunConfig, devices) -> None:
   """starts.json, and a model directory below begin/ for each rule."""
   path = directory / 'starts.json'
   if path.exists():
     return
   pipeline, k = Pipeline(s, directory / 'start', devices), s.probe.k
   starts = {}
-  with pipeline.at_work() as base:
+  with pipeline.claimed() as base:
     for rule, checkpoints in (
       ('last', pipeline.last()),
       ('Pass@1', list(pipeline.chosen_by(base, 1).values())),
       ('Pass@K', list(pipeline.chosen_by(base, k).values())),
     ):
-      model = pipeline.mean(base, checkpoints)
+      model = pipeline.mean_of(base, checkpoints)
       pipeline.save(model, directory / 'begin' / rule)
-      asked = pipeline.ask(s.probe, model, pipeline.sets.probe_b, f'probe {rule}')
+      asked = pipeline.sample_and_grade(s.probe, model, pipeline.sets.probe_b, f'probe {rule}')
       correct = np.concatenate([rolled.correct for rolled in asked.values()])
       starts[rule] = {'checkpoints': checkpoints, 'pass_at': [mean_pass_at_k(correct, j) for j in (1, k)]}
   write_json(path, starts)

@@ -18,16 +18,16 @@ import numpy as np
 from annotated_types import Interval
 from tqdm import tqdm
 
+from vibethinker_jax.config import RunConfig
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.fields import refusal
+from vibethinker_jax.fields import bad_value
 from vibethinker_jax.model.qwen2 import Qwen2
-from vibethinker_jax.recipe import Settings
 from vibethinker_jax.spectrum.fusion import dare, ema_weights, fuse, simplex_grid, slerp, ties
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.ssp import Pipeline, write_asked
 from vibethinker_jax.study import simplex_page, sweep
 from vibethinker_jax.study.simplex_page import SETS, weights_in
-from vibethinker_jax.train.journal import write_json
+from vibethinker_jax.train.metric_writer import write_json
 
 MOST = 100_000  # points of a sweep
 
@@ -62,14 +62,14 @@ class Simplex:
   drop: Annotated[float, Interval(ge=0, lt=1)] = 0.5
 
 
-def read(values: Mapping) -> tuple[Settings, Simplex]:
+def read(values: Mapping) -> tuple[RunConfig, Simplex]:
   """A config's parts: those of experiments/ssp.py, and `simplex`. Raises BadInput."""
   s, x = sweep.read(values, 'simplex', Simplex)
   if s.evaluate.k != s.probe.k:
-    raise refusal('config.evaluate.k', s.evaluate.k, f'that of config.probe, {s.probe.k}')
+    raise bad_value('config.evaluate.k', s.evaluate.k, f'that of config.probe, {s.probe.k}')
   n = len(s.data.domains)
   if x.search == 'grid' and math.comb(x.parts + n - 1, n - 1) > MOST:
-    raise refusal(
+    raise bad_value(
       'config.simplex.parts', x.parts, f'fewer: of {n} domains they make {math.comb(x.parts + n - 1, n - 1)} points'
     )
   return s, x
@@ -105,7 +105,7 @@ def run(
   return write_report(directory)
 
 
-def weights_of(s: Settings, x: Simplex) -> list[tuple[float, ...]]:
+def weights_of(s: RunConfig, x: Simplex) -> list[tuple[float, ...]]:
   """The weights that are tried whatever comes out: all of them, but for a coordinate search."""
   n = len(s.data.domains)
   middle = (1 / n,) * n
@@ -128,7 +128,7 @@ def name_of(weights: Sequence[float]) -> str:
 class Sweep:
   """The experts in memory, and what has been asked of their mixtures."""
 
-  def __init__(self, directory: pathlib.Path, s: Settings, x: Simplex, devices: Sequence[jax.Device] | None):
+  def __init__(self, directory: pathlib.Path, s: RunConfig, x: Simplex, devices: Sequence[jax.Device] | None):
     self.directory, self.s, self.x = directory, s, x
     self.pipeline = Pipeline(s, directory / 'start', devices)
 
@@ -150,7 +150,7 @@ class Sweep:
       how = s.evaluate if half == 'test' else s.probe
       problems = {'a': p.sets.probe_a, 'b': p.sets.probe_b, 'test': p.sets.test}[half]
       with p.timed('points'):
-        write_asked(path, p.ask(how, make(), {d: problems[d] for d in s.data.domains}, f'{name} {half}'))
+        write_asked(path, p.sample_and_grade(how, make(), {d: problems[d] for d in s.data.domains}, f'{name} {half}'))
     correct = json.loads(path.read_text())['correct']
     score = mean_pass_at_k(np.concatenate([correct[d] for d in s.data.domains]), self.k)
     if new:
@@ -207,11 +207,11 @@ class Sweep:
     checkpoints = [(run, step) for run in p.runs() for step in p.steps(run)]
     rng = np.random.default_rng(self.s.seed + 1)
     drawn = [[checkpoints[i] for i in rng.integers(len(checkpoints), size=n)] for _ in range(x.random)]
-    made['last checkpoint'] = ('last', lambda: p.mean(base, p.last()))
-    made['equally spaced'] = ('spaced', lambda: p.mean(base, p.spaced()))
-    made['EMA'] = ('ema', lambda: p.weighted(base, checkpoints, self._ema()))
+    made['last checkpoint'] = ('last', lambda: p.mean_of(base, p.last()))
+    made['equally spaced'] = ('spaced', lambda: p.mean_of(base, p.spaced()))
+    made['EMA'] = ('ema', lambda: p.weighted_mean(base, checkpoints, self._ema()))
     for i, chosen in enumerate(drawn):
-      made[f'random checkpoints {i + 1}'] = (f'random{i}', lambda chosen=chosen: p.mean(base, chosen))
+      made[f'random checkpoints {i + 1}'] = (f'random{i}', lambda chosen=chosen: p.mean_of(base, chosen))
     if x.merges:
       key, even = jax.random.key(self.s.seed), [1 / n] * n
       made['SLERP'] = ('slerp', self._slerp)

@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vibethinker_jax.config import RunConfig
 from vibethinker_jax.evaluate.html import duration, missing, note, percent, plots_of, table, write_page
 from vibethinker_jax.evaluate.paired import Difference, conclusion, difference, strict_level
 from vibethinker_jax.evaluate.plots import AXIS, INK, ORANGE, STYLE
-from vibethinker_jax.recipe import Settings
 from vibethinker_jax.spectrum.passk import pass_at_k
 from vibethinker_jax.study.sweep import spent
-from vibethinker_jax.train.journal import write_json
+from vibethinker_jax.train.metric_writer import write_json
 
 SETS = {'a': 'half A', 'b': 'half B', 'test': 'test'}
 _HEIGHT = 3**0.5 / 2  # of a triangle with sides of 1
@@ -27,7 +27,7 @@ _CORNER = 12  # characters of a name at a corner in one line
 
 def write(
   directory: pathlib.Path,
-  s: Settings,
+  s: RunConfig,
   score: str,
   points: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
   tried: Mapping[str, Sequence[float]],
@@ -275,7 +275,7 @@ def _noise(points: Mapping, tried: Mapping, k: int) -> str:
   )
 
 
-def _cost(directory: pathlib.Path, s: Settings) -> str:
+def _cost(directory: pathlib.Path, s: RunConfig) -> str:
   seconds = spent(directory)
   hours = sum(seconds.values()) / 3600 * s.cost.devices
   rows = [[html.escape(stage), duration(t)] for stage, t in seconds.items()]

@@ -21,13 +21,13 @@ import jax
 from tqdm import tqdm
 
 from vibethinker_jax import fields
+from vibethinker_jax.config import RunConfig, check
+from vibethinker_jax.config_io import freeze
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.html import duration
-from vibethinker_jax.fields import refusal
-from vibethinker_jax.recipe import Settings, check
-from vibethinker_jax.settings import freeze
+from vibethinker_jax.fields import bad_value
 from vibethinker_jax.ssp import STAGES, Pipeline, ready
-from vibethinker_jax.train.journal import read_json, write_json, write_text
+from vibethinker_jax.train.metric_writer import read_json, write_json, write_text
 from vibethinker_jax.train.state import Diverged
 from vibethinker_jax.workdir import compare
 
@@ -39,7 +39,7 @@ class Point:
   """RL with `settings` from the model in directory `begin`, and its evaluation."""
 
   name: str
-  settings: Settings
+  settings: RunConfig
   begin: pathlib.Path
 
 
@@ -47,7 +47,7 @@ def claim(
   directory: pathlib.Path,
   study: str,
   config: Mapping,
-  settings: Settings,
+  settings: RunConfig,
   devices: Sequence[jax.Device] | None = None,
 ) -> None:
   """The directory is this sweep's from now on. Raises BadInput where it is another's, or could not begin."""
@@ -67,33 +67,33 @@ def claim(
   write_json(path, mine)
 
 
-def read(values: Mapping, study: str, kind: type[T]) -> tuple[Settings, T]:
+def read(values: Mapping, study: str, kind: type[T]) -> tuple[RunConfig, T]:
   """A config's parts: those of experiments/ssp.py, and its field `study`, a `kind`. Raises BadInput."""
   if study not in values:
     raise BadInput(f'config: field {study!r} is missing, expected {fields.words(kind)} in it')
   rest = {name: value for name, value in values.items() if name != study}
-  settings, own = freeze(Settings, rest), freeze(kind, values[study], f'config.{study}')
+  settings, own = freeze(RunConfig, rest), freeze(kind, values[study], f'config.{study}')
   check(settings)
   if settings.prune:
-    raise refusal('config.prune', True, 'False: a study keeps the checkpoints of its start')
+    raise bad_value('config.prune', True, 'False: a study keeps the checkpoints of its start')
   return settings, own
 
 
 def check_seeds(seeds: Sequence[int], where: str) -> None:
   """Raises BadInput for no seeds, or one that is there twice."""
   if not seeds or len({*seeds}) < len(seeds):
-    raise refusal(where, seeds, 'one or more, each once')
+    raise bad_value(where, seeds, 'one or more, each once')
 
 
-def make_start(directory: pathlib.Path, settings: Settings, devices: Sequence[jax.Device] | None = None) -> None:
+def make_start(directory: pathlib.Path, settings: RunConfig, devices: Sequence[jax.Device] | None = None) -> None:
   """What all points share: start/fused, its experts and its evaluation. Raises BadInput."""
   workdir = directory / 'start'
   if result(workdir, 'fused').exists():
     return
   pipeline = Pipeline(settings, workdir, devices)
   pipeline.run(('sft', 'probe', 'fuse'))
-  with pipeline.at_work(), pipeline.timed('evaluate'):
-    pipeline.measure('fused', lambda: pipeline.load(workdir / 'fused'))
+  with pipeline.claimed(), pipeline.timed('evaluate'):
+    pipeline.evaluate_model('fused', lambda: pipeline.load(workdir / 'fused'))
 
 
 def check_made(path: pathlib.Path) -> None:
@@ -132,12 +132,12 @@ def run_points(directory: pathlib.Path, points: Sequence[Point], devices: Sequen
     workdir = directory / 'points' / point.name
     check_made(point.begin)
     pipeline = Pipeline(point.settings, workdir, devices)
-    with pipeline.at_work():
+    with pipeline.claimed():
       try:
         with pipeline.timed('rl'):
           pipeline.rl(point.begin)
         with pipeline.timed('evaluate'):
-          pipeline.measure('rl', lambda: pipeline.load(workdir / 'final'))  # noqa: B023
+          pipeline.evaluate_model('rl', lambda: pipeline.load(workdir / 'final'))  # noqa: B023
       except Diverged as error:
         tqdm.write(f'{point.name}: {error}')
         write_text(diverged(workdir), f'{error}\n')

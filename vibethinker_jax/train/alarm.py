@@ -21,7 +21,7 @@ class Alarm:
       'gap',
       row['logp_gap'] > GAP,
       f'engine and trainer differ by {row["logp_gap"]:.3f} nats a token before anything has moved: ratios and clipping '
-      'are noise to that extent (start.dtype float32 has none)',
+      'are noise to that extent (model.dtype float32 has none)',
     )
 
   def look_at_update(self, row: dict) -> None:
@@ -30,7 +30,7 @@ class Alarm:
       'moved',
       row['moved'] < 0.5,
       f'an update moved {row["moved"]:.1%} of the weights that it was to move, the others are too coarse for it: '
-      'train with start.param_dtype float32, or at a higher rate',
+      'train with model.param_dtype float32, or at a higher rate',
     )
 
   def _say(self, what: str, now: bool, text: str) -> None:

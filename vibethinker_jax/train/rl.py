@@ -16,19 +16,19 @@ from annotated_types import Interval
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
-from vibethinker_jax import host, rollout
-from vibethinker_jax.cluster import Stop, Stopped, shared
+from vibethinker_jax import rollout, runtime
 from vibethinker_jax.data.problem import Problem
-from vibethinker_jax.data.text import Text
+from vibethinker_jax.data.tokenizer import ChatTokenizer
+from vibethinker_jax.distributed import Stop, Stopped, share_work
 from vibethinker_jax.engine.engine import Engine
-from vibethinker_jax.engine.sampling import Sampling
+from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.model import attention
 from vibethinker_jax.model.mesh import spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.rollout import Rollout
 from vibethinker_jax.train import mgpo
 from vibethinker_jax.train.alarm import Alarm
-from vibethinker_jax.train.journal import Journal
+from vibethinker_jax.train.metric_writer import MetricWriter
 from vibethinker_jax.train.optim import Optim, optimizer, remark, schedule
 from vibethinker_jax.train.profile import Profile
 from vibethinker_jax.train.state import (
@@ -60,11 +60,11 @@ class MGPO:
   clip_low: how far below 1 a probability ratio counts.
   clip_high: how far above 1.
   aggregate: tokens are averaged by 'sequence', or all alike by 'token'. Published: 'sequence'.
-  kl: weight of the k3 divergence from the stage's first model. Published: no such term.
+  kl_coef: weight of the k3 divergence from the stage's first model. Published: no such term.
   refills: dynamic sampling: rollouts a step beyond the first, to replace groups all right or all wrong.
   overlong: tokens before the limit over which the reward falls by up to 1, at most each stage's max_tokens; 0 is off.
-  steps: reward lost where every equality of a response is false (verify/trace.py), by share; 0 is off.
-  updates: updates a rollout batch, each on its share of the groups; at most rl.prompts.
+  step_penalty: reward lost where every equality of a response is false (verify/trace.py), by share; 0 is off.
+  minibatches: updates a rollout batch, each on its share of the groups; at most rl.prompts.
   """
 
   lam: Strength
@@ -76,15 +76,15 @@ class MGPO:
   clip_low: Annotated[float, Interval(gt=0, lt=1)] = 0.2
   clip_high: Annotated[float, Interval(gt=0, le=100)] = 0.2
   aggregate: Literal['sequence', 'token'] = 'sequence'
-  kl: NonNegativeFloat = 0.0
+  kl_coef: NonNegativeFloat = 0.0
   refills: Annotated[int, Interval(ge=0, le=1000)] = 0
   overlong: NonNegativeInt = 0
-  steps: Annotated[float, Interval(ge=0, le=1)] = 0.0
-  updates: PositiveInt = 1
+  step_penalty: Annotated[float, Interval(ge=0, le=1)] = 0.0
+  minibatches: PositiveInt = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class RLStage:
   """A stretch of RL on some domains under one length limit.
 
   name: of its directory, its rows of metrics and its line of the report; each its own.
@@ -102,10 +102,10 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class RL:
-  """The loop. A step rolls out prompts x group samples.
+  """The loop. A step rolls out prompts x num_generations samples.
 
   prompts: problems of a step.
-  group: samples of each; of one alone nothing could be learnt.
+  num_generations: samples of each; of one alone nothing could be learnt.
   temperature: of sampling. There is no top-p: ratios would be wrong by what it cuts off.
   micro_rows: responses whose gradient is computed at a time, a multiple of `share`.
   share: responses to a prompt that are computed in one row, with the prompt once: 1 where responses are long.
@@ -116,13 +116,13 @@ class RL:
   """
 
   prompts: Annotated[int, Interval(ge=1, le=1 << 20)]
-  group: Annotated[int, Interval(ge=2, le=1 << 16)]
+  num_generations: Annotated[int, Interval(ge=2, le=1 << 16)]
   temperature: Annotated[float, Interval(ge=0.01, le=100)]
   micro_rows: Annotated[int, Interval(ge=1, le=1 << 20)]
   share: PositiveInt
   save_every: PositiveInt
   optim: Optim
-  stages: tuple[Stage, ...]
+  stages: tuple[RLStage, ...]
   seed: Seed = 0
 
 
@@ -177,9 +177,9 @@ def make_loss(m: MGPO, temperature: float) -> Callable:
     log_ratio = jnp.where(batch.mask > 0, logps - batch.old_logps, 0.0)
     ratio = jnp.exp(log_ratio)
     drift = jnp.zeros_like(logps)
-    if m.kl:
+    if m.kl_coef:
       drift = mgpo.kl_k3(logps, batch.ref_logps)
-      total = total + m.kl * mgpo.reduce(drift, batch.mask, m.aggregate)[0]
+      total = total + m.kl_coef * mgpo.reduce(drift, batch.mask, m.aggregate)[0]
     outside = (ratio < 1 - m.clip_low) | (ratio > 1 + m.clip_high)
     metrics = {
       'tokens': batch.mask.sum(),
@@ -220,10 +220,10 @@ class Trainer:
     self,
     r: RL,
     m: MGPO,
-    text: Text,
+    text: ChatTokenizer,
     engine: Engine,
     grader: Grader,
-    journal: Journal,
+    writer: MetricWriter,
     seed: int,
     stop: Stop | None = None,
     profile: Profile = Profile(),  # noqa: B008
@@ -233,9 +233,9 @@ class Trainer:
     `profile` is called before every step.
     """
     self.r, self.m, self.stop, self.profile = r, m, stop or Stop(), profile
-    self.text, self.engine, self.grader, self.journal, self.seed = text, engine, grader, journal, seed
+    self.text, self.engine, self.grader, self.writer, self.seed = text, engine, grader, writer, seed
     # the weight acts on the advantages alone: for the loss all its shapes are one
-    in_loss = MGPO(0.0, clip_low=m.clip_low, clip_high=m.clip_high, aggregate=m.aggregate, kl=m.kl)
+    in_loss = MGPO(0.0, clip_low=m.clip_low, clip_high=m.clip_high, aggregate=m.aggregate, kl_coef=m.kl_coef)
     self._add = _adder(in_loss, r.temperature)
 
   def run(self, number: int, model: Qwen2, problems: Sequence[Problem], workdir: pathlib.Path) -> State:
@@ -245,23 +245,23 @@ class Trainer:
     """
     r, m, stage = self.r, self.m, self.r.stages[number]
     name = f'rl/{stage.name}'
-    transform, rate = optimizer(r.optim, stage.steps * m.updates), schedule(r.optim, stage.steps * m.updates)
-    update = _updater(r.optim, stage.steps * m.updates)
-    if odd := remark(r.optim, stage.steps * m.updates):
+    transform, rate = optimizer(r.optim, stage.steps * m.minibatches), schedule(r.optim, stage.steps * m.minibatches)
+    update = _updater(r.optim, stage.steps * m.minibatches)
+    if odd := remark(r.optim, stage.steps * m.minibatches):
       tqdm.write(f'{name}: {odd}')
     with contextlib.closing(Checkpoints(workdir, keep=2)) as checkpoints:
       state, cursor = start(model, transform), 0
-      reference = model if m.kl else None
+      reference = model if m.kl_coef else None
       del model  # its memory is wanted, where the caller does not hold it
       if (saved := checkpoints.restore(state)) is not None:
         state, position = saved
         cursor = position['cursor']
-      done = int(state.step) // m.updates
-      self.journal.rewind(name, done)
+      done = int(state.step) // m.minibatches
+      self.writer.rewind(name, done)
       order = grain.MapDataset.range(len(problems)).shuffle(seed=self.seed + _APART * number).repeat()
       alarm = Alarm(name)
 
-      with host.bar(stage.steps, name, 'step', done) as bar:
+      with runtime.bar(stage.steps, name, 'step', done) as bar:
         for step in range(done + 1, stage.steps + 1):
           self.profile(name, step)
           try:
@@ -276,7 +276,7 @@ class Trainer:
           learned['learning_rate'] = float(rate(int(state.step) - 1))
           row |= learned
           check_finite(name, step, row)
-          self.journal.write(name, step, row)
+          self.writer.write(name, step, row)
           alarm.look_at_rollouts(row)
           alarm.look_at_update(row)
           leaving = self.stop()
@@ -306,8 +306,8 @@ class Trainer:
         model,
         self.text,
         chosen,
-        r.group,
-        Sampling(r.temperature),
+        r.num_generations,
+        SamplingParams(r.temperature),
         stage.max_tokens,
         self.seed + 1 + _APART * number,
         numbers,
@@ -324,13 +324,13 @@ class Trainer:
         break
     whole = Rollout(*(sum((list(getattr(p, f.name)) for p in parts), []) for f in dataclasses.fields(Rollout)))
     clock = time.perf_counter()
-    steps = self._steps(whole) if m.steps else None
+    steps = self._steps(whole) if m.step_penalty else None
     seconds['seconds_grade'] += time.perf_counter() - clock
     rewards = self._rewards(whole, stage.max_tokens, steps)
     row = self._health(whole, rewards) | seconds
     if steps is not None and not np.isnan(steps).all():
       row['steps_share'] = float(np.nanmean(steps))
-    chosen = _informative(whole, r.prompts, m.updates) if m.refills else np.arange(len(whole.prompts))
+    chosen = _informative(whole, r.prompts, m.minibatches) if m.refills else np.arange(len(whole.prompts))
     kept = Rollout(*([getattr(whole, f.name)[i] for i in chosen] for f in dataclasses.fields(Rollout)))
     advantages = mgpo.advantages(rewards[chosen], m.std_normalize)
     w = weights(m, kept.correct.mean(1), advantages)
@@ -340,13 +340,13 @@ class Trainer:
   def _steps(self, rolled: Rollout) -> np.ndarray:
     """float [P,G]: the share of a response's equalities that hold; NaN for programs and where there are none."""
     rows = [(r, p.answer, p.tests) for p, row in zip(rolled.problems, rolled.responses) for r in row]
-    return np.array(shared(rows, self.grader.steps), float).reshape(rolled.correct.shape)
+    return np.array(share_work(rows, self.grader.steps), float).reshape(rolled.correct.shape)
 
   def _rewards(self, rolled: Rollout, limit: int, steps: np.ndarray | None) -> np.ndarray:
     rewards = rolled.correct.astype(np.float32)
     if steps is not None:
       # a loss for false steps, not a prize for true ones: those come cheap, as 1 + 1 = 2
-      rewards = rewards - np.float32(self.m.steps) * np.nan_to_num(1 - steps).astype(np.float32)
+      rewards = rewards - np.float32(self.m.step_penalty) * np.nan_to_num(1 - steps).astype(np.float32)
     if self.m.overlong:
       rewards = rewards + np.asarray(mgpo.overlong_penalty(rolled.lengths, limit, self.m.overlong))
     return rewards
@@ -371,7 +371,7 @@ class Trainer:
     bfloat16 by other kernels. `logp_gap` is how far the two ln p of a token are apart then, on average.
     """
     sums, rows, first = [], [], 0
-    for share in np.array_split(np.arange(len(rolled.prompts)), self.m.updates):
+    for share in np.array_split(np.arange(len(rolled.prompts)), self.m.minibatches):
       flat = [
         (rolled.prompts[p], completion, advantages[p, g])
         for p in share
@@ -417,7 +417,7 @@ class Trainer:
     entropy, the ratios and the clipped share are then those of the rows that have a signal.
     """
     loud = [row for row in rows if row[2] != 0]
-    if self.m.kl or not loud:
+    if self.m.kl_coef or not loud:
       return rows, 0.0
     silent = [row for row in rows if row[2] == 0]
     return loud, float(len(silent) if self.m.aggregate == 'sequence' else sum(len(row[1].tokens) for row in silent))
@@ -435,7 +435,7 @@ def sharing(rows: list[tuple], n: int) -> list[list[tuple]]:
 
 
 def responses(shares: list[list[tuple]], N: int, n: int, S: int, unit: int) -> Responses:
-  """At most N lists of at most n rows (`sharing`) as padded arrays; prompts in S slots, S + T a multiple of `unit`."""
+  """At most N lists of at most n rows (`sharing`) as padded arrays; S positions of prompts, S + T a multiple of `unit`."""
   longest = max(len(completion.tokens) for share in shares for _, completion, _ in share)
   T = rounded_up(S + longest, unit) - S
   prompts, lengths = np.zeros((N, S), np.int32), np.zeros(N, np.int32)
@@ -448,7 +448,7 @@ def responses(shares: list[list[tuple]], N: int, n: int, S: int, unit: int) -> R
     for g, (_, completion, advantage) in enumerate(share):
       m = len(completion.tokens)
       tokens[p, g, :m], targets[p, g, :m] = [last, *completion.tokens[:-1]], completion.tokens
-      mask[p, g, :m], old_logps[p, g, :m] = 1, completion.law_logps
+      mask[p, g, :m], old_logps[p, g, :m] = 1, completion.sampler_logps
       advantages[p, g] = advantage
   flat = lambda x: x.reshape(N * n, *x.shape[2:])
   rows = [flat(x) for x in (tokens, targets, mask, old_logps, np.zeros_like(mask), advantages)]

@@ -13,17 +13,17 @@ from annotated_types import Interval
 from pydantic import NonNegativeInt, PositiveInt
 from tqdm import tqdm
 
-from vibethinker_jax import host
-from vibethinker_jax.cluster import Stopped
+from vibethinker_jax import runtime
 from vibethinker_jax.data.augment import easy_first
-from vibethinker_jax.data.batches import Batch, Packed
+from vibethinker_jax.data.batches import Batch, PackedDataset
 from vibethinker_jax.data.problem import Problem, Solution
-from vibethinker_jax.data.text import Text, render
+from vibethinker_jax.data.tokenizer import ChatTokenizer, render
+from vibethinker_jax.distributed import Stopped
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.mesh import spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.train.alarm import Alarm
-from vibethinker_jax.train.journal import Journal
+from vibethinker_jax.train.metric_writer import MetricWriter
 from vibethinker_jax.train.optim import Optim, optimizer, remark, schedule
 from vibethinker_jax.train.profile import Profile
 from vibethinker_jax.train.state import (
@@ -76,9 +76,9 @@ def run(
   stage: str,
   model: Qwen2,
   rows: Sequence[tuple[Problem, Solution]],
-  text: Text,
+  text: ChatTokenizer,
   workdir: pathlib.Path,
-  journal: Journal,
+  writer: MetricWriter,
   seed: int,
   stop: Callable[[], bool] = lambda: False,
   profile: Profile = Profile(),  # noqa: B008
@@ -91,7 +91,7 @@ def run(
   """
   rows = easy_first(rows) if s.window else rows
   try:
-    data = Packed(rows, lambda row: render(text, *row), s.rows, s.length, seed, s.window)
+    data = PackedDataset(rows, lambda row: render(text, *row), s.rows, s.length, seed, s.window)
   except ValueError as error:
     raise BadInput(f'config.sft.length is {s.length}: {error}') from None
   transform, rate = optimizer(s.optim, s.steps), schedule(s.optim, s.steps)
@@ -105,10 +105,10 @@ def run(
       state, position = saved
       data.restore(position)
     done = int(state.step)
-    journal.rewind(stage, done)
+    writer.rewind(stage, done)
 
     alarm = Alarm(stage)
-    with host.bar(s.steps, stage, 'step', done) as bar:
+    with runtime.bar(s.steps, stage, 'step', done) as bar:
       late = None  # metrics are read one step late, so that the device never waits for the host
       clock = time.perf_counter()
       for step in range(done + 1, s.steps + 1):
@@ -120,12 +120,12 @@ def run(
         state, norms = update(state, sums)
         seconds, clock = time.perf_counter() - clock, time.perf_counter()
         if late is not None:
-          _record(journal, alarm, stage, bar, *late)
+          _record(writer, alarm, stage, bar, *late)
         values = {**norms, 'losses': losses, 'learning_rate': rate(step - 1)}
         late = (step, values, s.accumulation * s.rows * s.length / seconds)
         leaving = stop()
         if leaving or step % s.save_every == 0 or step == s.steps:
-          _record(journal, alarm, stage, bar, *late)
+          _record(writer, alarm, stage, bar, *late)
           late = None
           checkpoints.begin_save(state, data.position())
         if leaving and step < s.steps:
@@ -137,7 +137,7 @@ def run(
 
 
 def _record(
-  journal: Journal, alarm: Alarm, stage: str, bar: tqdm, step: int, values: dict, tokens_per_s: float
+  writer: MetricWriter, alarm: Alarm, stage: str, bar: tqdm, step: int, values: dict, tokens_per_s: float
 ) -> None:
   read = jax.device_get(values)
   loss_sum = float(sum(read.pop('losses')))  # here, not on the devices: that would be a program for each
@@ -148,7 +148,7 @@ def _record(
     'tokens_per_s': tokens_per_s,
   }
   check_finite(stage, step, row)
-  journal.write(stage, step, row)
+  writer.write(stage, step, row)
   alarm.look_at_update(row)
   bar.set_postfix_str(f'loss {row["loss"]:.3f}, {tokens_per_s / 1e3:.1f}k tokens/s', refresh=False)
   bar.update(1)

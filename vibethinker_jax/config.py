@@ -9,17 +9,17 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from vibethinker_jax.data.domains import Data
+from vibethinker_jax.config_io import check_ranges
+from vibethinker_jax.data.splits import Data
 from vibethinker_jax.data.synthetic import PATHS
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.evaluate import Evaluate
-from vibethinker_jax.fields import LARGEST, refusal, shown
+from vibethinker_jax.fields import LARGEST, bad_value, shown
 from vibethinker_jax.model.attention import unit
 from vibethinker_jax.model.config import read_config
 from vibethinker_jax.model.mesh import MeshShape
 from vibethinker_jax.model.qwen2 import Config, Dtype, Kernel, Positions, Remat, Theta
 from vibethinker_jax.model.rope import Llama3
-from vibethinker_jax.settings import check_ranges
 from vibethinker_jax.spectrum.fusion import check_weights
 from vibethinker_jax.train import rl, sft
 from vibethinker_jax.train.optim import Optim
@@ -28,7 +28,7 @@ TINY_BASE = pathlib.Path(__file__).parent / 'tiny_base'
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
+class BaseConfig:
   """The base model, and how it is computed with.
 
   path: its Hugging Face directory; '' is the shipped tiny base, None is still to be given. Published:
@@ -62,13 +62,14 @@ class Start:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rows:
+class EngineConfig:
   """The engine.
 
   rows: samples decoded at a time, of all processes together.
   block: tokens between two looks by the host.
-  pages: of all devices together, where keys and values lie in pages; 0: as many slots a row as the longest sample has.
-  page: slots of a page.
+  pages: of all devices together, where keys and values lie in pages; 0: as many positions a row as the longest sample
+    has.
+  page: positions of a page.
   """
 
   rows: Annotated[int, Interval(ge=1, le=1 << 20)]
@@ -78,7 +79,7 @@ class Rows:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judging:
+class GraderConfig:
   """The graders of each process.
 
   workers: processes of each kind at most.
@@ -108,7 +109,7 @@ class Cost:
   prices: dollars an hour by chip, {'v5e': 1.2}; for others price_per_hour counts.
   utilization: share of the roofline's speed to count on.
   response: tokens of a response on average, at most the stage's limit.
-  sizes: the base's, as in start.random, while start.path is not there yet.
+  sizes: the base's, as in model.random, while model.path is not there yet.
   """
 
   price_per_hour: NonNegativeFloat
@@ -120,12 +121,12 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class RunConfig:
   """A whole run.
 
   name: the heading of its report.
   seed: of everything that is drawn.
-  start: the base model.
+  model: the base model, and how it is computed with.
   mesh: how devices share the work.
   data: the problems.
   experts: 'one_run': one SFT run, a selection per domain; 'per_domain': one run per domain. Published: reads as
@@ -143,8 +144,8 @@ class Settings:
   """
 
   name: str
-  seed: Annotated[int, Interval(ge=0, le=4000)]  # times a million it is still a seed (Pipeline.noise)
-  start: Start
+  seed: Annotated[int, Interval(ge=0, le=4000)]  # times a million it is still a seed (Pipeline.base_seed)
+  model: BaseConfig
   mesh: MeshShape
   data: Data
   experts: Literal['one_run', 'per_domain']
@@ -153,29 +154,29 @@ class Settings:
   fusion: Fusion
   mgpo: rl.MGPO
   rl: rl.RL
-  engine: Rows
+  engine: EngineConfig
   evaluate: Evaluate
   cost: Cost
-  grader: Judging = dataclasses.field(default_factory=Judging)
+  grader: GraderConfig = dataclasses.field(default_factory=GraderConfig)
   prune: bool = False
 
 
-def check(s: Settings) -> None:
+def check(s: RunConfig) -> None:
   """Raises BadInput for what can be told of a run without a device or a file."""
-  if s.start.path is None:
-    raise refusal('config.start.path', None, "the base model's directory")
+  if s.model.path is None:
+    raise bad_value('config.model.path', None, "the base model's directory")
   check_fields(s)
 
 
-def check_fields(s: Settings) -> None:
+def check_fields(s: RunConfig) -> None:
   """`check` of a config whose base need not be there yet: the range of every field, and what goes together."""
   check_ranges(s)
   for name, value, expected in _faults(s):
-    raise refusal(f'config.{name}', value, expected)
+    raise bad_value(f'config.{name}', value, expected)
   _check_domains(s)
 
 
-def _faults(s: Settings) -> Iterator[tuple[str, object, str]]:
+def _faults(s: RunConfig) -> Iterator[tuple[str, object, str]]:
   """What does not go together, each time as a field, its value, and what was expected beside the others."""
   yield from optim_faults('sft.optim', s.sft.optim)
   yield from optim_faults('rl.optim', s.rl.optim)
@@ -188,10 +189,14 @@ def _faults(s: Settings) -> Iterator[tuple[str, object, str]]:
       yield f'{name}.samples', e.samples, f'1 with {name}.temperature 0, which makes all samples of a problem one'
   if s.rl.micro_rows % s.rl.share:
     yield 'rl.micro_rows', s.rl.micro_rows, f'a multiple of rl.share, {s.rl.share}'
-  if s.rl.prompts * s.rl.group > 1 << 24:
-    yield 'rl.prompts', s.rl.prompts, f'at most {(1 << 24) // s.rl.group} with rl.group {s.rl.group}'
-  if s.mgpo.updates > s.rl.prompts:
-    yield 'mgpo.updates', s.mgpo.updates, f'at most rl.prompts, {s.rl.prompts}'
+  if s.rl.prompts * s.rl.num_generations > 1 << 24:
+    yield (
+      'rl.prompts',
+      s.rl.prompts,
+      f'at most {(1 << 24) // s.rl.num_generations} with rl.num_generations {s.rl.num_generations}',
+    )
+  if s.mgpo.minibatches > s.rl.prompts:
+    yield 'mgpo.minibatches', s.mgpo.minibatches, f'at most rl.prompts, {s.rl.prompts}'
   if not s.mgpo.band[0] < s.mgpo.band[1]:
     yield 'mgpo.band', s.mgpo.band, 'two rates, the lower one first'
   for stage in s.rl.stages:
@@ -208,10 +213,10 @@ def _faults(s: Settings) -> Iterator[tuple[str, object, str]]:
         yield f'data.{name}', files, "one source or more with data.source 'files'"
   if s.data.source == 'synthetic' and (unknown := {*s.data.paths} - {*PATHS}):
     yield 'data.paths', s.data.paths, f'none but {", ".join(PATHS)}; {min(unknown)!r} is none of these'
-  for name, c in (('start.random', s.start.random), ('cost.sizes', s.cost.sizes)):
+  for name, c in (('model.random', s.model.random), ('cost.sizes', s.cost.sizes)):
     yield from () if c is None else _size_faults(name, c)
-  if s.start.random is not None and s.start.path:
-    yield 'start.path', s.start.path, 'none beside start.random: a model is read, or made of random weights'
+  if s.model.random is not None and s.model.path:
+    yield 'model.path', s.model.path, 'none beside model.random: a model is read, or made of random weights'
 
 
 def optim_faults(name: str, o: Optim) -> Iterator[tuple[str, object, str]]:
@@ -224,7 +229,7 @@ def _size_faults(name: str, c: Config) -> Iterator[tuple[str, object, str]]:
   """Of the sizes of a model. How it computes is not said there."""
   for field in dataclasses.fields(Config):
     if field.name in HOW and vars(c)[field.name] != field.default:
-      yield f'{name}.{field.name}', vars(c)[field.name], f'it in config.start.{field.name}, which counts'
+      yield f'{name}.{field.name}', vars(c)[field.name], f'it in config.model.{field.name}, which counts'
   scaling = c.rope_scaling
   if isinstance(scaling, Llama3) and not scaling.low_freq_factor < scaling.high_freq_factor:
     least = scaling.low_freq_factor
@@ -237,20 +242,20 @@ _RESERVED = ('math', 'all')  # rows of domains taken together, and the one SFT r
 HOW = ('dtype', 'attention', 'remat', 'unroll', 'logit_chunk')
 
 
-def _check_domains(s: Settings) -> None:
+def _check_domains(s: RunConfig) -> None:
   """Names of domains and stages, which become directories and rows; and that stages know their domains."""
-  domains = (*s.data.domains, *s.data.others)
+  domains = (*s.data.domains, *s.data.extra_domains)
   if not s.data.domains:
-    raise refusal('config.data.domains', (), 'one or more: each has its expert')
-  check_names('config.data.domains and others', domains, _RESERVED)
+    raise bad_value('config.data.domains', (), 'one or more: each has its expert')
+  check_names('config.data.domains and extra_domains', domains, _RESERVED)
   check_names('config.rl.stages', [stage.name for stage in s.rl.stages])
   for i, stage in enumerate(s.rl.stages):
     where = f'config.rl.stages[{i}].domains'
     if not stage.domains or len({*stage.domains}) < len(stage.domains):
-      raise refusal(where, stage.domains, 'one or more, each once')
+      raise bad_value(where, stage.domains, 'one or more, each once')
     for domain in stage.domains:
       if domain not in domains:
-        raise refusal(where, stage.domains, f'some of {", ".join(domains)}; {shown(domain)} is none of these')
+        raise bad_value(where, stage.domains, f'some of {", ".join(domains)}; {shown(domain)} is none of these')
 
 
 def check_names(where: str, names: Sequence[str], reserved: Sequence[str] = ()) -> None:
@@ -272,16 +277,16 @@ def check_names(where: str, names: Sequence[str], reserved: Sequence[str] = ()) 
     seen[key] = name
 
 
-def check_mesh(s: Settings, c: Config) -> None:
+def check_mesh(s: RunConfig, c: Config) -> None:
   """Raises BadInput where the mesh does not divide what it is to spread, or a kernel does not take a row's length."""
   m = s.mesh
   spread(m, c, {'sft.rows': s.sft.rows, 'rl.micro_rows / rl.share': s.rl.micro_rows // s.rl.share})
   if s.sft.length % m.seq:
     raise BadInput(f'config.mesh: seq is {m.seq}, which does not divide sft.length, {s.sft.length}')
   if c.attention != 'xla' and s.sft.length % (whole := unit(c.attention, m.seq)):
-    raise refusal('config.sft.length', s.sft.length, f'a multiple of {whole} with start.attention {c.attention!r}')
+    raise bad_value('config.sft.length', s.sft.length, f'a multiple of {whole} with model.attention {c.attention!r}')
   if c.attention == 'triton' and m.seq > 1:
-    raise refusal('config.mesh.seq', m.seq, "1 with start.attention 'triton', which wants sequences whole")
+    raise bad_value('config.mesh.seq', m.seq, "1 with model.attention 'triton', which wants sequences whole")
 
 
 def spread(m: MeshShape, c: Config, rows: Mapping[str, int]) -> None:
@@ -297,19 +302,19 @@ def spread(m: MeshShape, c: Config, rows: Mapping[str, int]) -> None:
       raise BadInput(f'config.mesh: {axes} is {n}, which does not divide {what}, {size}')
 
 
-def check_pages(s: Settings, c: Config, processes: int, devices: int) -> None:
+def check_pages(s: RunConfig, c: Config, processes: int, devices: int) -> None:
   """Raises BadInput where the pages of a process with so many `devices` do not hold a sample for each of them."""
   own = -(-s.engine.pages // processes) // devices
   if s.engine.pages and own * s.engine.page < c.positions:
     least = -(-c.positions // s.engine.page) * devices * processes
-    raise refusal(
+    raise bad_value(
       'config.engine.pages',
       s.engine.pages,
-      f'0, or {least} or more of {s.engine.page} slots: a sample of {c.positions} positions on each device',
+      f'0, or {least} or more of {s.engine.page} positions: a sample of {c.positions} positions on each device',
     )
 
 
-def computing(c: Config, s: Start) -> Config:
+def computing(c: Config, s: BaseConfig) -> Config:
   """A base's config with the run's way of computing."""
   return dataclasses.replace(
     c,
@@ -323,13 +328,13 @@ def computing(c: Config, s: Start) -> Config:
   )
 
 
-def sft_runs(s: Settings) -> dict[str, tuple[str, ...]]:
+def sft_runs(s: RunConfig) -> dict[str, tuple[str, ...]]:
   """SFT runs and the domains each trains on; domains without an expert go along with every run."""
   if s.experts == 'one_run':
-    return {'all': (*s.data.domains, *s.data.others)}
-  return {domain: (domain, *s.data.others) for domain in s.data.domains}
+    return {'all': (*s.data.domains, *s.data.extra_domains)}
+  return {domain: (domain, *s.data.extra_domains) for domain in s.data.domains}
 
 
-def own_config(s: Settings) -> Config:
+def own_config(s: RunConfig) -> Config:
   """The base's own config. Raises BadInput."""
-  return s.start.random or read_config(s.start.path or TINY_BASE)
+  return s.model.random or read_config(s.model.path or TINY_BASE)

@@ -5,7 +5,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.train.journal import Journal
+from vibethinker_jax.train.metric_writer import MetricWriter
 from vibethinker_jax.train.profile import Profile
 
 
@@ -24,11 +24,11 @@ def events(folder):
 
 
 def test_tensorboard_gets_the_same_numbers_and_forgets_what_was_taken_back(tmp_path):
-  journal = Journal(tmp_path / 'metrics.jsonl')
+  writer = MetricWriter(tmp_path / 'metrics.jsonl')
   for step in (1, 2, 3):
-    journal.write('rl/math', step, {'reward': step / 8, 'kl': float('nan')})
-  journal.close()
-  again = Journal(tmp_path / 'metrics.jsonl')
+    writer.write('rl/math', step, {'reward': step / 8, 'kl': float('nan')})
+  writer.close()
+  again = MetricWriter(tmp_path / 'metrics.jsonl')
   again.rewind('rl/math', 1)
   again.write('rl/math', 2, {'reward': 0.5})
   again.close()
@@ -45,7 +45,7 @@ def test_tensorboard_gets_the_same_numbers_and_forgets_what_was_taken_back(tmp_p
 def test_weights_and_biases_is_asked_for_and_absent(tmp_path, monkeypatch):
   monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
   with pytest.raises(BadInput, match='pip install wandb'):
-    Journal(tmp_path / 'metrics.jsonl', 'project')
+    MetricWriter(tmp_path / 'metrics.jsonl', 'project')
 
 
 def test_one_step_is_profiled(tmp_path):

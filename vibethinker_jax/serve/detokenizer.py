@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 
-from vibethinker_jax.data.text import Text
+from vibethinker_jax.data.tokenizer import ChatTokenizer
 
 CUT = '\ufffd'  # what an incomplete character decodes to
 _WINDOW = 64  # tokens decoded again with each piece, at most
@@ -38,10 +38,10 @@ class Wanted:
   top: int = 0
 
 
-class Transcript:
+class Detokenizer:
   """Text of one sample, fed piece by piece. `met` once a stop string or id was; what follows is not looked at."""
 
-  def __init__(self, text: Text, wanted: Wanted = Wanted()):
+  def __init__(self, text: ChatTokenizer, wanted: Wanted = Wanted()):
     self._text, self._wanted = text, wanted
     self._tags = thinking_tags(text) if wanted.thinking else {}
     self._special = special_ids(text) - self._tags.keys()
@@ -57,7 +57,7 @@ class Transcript:
   def feed(self, ids: Sequence[int], logps: Sequence[float], likeliest=None) -> tuple[str, list[Token]]:
     """What can be sent now that these tokens have come: text, and the tokens that begin in it.
 
-    `likeliest`: ids and ln p as Piece has them, where they are to be told.
+    `likeliest`: ids and ln p as TokenChunk has them, where they are to be told.
     """
     wanted = self._wanted
     if not (wanted.tokens or wanted.stops or wanted.stop_ids):
@@ -134,20 +134,20 @@ class Transcript:
 
 
 @functools.cache
-def special_ids(text: Text) -> frozenset[int]:
+def special_ids(text: ChatTokenizer) -> frozenset[int]:
   """Ids that Text.decode leaves out; more than the tokenizer's all_special_ids, which lacks ChatML's marks."""
   return frozenset(i for i, token in text.tokenizer.added_tokens_decoder.items() if token.special)
 
 
 @functools.cache
-def thinking_tags(text: Text) -> dict[int, str]:
+def thinking_tags(text: ChatTokenizer) -> dict[int, str]:
   """Those of the special ids that begin and end what a model thinks."""
   words = ((i, text.tokenizer.convert_ids_to_tokens(i)) for i in special_ids(text))
   return {i: word for i, word in words if word in ('<think>', '</think>')}
 
 
 def token_of(
-  text: Text, i: int, logprob: float | None, begin: int = 0, likeliest: Iterable[tuple[int, float]] = ()
+  text: ChatTokenizer, i: int, logprob: float | None, begin: int = 0, likeliest: Iterable[tuple[int, float]] = ()
 ) -> Token:
   """Token i: its text, with half a character shown as a question mark, and its bytes where they are known.
 
@@ -157,7 +157,7 @@ def token_of(
 
 
 @functools.cache
-def _word(text: Text, i: int) -> tuple[str, list[int] | None]:
+def _word(text: ChatTokenizer, i: int) -> tuple[str, list[int] | None]:
   word = text.tokenizer.decode([i])
   if CUT not in word:
     return word, list(word.encode())

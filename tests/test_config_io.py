@@ -12,9 +12,9 @@ import typing
 import pytest
 from ml_collections import ConfigDict
 
+from vibethinker_jax.config import RunConfig
+from vibethinker_jax.config_io import ConfigFlag, freeze, load_config
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.recipe import Settings
-from vibethinker_jax.settings import ConfigFlag, freeze, load_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -75,7 +75,7 @@ def test_changes_of_a_file_arrive_wherever_they_stand():
 def test_the_command_line_ends_in_one_line():
   """Flags of fields the file leaves out arrive; names that do not exist are refused in one line, exit code 2."""
   code = (
-    'from vibethinker_jax.settings import config_flag, run_app, freeze\n'
+    'from vibethinker_jax.config_io import config_flag, run_app, freeze\n'
     'from tests.test_settings import Outer\n'
     'C = config_flag()\n'
     'run_app(lambda argv: print(freeze(Outer, C.value)))\n'
@@ -103,7 +103,7 @@ def test_the_command_line_ends_in_one_line():
 def test_a_full_memory_is_one_line():
   """A model that no machine has room for, as the compiler and as numpy say it."""
   for work in ('jax.numpy.zeros((1 << 24, 1 << 24)).block_until_ready()', 'numpy.ones(1 << 50)'):
-    code = f'import jax, numpy; from vibethinker_jax.settings import run_app; run_app(lambda argv: {work})'
+    code = f'import jax, numpy; from vibethinker_jax.config_io import run_app; run_app(lambda argv: {work})'
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
     assert done.stderr.startswith('error: the memory is full (') and 'expected fewer rows' in done.stderr
@@ -121,8 +121,8 @@ def fields(kind, above=''):
 
 def test_every_field_can_be_given_by_flag(monkeypatch):
   """Whether configs/tiny.py names it or not: config.grader.workers, config.data.spectrum.copies, ..."""
-  names = [*fields(Settings)]
-  assert {'grader.workers', 'data.spectrum.copies', 'data.decontaminate.n', 'start.system', 'rl.optim.b1'} <= {*names}
+  names = [*fields(RunConfig)]
+  assert {'grader.workers', 'data.spectrum.copies', 'data.decontaminate.n', 'model.system', 'rl.optim.b1'} <= {*names}
   flag = ConfigFlag.__new__(ConfigFlag)
   flag._where = types.SimpleNamespace(value=str(ROOT / 'configs' / 'tiny.py'))
   for name in names:
@@ -133,7 +133,7 @@ def test_every_field_can_be_given_by_flag(monkeypatch):
       value = value[part]
     assert value in (7, '7', (7,)), name
   monkeypatch.setattr(sys, 'argv', ['ssp.py', '--config.grader.workers=5', '--config.data.spectrum.copies=2'])
-  settings = freeze(Settings, flag.value)
+  settings = freeze(RunConfig, flag.value)
   assert settings.grader.workers == 5 and settings.data.spectrum.copies == 2
 
 

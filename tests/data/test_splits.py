@@ -9,10 +9,10 @@ import random
 import pytest
 
 from vibethinker_jax.data.decontaminate import Decontaminate, Index
-from vibethinker_jax.data.domains import Data, load_sets
-from vibethinker_jax.data.labels import teach
+from vibethinker_jax.data.domain_classifier import train_classifier
 from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.sources import Source, load
+from vibethinker_jax.data.splits import Data, load_sets
 from vibethinker_jax.errors import BadInput
 
 DATA = pathlib.Path(os.environ.get('VIBETHINKER_DATA', pathlib.Path(__file__).parents[2].parent / 'shared' / 'data'))
@@ -108,18 +108,18 @@ def test_unlabelled_problems_get_a_domain(data, tmp_path):
 
 def test_labeller_learns_and_keeps_what_is_known():
   known = [Problem(r['id'], r['domain'], r['prompt'], '1') for domain in WORDS for r in problems(domain, 40, 0)]
-  labeller = teach(known, seed=0)
+  labeller = train_classifier(known, seed=0)
   assert labeller.accuracy == 1
   asked = [dataclasses.replace(p, domain='') for p in known] + [Problem('x', 'other', known[0].prompt, '1')]
   assert [p.domain for p in labeller.label(asked)] == [*(p.domain for p in known), 'other']
   with pytest.raises(BadInput, match='expected two domains'):
-    teach(known[:40], seed=0)
+    train_classifier(known[:40], seed=0)
 
 
 def test_labels_of_math():
   if not (DATA / 'math').exists():
     pytest.skip(f'{DATA}: no data; set VIBETHINKER_DATA')
-  labeller = teach(load(DATA / 'math/math_train_7500.parquet', 'verl', skip_bad=True), seed=0)
+  labeller = train_classifier(load(DATA / 'math/math_train_7500.parquet', 'verl', skip_bad=True), seed=0)
   test = load(DATA / 'math/math500.jsonl', 'math')
   named = labeller.label([dataclasses.replace(p, domain='') for p in test])
   right = sum(a.domain == b.domain for a, b in zip(named, test)) / len(test)

@@ -18,7 +18,7 @@ from vibethinker_jax.errors import BadInput
 
 
 @dataclasses.dataclass(frozen=True)
-class Labeller:
+class DomainClassifier:
   """A taught classifier; `accuracy` is that of another one, taught on four fifths, on the fifth it had not seen."""
 
   model: Pipeline
@@ -31,8 +31,11 @@ class Labeller:
     return [p if p.domain else dataclasses.replace(p, domain=str(next(named))) for p in problems]
 
 
-def teach(problems: Sequence[Problem], seed: int) -> Labeller:
-  """A Labeller from problems with domains. Raises BadInput where fewer than two domains have ten problems each."""
+def train_classifier(problems: Sequence[Problem], seed: int) -> DomainClassifier:
+  """A classifier learnt from problems with domains.
+
+  Raises BadInput where fewer than two domains have ten problems each.
+  """
   known = [p for p in problems if p.domain]
   texts, domains = [p.prompt for p in known], [p.domain for p in known]
   counts = {domain: domains.count(domain) for domain in set(domains)}
@@ -40,7 +43,7 @@ def teach(problems: Sequence[Problem], seed: int) -> Labeller:
     raise BadInput(f'config.data.labelled: {counts} problems by domain, expected two domains of ten or more at least')
   taught, held, right, held_right = train_test_split(texts, domains, test_size=0.2, random_state=seed, stratify=domains)
   accuracy = float(_model(seed).fit(taught, right).score(held, held_right))
-  return Labeller(_model(seed).fit(texts, domains), accuracy)
+  return DomainClassifier(_model(seed).fit(texts, domains), accuracy)
 
 
 def _model(seed: int) -> Pipeline:

@@ -12,15 +12,15 @@ from fastapi.responses import JSONResponse, Response
 
 from vibethinker_jax.engine import engine as engines
 from vibethinker_jax.serve import logprobs
+from vibethinker_jax.serve.detokenizer import Token
+from vibethinker_jax.serve.errors import ApiError, engine_failed, shutting_down
 from vibethinker_jax.serve.exceptions import Closing, EngineFailure
 from vibethinker_jax.serve.reasoning import ReasoningParser
-from vibethinker_jax.serve.refusals import ApiError, engine_failed, shutting_down
 from vibethinker_jax.serve.service import Sample, Service, collect, each_step, usage_of
-from vibethinker_jax.serve.transcript import Token
 from vibethinker_jax.serve.worker import Stream
 
 
-class Chat:
+class ChatForm:
   """How a chat's answer is written.
 
   top: how many of the likeliest tokens are told beside each, None for no log-probabilities. parsers: one for each
@@ -60,8 +60,8 @@ class Chat:
     return reasoning if self._reasoning else '', content
 
 
-class Completion:
-  """How a completion's answer is written. top: see Chat. echoes: what each choice begins with, if anything."""
+class CompletionForm:
+  """How a completion's answer is written. top: see ChatForm. echoes: what each choice begins with, if anything."""
 
   kind, prefix = 'text_completion', 'cmpl'
 
@@ -69,11 +69,11 @@ class Completion:
     self._top, self._echoes = top, echoes
 
   def whole(self, i: int, sample: Sample) -> dict:
-    """See Chat."""
+    """See ChatForm."""
     return self.part(i, sample.text, sample.tokens, True, True)
 
   def part(self, i: int, text: str, tokens: list[Token], first: bool, last: bool) -> dict:
-    """See Chat."""
+    """See ChatForm."""
     echo = self._echoes[i] if self._echoes else _SILENCE
     told = None if self._top is None else logprobs.of_completion(tokens, self._top, len(echo.text))
     if not first:
@@ -96,7 +96,7 @@ class Work:
   samples: list[Sample]
 
 
-async def respond(service: Service, http: Request, form: Chat | Completion, work: Work, asked) -> Response:
+async def respond(service: Service, http: Request, form: ChatForm | CompletionForm, work: Work, asked) -> Response:
   """The samples, streamed or whole. Choices are numbered through the prompts."""
   stream = service.ask(work.requests)
   head = {'id': new_id(form.prefix), 'object': form.kind, 'created': int(time.time()), 'model': service.name}
@@ -129,7 +129,7 @@ class _Events(Response):
           await send(part(text, True))
         await send(part('', False))
       except _Left:
-        self._service.worker.meters.gone.inc()
+        self._service.worker.metrics.gone.inc()
       finally:
         gone.cancel()
 
@@ -138,7 +138,9 @@ class _Left(Exception):
   """The client went away."""
 
 
-async def _events(stream: Stream, work: Work, form: Chat | Completion, head: dict, usage: bool) -> AsyncIterator[str]:
+async def _events(
+  stream: Stream, work: Work, form: ChatForm | CompletionForm, head: dict, usage: bool
+) -> AsyncIterator[str]:
   """Server-sent events, a step's worth at a time."""
   kind = 'chat.completion.chunk' if form.kind == 'chat.completion' else form.kind
   lead = f'data: {json.dumps({**head, "object": kind})[:-1]}, "choices": '  # the same for every event
@@ -173,7 +175,7 @@ async def unless_gone(service: Service, http: Request, work: Awaitable):
     await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
     if work.done():
       return work.result()
-    service.worker.meters.gone.inc()
+    service.worker.metrics.gone.inc()
     raise ApiError(499, 'the client went away')  # nobody reads it
   finally:
     for task in (work, gone):

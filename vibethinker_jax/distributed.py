@@ -54,20 +54,20 @@ def cpu_devices(n: int) -> None:
   jax.config.update('jax_num_cpu_devices', min(n, _CPU_DEVICES))
 
 
-def together(what: str) -> None:
+def barrier(what: str) -> None:
   """Wait until all processes are here."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(what)
 
 
-def wrote(path: pathlib.Path) -> None:
+def wait_for_file(path: pathlib.Path) -> None:
   """Wait until all processes are here and see `path`, which the first one has just written.
 
   Shared file systems may show a file late to who has looked for it in vain. Raises NotShared where it never comes.
   """
   if jax.process_count() == 1:
     return
-  together(f'wrote {path}')
+  barrier(f'wrote {path}')
   until = time.monotonic() + _PATIENCE_S
   while not path.exists():
     if time.monotonic() > until:
@@ -92,7 +92,7 @@ def gather(value) -> list:
   return [pickle.loads(b''.join(parts)) for parts in found]
 
 
-def shared(items: Sequence, work: Callable[[Sequence], Sequence]) -> list:
+def share_work(items: Sequence, work: Callable[[Sequence], Sequence]) -> list:
   """`work(items)`, a result for each item: each process does its share, and all have all results, in order."""
   n = jax.process_count()
   done = gather(list(work(items[jax.process_index() :: n])))

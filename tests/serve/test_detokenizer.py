@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vibethinker_jax.data.text import load_text
-from vibethinker_jax.recipe import TINY_BASE
-from vibethinker_jax.serve.transcript import Transcript, Wanted, special_ids, thinking_tags, token_of
+from vibethinker_jax.config import TINY_BASE
+from vibethinker_jax.data.tokenizer import load_chat_tokenizer
+from vibethinker_jax.serve.detokenizer import Detokenizer, Wanted, special_ids, thinking_tags, token_of
 
-TEXT = load_text(TINY_BASE)
+TEXT = load_chat_tokenizer(TINY_BASE)
 IDS = st.lists(st.integers(0, len(TEXT.tokenizer) - 1), max_size=150)  # bytes of half characters, special tokens, all
 
 
@@ -18,17 +18,17 @@ def ids_of(words: str) -> list[int]:
 
 def said(ids, sizes, stops=(), tokenwise=False) -> tuple[list[str], list]:
   """The parts sent when ids come in pieces of these sizes, in turn, and the tokens told."""
-  transcript, parts, told, at = Transcript(TEXT, Wanted(stops, tokens=tokenwise)), [], [], 0
+  detokenizer, parts, told, at = Detokenizer(TEXT, Wanted(stops, tokens=tokenwise)), [], [], 0
   for n in [*sizes, *[1] * len(ids)]:
-    part, tokens = transcript.feed(ids[at : at + n], [0.5] * len(ids[at : at + n]))
+    part, tokens = detokenizer.feed(ids[at : at + n], [0.5] * len(ids[at : at + n]))
     parts.append(part)
     told += tokens
     at += n
-    if transcript.met:
+    if detokenizer.met:
       break
-  part, tokens = transcript.end()
+  part, tokens = detokenizer.end()
   parts.append(part)
-  assert transcript.text == ''.join(parts)
+  assert detokenizer.text == ''.join(parts)
   return parts, told + tokens
 
 
@@ -82,9 +82,9 @@ def test_the_first_of_several_stop_strings_counts():
 
 
 def test_what_may_become_a_stop_string_is_held_back():
-  transcript = Transcript(TEXT, Wanted(['three']))
-  assert transcript.feed(ids_of('one th'), [0.0] * 9)[0] == 'one '
-  assert transcript.feed(ids_of('is'), [0.0] * 9)[0] == 'this'
+  detokenizer = Detokenizer(TEXT, Wanted(['three']))
+  assert detokenizer.feed(ids_of('one th'), [0.0] * 9)[0] == 'one '
+  assert detokenizer.feed(ids_of('is'), [0.0] * 9)[0] == 'this'
 
 
 @pytest.mark.parametrize('words', ['€', 'x', ' boxed'])
@@ -93,14 +93,14 @@ def test_a_token_knows_its_bytes(words):
 
 
 def test_a_long_text_is_not_decoded_over_and_over(monkeypatch):
-  from vibethinker_jax.data.text import Text
+  from vibethinker_jax.data.tokenizer import ChatTokenizer
 
   decoded = []
-  plain = Text.decode
-  monkeypatch.setattr(Text, 'decode', lambda text, ids: decoded.append(len(ids)) or plain(text, ids))
-  transcript = Transcript(TEXT)
+  plain = ChatTokenizer.decode
+  monkeypatch.setattr(ChatTokenizer, 'decode', lambda text, ids: decoded.append(len(ids)) or plain(text, ids))
+  detokenizer = Detokenizer(TEXT)
   for i in range(1000):
-    transcript.feed([5 + i % 300] * 4, [0.0] * 4)
+    detokenizer.feed([5 + i % 300] * 4, [0.0] * 4)
   assert sum(decoded) < 1000 * 80
 
 
@@ -109,11 +109,11 @@ def test_a_long_text_is_not_decoded_over_and_over(monkeypatch):
 def test_thinking_may_be_text_though_its_tags_are_special(ids, sizes, tokens):
   tags = thinking_tags(TEXT)
   assert sorted(tags.values()) == ['</think>', '<think>']
-  transcript, text, at = Transcript(TEXT, Wanted(thinking=True, tokens=tokens)), '', 0
+  detokenizer, text, at = Detokenizer(TEXT, Wanted(thinking=True, tokens=tokens)), '', 0
   for n in [*sizes, len(ids)]:
-    text += transcript.feed(ids[at : at + n], [0.5] * n)[0]
+    text += detokenizer.feed(ids[at : at + n], [0.5] * n)[0]
     at += n
-  text += transcript.end()[0]
+  text += detokenizer.end()[0]
   pieces = [list(group) for _, group in itertools.groupby(ids, key=lambda i: tags.get(i))]
   assert text == ''.join(tags[p[0]] * len(p) if p[0] in tags else TEXT.decode(p) for p in pieces)
 
@@ -131,12 +131,12 @@ def test_tokens_are_counted_up_to_the_stop(words, stop, size, by_id):
   last = ids_of(stop)[-1]
   ends = (n for n in range(1, len(ids) + 1) if (ids[n - 1] == last if by_id else stop in TEXT.decode(ids[:n])))
   expected = next(ends, len(ids))
-  transcript = Transcript(TEXT, Wanted(stop_ids=frozenset({last})) if by_id else Wanted([stop]))
+  detokenizer = Detokenizer(TEXT, Wanted(stop_ids=frozenset({last})) if by_id else Wanted([stop]))
   for at in range(0, len(ids), size):
-    transcript.feed(ids[at : at + size], [0.5] * size)
-    if transcript.met:
+    detokenizer.feed(ids[at : at + size], [0.5] * size)
+    if detokenizer.met:
       break
-  transcript.end()
-  assert transcript.count == expected
+  detokenizer.end()
+  assert detokenizer.count == expected
   if by_id:
-    assert transcript.text == TEXT.decode(ids[:expected])
+    assert detokenizer.text == TEXT.decode(ids[:expected])

@@ -5,7 +5,7 @@ import prometheus_client as prometheus
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
-class Meters:
+class Metrics:
   """Counters of one server, in a registry of their own."""
 
   def __init__(self):

@@ -12,12 +12,12 @@ from pydantic import PositiveInt
 from tqdm import tqdm
 
 from vibethinker_jax.data import synthetic
-from vibethinker_jax.data.augment import Spectrum
+from vibethinker_jax.data.augment import Augmentation
 from vibethinker_jax.data.decontaminate import Decontaminate, Index, find_leaks
 from vibethinker_jax.data.problem import Problem, merge
 from vibethinker_jax.data.sources import Source, load_all
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.fields import refusal
+from vibethinker_jax.fields import bad_value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Data:
 
   source: 'synthetic' is the embedded world; 'files' reads the sources below.
   domains: those with an expert each. Published: algebra, geometry, calculus, statistics.
-  others: domains that are trained and tested, and not probed.
+  extra_domains: domains that are trained and tested, and not probed.
   train: training problems of a domain at most (synthetic: exactly).
   probe: probing problems of a domain, in each of the two halves.
   test: test problems of a domain at most (synthetic: exactly).
@@ -43,7 +43,7 @@ class Data:
 
   source: Literal['synthetic', 'files']
   domains: tuple[str, ...]
-  others: tuple[str, ...]
+  extra_domains: tuple[str, ...]
   train: PositiveInt
   probe: PositiveInt
   test: PositiveInt
@@ -54,7 +54,7 @@ class Data:
   probe_files: tuple[Source, ...] = ()
   labelled: tuple[Source, ...] = ()
   decontaminate: Decontaminate | None = None
-  spectrum: Spectrum = dataclasses.field(default_factory=Spectrum)
+  spectrum: Augmentation = dataclasses.field(default_factory=Augmentation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,16 +81,16 @@ def load_sets(data: Data, seed: int) -> Sets:
 
 
 def _synthetic(data: Data, seed: int) -> Sets:
-  every = (*data.domains, *data.others)
+  every = (*data.domains, *data.extra_domains)
   for domain in every:
     if domain not in synthetic.DOMAINS:
-      raise refusal('config.data.domains and others', domain, f'some of {", ".join(synthetic.DOMAINS)}')
+      raise bad_value('config.data.domains and extra_domains', domain, f'some of {", ".join(synthetic.DOMAINS)}')
 
   def draw(split: str, field: str, n: int, domains: Sequence[str]) -> dict[str, list[Problem]]:
     try:
       return {d: synthetic.problems(d, split, n, seed, data.paths or None) for d in domains}
     except ValueError as error:  # more problems than the world has
-      raise refusal(f'config.data.{field}', n, f'fewer ({error})') from None
+      raise bad_value(f'config.data.{field}', n, f'fewer ({error})') from None
 
   return Sets(
     draw('train', 'train', data.train, every),
@@ -104,14 +104,14 @@ def _files(data: Data, seed: int) -> Sets:
   prints: dict[str, str] = {}
   groups = [merge(_read(files, prints)) for files in (data.train_files, data.test_files, data.probe_files)]
   if data.labelled:
-    from vibethinker_jax.data.labels import teach  # scikit-learn: a second to import
+    from vibethinker_jax.data.domain_classifier import train_classifier  # scikit-learn: a second to import
 
-    labeller = teach(_read(data.labelled, prints), seed)
+    classifier = train_classifier(_read(data.labelled, prints), seed)
     unknown = sum(not p.domain for group in groups for p in group)
     tqdm.write(
-      f'{unknown} problems labelled by a classifier of {labeller.accuracy:.1%} accuracy on labelled ones held out'
+      f'{unknown} problems labelled by a classifier of {classifier.accuracy:.1%} accuracy on labelled ones held out'
     )
-    groups = [labeller.label(group) for group in groups]
+    groups = [classifier.label(group) for group in groups]
   train, test, probe = groups
   seen = {_same(p) for p in test}
   train, probe = ([p for p in group if _same(p) not in seen] for group in (train, probe))
@@ -134,7 +134,7 @@ def _files(data: Data, seed: int) -> Sets:
   train = [p for p in train if _same(p) not in taken]
   if data.decontaminate is not None:
     train = _clean('train against probe', train, probed, data.decontaminate)
-  for domain in (*data.domains, *data.others):
+  for domain in (*data.domains, *data.extra_domains):
     own, final = ([p for p in group if p.domain == domain] for group in (train, test))
     if not own or not final:
       files = ', '.join(source.path for source in (*data.train_files, *data.test_files))
@@ -143,9 +143,9 @@ def _files(data: Data, seed: int) -> Sets:
         f'{domain!r}, expected at least 1 of each'
       )
     sets.train[domain], sets.test[domain] = own[: data.train], final[: data.test]
-  other = sum(p.domain not in (*data.domains, *data.others) for p in (*train, *test))
+  other = sum(p.domain not in (*data.domains, *data.extra_domains) for p in (*train, *test))
   if other:
-    tqdm.write(f'{other} problems are of no domain of config.data.domains and others: left out')
+    tqdm.write(f'{other} problems are of no domain of config.data.domains and extra_domains: left out')
   return sets
 
 

@@ -3,39 +3,39 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from vibethinker_jax.config import TINY_BASE, RunConfig, check_mesh, computing, own_config, sft_runs
 from vibethinker_jax.data.augment import chosen
-from vibethinker_jax.data.domains import Sets, load_sets
 from vibethinker_jax.data.problem import Problem
-from vibethinker_jax.data.text import Text, load_text, render
+from vibethinker_jax.data.splits import Sets, load_sets
+from vibethinker_jax.data.tokenizer import ChatTokenizer, load_chat_tokenizer, render
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.fields import refusal
+from vibethinker_jax.fields import bad_value
 from vibethinker_jax.model.qwen2 import Config
-from vibethinker_jax.recipe import TINY_BASE, Settings, check_mesh, computing, own_config, sft_runs
 
 
 @dataclasses.dataclass(frozen=True)
-class Material:
+class RunData:
   """Problems are those of the sets without what does not fit; `left_out` says in a line a set how many that are."""
 
-  text: Text
+  text: ChatTokenizer
   sets: Sets
   rolled: dict[str, list[Problem]]  # the problems of each stage of RL
   left_out: tuple[str, ...]
 
 
-def material(s: Settings) -> Material:
+def load_run_data(s: RunConfig) -> RunData:
   """Raises BadInput where tokenizer, problems and base do not go together, or nothing is left of a set."""
   own = own_config(s)
-  config = computing(own, s.start)
+  config = computing(own, s.model)
   check_mesh(s, config)
   if s.sft.length > config.positions:
-    raise refusal('config.sft.length', s.sft.length, f'at most the positions of the model, {config.positions}')
-  text = load_text(s.start.tokenizer or s.start.path or TINY_BASE, s.start.system)
+    raise bad_value('config.sft.length', s.sft.length, f'at most the positions of the model, {config.positions}')
+  text = load_chat_tokenizer(s.model.tokenizer or s.model.path or TINY_BASE, s.model.system)
   text.check(own.V, 'the base model')
   return fitting(s, config, text, load_sets(s.data, s.seed))
 
 
-def fitting(s: Settings, c: Config, text: Text, sets: Sets) -> Material:
+def fitting(s: RunConfig, c: Config, text: ChatTokenizer, sets: Sets) -> RunData:
   """What of `sets` fits a model of config `c`, the base's with the run's way of computing. Raises BadInput."""
   lines: list[str] = []
 
@@ -45,7 +45,7 @@ def fitting(s: Settings, c: Config, text: Text, sets: Sets) -> Material:
     for name, problems in groups.items():
       if not kept[name]:
         longest = max(0, c.positions - min(len(text.prompt(p)) for p in problems))
-        raise refusal(
+        raise bad_value(
           f'config.{where}',
           tokens,
           f'at most {longest}: no prompt of {what}, {name}, leaves more of the {c.positions} positions of the model',
@@ -67,11 +67,11 @@ def fitting(s: Settings, c: Config, text: Text, sets: Sets) -> Material:
     (rolled[stage.name],) = left(f'rl/{stage.name}', f'rl.stages[{i}].max_tokens', stage.max_tokens, group).values()
   for run, domains in sft_runs(s).items():
     _check_solutions(s, text, [problem for domain in domains for problem in sets.train[domain]], run)
-  return Material(text, dataclasses.replace(sets, **fits), rolled, tuple(lines))
+  return RunData(text, dataclasses.replace(sets, **fits), rolled, tuple(lines))
 
 
 def _with_room(
-  text: Text, groups: Mapping[str, Sequence[Problem]], room: int
+  text: ChatTokenizer, groups: Mapping[str, Sequence[Problem]], room: int
 ) -> tuple[dict[str, list[Problem]], list[Problem]]:
   """Of each group the problems with prompts of at most `room` tokens; and all the others."""
   around = len(text.chat([{'role': 'user', 'content': ''}]))
@@ -85,7 +85,7 @@ def _with_room(
   return kept, out
 
 
-def _check_solutions(s: Settings, text: Text, problems: Sequence[Problem], run: str) -> None:
+def _check_solutions(s: RunConfig, text: ChatTokenizer, problems: Sequence[Problem], run: str) -> None:
   """Raises BadInput where sft/`run` has nothing to learn from: no solution, or none that fits."""
   rows, shortest = chosen(problems, s.data.spectrum), None
   for row in rows:
@@ -96,4 +96,4 @@ def _check_solutions(s: Settings, text: Text, problems: Sequence[Problem], run: 
   if shortest is None:
     raise BadInput(f'config.data: no solution is left that sft/{run} could learn from, expected one or more')
   expected = f'{shortest} or more: the shortest solution of sft/{run} has as many tokens'
-  raise refusal('config.sft.length', s.sft.length, expected)
+  raise bad_value('config.sft.length', s.sft.length, expected)

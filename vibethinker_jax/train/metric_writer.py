@@ -22,11 +22,11 @@ from tensorboardX.record_writer import RecordWriter
 from tqdm import tqdm
 
 from vibethinker_jax import disk
-from vibethinker_jax.cluster import together, wrote
+from vibethinker_jax.distributed import barrier, wait_for_file
 from vibethinker_jax.errors import BadInput
 
 
-class Journal:
+class MetricWriter:
   """Appends rows. A run that goes on from a checkpoint first takes back what came after it."""
 
   def __init__(self, path: pathlib.Path, wandb: str = ''):
@@ -149,11 +149,11 @@ def _wandb_run(project: str, workdir: pathlib.Path):
 def write_text(path: pathlib.Path, text: str) -> None:
   """Write a file that is there whole or not at all; of several processes all call this. Raises CannotWrite."""
   path = pathlib.Path(path)
-  together(f'write {path.name}')  # not before all have seen that it was not there
+  barrier(f'write {path.name}')  # not before all have seen that it was not there
   if jax.process_index() == 0:
     with disk.whole(path) as scratch:
       scratch.write_text(text, encoding='utf-8')
-  wrote(path)
+  wait_for_file(path)
 
 
 def write_json(path: pathlib.Path, value) -> None:

@@ -64,7 +64,7 @@ class _Error(BaseModel):
   error: _ErrorObject
 
 
-REFUSALS: dict = {
+ERROR_RESPONSES: dict = {
   '4XX': {'model': _Error, 'description': 'What was asked cannot be done, and why'},
   '5XX': {'model': _Error, 'description': 'The server failed or is shutting down'},
 }

@@ -27,7 +27,7 @@ THOUGHT = ('<think>', '</think>')
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
+class ChatTokenizer:
   """A tokenizer and the system prompt to use with it (None: whatever its chat template says).
 
   `eos_ids` are further ids that end a response: a model's own files may name some (model.config.eos_ids).
@@ -148,27 +148,29 @@ def _replaced(value, old: str, new: str):
   return [_replaced(part, old, new) for part in value] if isinstance(value, list | tuple) else value
 
 
-def load_text(directory: pathlib.Path, system: str | None = None) -> Text:
+def load_chat_tokenizer(directory: pathlib.Path, system: str | None = None) -> ChatTokenizer:
   """The tokenizer of a Hugging Face directory. Raises BadInput where there is none or it lacks ChatML's turn end."""
-  text = read_text(directory, system)
+  text = read_chat_tokenizer(directory, system)
   if text.turn_end is None:
     raise BadInput(f'{directory}: the tokenizer has no {TURN_END} token, which ends a chat turn')
   return text
 
 
-def read_text(directory: pathlib.Path, system: str | None = None, eos_ids: tuple[int, ...] = ()) -> Text:
+def read_chat_tokenizer(
+  directory: pathlib.Path, system: str | None = None, eos_ids: tuple[int, ...] = ()
+) -> ChatTokenizer:
   """The tokenizer of a Hugging Face directory, whether or not it has ChatML's tokens. Raises BadInput for none."""
   path = pathlib.Path(directory) / 'tokenizer.json'
   if not os.path.exists(path):  # False for names that no system takes
     raise BadInput(f'{directory}: no tokenizer.json in it (expected a Hugging Face tokenizer directory)')
   try:
     # not AutoTokenizer: beside a config.json of qwen2 it puts Qwen2's own pre-tokenizer in place of the one of the file
-    return Text(PreTrainedTokenizerFast.from_pretrained(str(directory)), system, eos_ids)
+    return ChatTokenizer(PreTrainedTokenizerFast.from_pretrained(str(directory)), system, eos_ids)
   except Exception as error:  # the tokenizers library raises bare Exception for a broken file
     raise BadInput(f'{path}: not a tokenizer ({error})') from None
 
 
-def render(text: Text, problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
+def render(text: ChatTokenizer, problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
   """One training sequence: what is read, what is to be predicted, and how much each prediction counts.
 
   Returns `tokens` and `targets` int32 [T] (targets are tokens moved by one) and `weights` float32 [T]: 0 where the

@@ -18,7 +18,7 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from vibethinker_jax import cluster, fields, host
+from vibethinker_jax import distributed, fields, runtime
 from vibethinker_jax.errors import BadInput, Failure
 
 
@@ -130,25 +130,25 @@ def process_flags() -> Callable[[int], None]:
   """The flags by which one of several processes finds the others.
 
   Returns what joins them, to be called once flags are parsed and before anything that uses jax, with the number of
-  devices that the CPUs of all processes are to count as (cluster.cpu_devices).
+  devices that the CPUs of all processes are to count as (distributed.cpu_devices).
   """
-  distributed = flags.DEFINE_bool('distributed', False, 'One of several processes; jax finds the others.')
+  automatic = flags.DEFINE_bool('distributed', False, 'One of several processes; jax finds the others.')
   coordinator = flags.DEFINE_string('coordinator', '', 'Where jax cannot find them: the address of the first process,')
   processes = flags.DEFINE_integer('processes', 1, lower_bound=1, help='how many there are,')
   process = flags.DEFINE_integer('process', 0, lower_bound=0, help='and which of them this is.')
 
   def join(devices: int) -> None:
-    n, which, several = processes.value, process.value, distributed.value or coordinator.value
+    n, which, several = processes.value, process.value, automatic.value or coordinator.value
     if which >= n:
       raise BadInput(f'--process {which}: expected 0 to {n - 1} of --processes {n}')
     if n > 1 and not several:
       raise BadInput(f'--processes {n}: expected --coordinator or --distributed too, or they would not meet')
     if coordinator.value and not re.fullmatch(r'\S+:\d+', coordinator.value):
       raise BadInput(f'--coordinator {coordinator.value}: expected HOST:PORT')
-    cluster.cpu_devices(max(1, devices // n))
+    distributed.cpu_devices(max(1, devices // n))
     if several:
       try:
-        cluster.join(coordinator.value, n, which)
+        distributed.join(coordinator.value, n, which)
       except (RuntimeError, ValueError) as error:
         raise BadInput(f'--distributed: the other processes are not found ({str(error).splitlines()[0]})') from None
 
@@ -163,7 +163,7 @@ def run_app(main: Callable) -> None:
   def guarded(argv):
     try:
       return main(argv)
-    except (BadInput, cluster.NotShared) as error:
+    except (BadInput, distributed.NotShared) as error:
       sys.exit(_refused(str(error)))
     except Failure as error:
       _refused(str(error))
@@ -176,13 +176,13 @@ def run_app(main: Callable) -> None:
       said = str(error).split('\n')[0][:200]
       _refused(f'the memory is full ({said}); expected fewer rows at a time, shorter ones, or more devices')
       sys.exit(1)
-    except cluster.Stopped as saved:
+    except distributed.Stopped as saved:
       print(f'\n{saved}; the same command continues', file=sys.stderr)
     except KeyboardInterrupt:
       print('\ninterrupted; the same command continues', file=sys.stderr)
       sys.exit(130)
 
-  host.most_of_the_gpu()
+  runtime.most_of_the_gpu()
   app.run(guarded, flags_parser=_parse)
 
 
@@ -211,7 +211,7 @@ def freeze(kind: type, values: Mapping, where: str = 'config'):
   """
   declared = {f.name: f for f in dataclasses.fields(kind)}
   if not isinstance(values, Mapping | ConfigDict):
-    raise fields.refusal(where, values, fields.words(kind))
+    raise fields.bad_value(where, values, fields.words(kind))
   for name in values:
     if name not in declared:
       near = difflib.get_close_matches(str(name), declared, 1, 0.0)[0]
@@ -246,12 +246,12 @@ def _frozen(kind, value, where: str):
   if origin is tuple:
     endless = parts[1:] == (...,)
     if not isinstance(value, list | tuple) or (not endless and len(value) != len(parts)):
-      raise fields.refusal(where, value, fields.words(kind))
+      raise fields.bad_value(where, value, fields.words(kind))
     each = parts[:1] * len(value) if endless else parts
     return tuple(_frozen(own, v, f'{where}[{i}]') for i, (own, v) in enumerate(zip(each, value)))
   if kind is dict or origin is dict:
     if not isinstance(value, Mapping | ConfigDict):
-      raise fields.refusal(where, value, fields.words(kind))
+      raise fields.bad_value(where, value, fields.words(kind))
     names = [fields.checked(str, name, f'{where}, the name') for name in value]
     return {n: _frozen(parts[1], value[n], f'{where}[{fields.shown(n)}]') if parts else value[n] for n in names}
   return fields.checked(whole, value, where)
