@@ -194,11 +194,12 @@ def report(tally: Tally, before: dict, after: dict, resident: list[float]) -> No
 
 def offline(length: str, numbers: list[int], tally: Tally) -> float:
   """Tokens per second of the engine alone on these requests; says how many texts are the same."""
-  text, model = load_chat_tokenizer(TINY_BASE), hf.load(TINY_BASE)
-  engine = Engine(model.config, text.stop_ids, ROWS, BLOCK, max_length=LONGEST)
+  tokenizer, model = load_chat_tokenizer(TINY_BASE), hf.load(TINY_BASE)
+  engine = Engine(model.config, tokenizer.stop_ids, ROWS, BLOCK, max_length=LONGEST)
   engine.row_sizes = [size for size in engine.row_sizes if size >= 16]
   prompts = {
-    message: tuple(text.chat([{'role': 'user', 'content': message}])) for message in {ask(i, length) for i in numbers}
+    message: tuple(tokenizer.chat([{'role': 'user', 'content': message}]))
+    for message in {ask(i, length) for i in numbers}
   }
   requests = [Request(prompts[ask(i, length)], 160, seed=i) for i in numbers]
   for _ in engine.generate(model, requests[:512]):
@@ -208,16 +209,16 @@ def offline(length: str, numbers: list[int], tally: Tally) -> float:
     drawn += len(c.tokens)
     texts[numbers[c.request]] = c.tokens
   seconds = time.monotonic() - begin
-  same = sum(_said(text, texts[i].tolist()) == tally.whole[i] for i in numbers)
+  same = sum(_said(tokenizer, texts[i].tolist()) == tally.whole[i] for i in numbers)
   print(
     f'{same} of {len(numbers)} served texts equal those of the engine alone ({drawn / len(numbers):.0f} tokens each)'
   )
   return drawn / seconds
 
 
-def _said(text: ChatTokenizer, ids: Sequence[int]) -> str:
+def _said(tokenizer: ChatTokenizer, ids: Sequence[int]) -> str:
   """What a chat says of these tokens."""
-  detokenizer = Detokenizer(text, Wanted(thinking=True))
+  detokenizer = Detokenizer(tokenizer, Wanted(thinking=True))
   return detokenizer.feed(ids, [0.0] * len(ids))[0] + detokenizer.end()[0]
 
 

@@ -43,18 +43,18 @@ def evaluate(s: Evaluation, workdir: pathlib.Path) -> str:
   for name in s.benchmarks:
     files = (pathlib.Path(s.files[name]),) if name in s.files else ()
     sets[name] = benchmarks.load(name, pathlib.Path(s.data), files)[: s.limit or None]
-  text = load_chat_tokenizer(pathlib.Path(s.model))
-  text.check(read_config(s.model).V, s.model)
+  tokenizer = load_chat_tokenizer(pathlib.Path(s.model))
+  tokenizer.check(read_config(s.model).V, s.model)
   with held(workdir), writing(workdir):
-    return _evaluated(s, workdir, sets, text)
+    return _evaluated(s, workdir, sets, tokenizer)
 
 
-def _evaluated(s: Evaluation, workdir: pathlib.Path, sets: dict[str, list[Problem]], text: ChatTokenizer) -> str:
+def _evaluated(s: Evaluation, workdir: pathlib.Path, sets: dict[str, list[Problem]], tokenizer: ChatTokenizer) -> str:
   model = hf.load(pathlib.Path(s.model), s.dtype)
   model.config = dataclasses.replace(model.config, dtype=s.dtype)
   own = -(-s.rows // jax.process_count())
-  engine = Engine(model.config, {*text.stop_ids, *eos_ids(s.model)}, rows=own, mesh=own_mesh(jax.local_devices()))
-  subject = claims.Subject(s.model, hf.fingerprint(pathlib.Path(s.model)), engine, engine.place(model), text)
+  engine = Engine(model.config, {*tokenizer.stop_ids, *eos_ids(s.model)}, rows=own, mesh=own_mesh(jax.local_devices()))
+  subject = claims.Subject(s.model, hf.fingerprint(pathlib.Path(s.model)), engine, engine.place(model), tokenizer)
   protocols, summaries = {}, []
   for name in sets:
     protocol = benchmarks.named(name).protocol

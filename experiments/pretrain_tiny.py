@@ -71,24 +71,24 @@ def make_tokenizer(directory: pathlib.Path, vocabulary: int, lines: int, seed: i
 def main(argv) -> None:
   del argv
   logging.set_verbosity(logging.WARNING)  # the checkpoint library reports every save
-  recipe, workdir = freeze(Pretraining, CONFIG.value), pathlib.Path(WORKDIR.value)
-  check_pretraining(recipe)
+  settings, workdir = freeze(Pretraining, CONFIG.value), pathlib.Path(WORKDIR.value)
+  check_pretraining(settings)
   with held(workdir), writing(workdir):
-    pretrain(recipe, workdir)
+    pretrain(settings, workdir)
 
 
-def pretrain(recipe: Pretraining, workdir: pathlib.Path) -> None:
+def pretrain(settings: Pretraining, workdir: pathlib.Path) -> None:
   """Tokenizer, corpus, training, and the model's directory. Raises BadInput, Diverged, CannotWrite."""
-  size, c = recipe.model, recipe.corpus
-  make_tokenizer(workdir / 'tokenizer', size.V, c.tokenizer_lines, recipe.seed)
-  text = load_chat_tokenizer(workdir / 'tokenizer')
-  corpus = synthetic.corpus(c.n, recipe.seed, c.path_weights, c.slip_rate, c.practice)
+  size, c = settings.model, settings.corpus
+  make_tokenizer(workdir / 'tokenizer', size.V, c.tokenizer_lines, settings.seed)
+  tokenizer = load_chat_tokenizer(workdir / 'tokenizer')
+  corpus = synthetic.corpus(c.n, settings.seed, c.path_weights, c.slip_rate, c.practice)
   rows = [(problem, problem.solutions[0]) for problem in corpus]
-  model = jax.jit(lambda key: Qwen2(size, key))(jax.random.key(recipe.seed))
+  model = jax.jit(lambda key: Qwen2(size, key))(jax.random.key(settings.seed))
   writer = MetricWriter(workdir / 'metrics.jsonl')
-  state = sft.run(recipe.sft, 'pretrain', model, rows, text, workdir / 'checkpoints', writer, recipe.seed)
+  state = sft.run(settings.sft, 'pretrain', model, rows, tokenizer, workdir / 'checkpoints', writer, settings.seed)
   base = jax.tree.map(lambda x: x.astype('bfloat16'), state.model)
-  hf.save(base, workdir / 'tiny_base', workdir / 'tokenizer', text.stop_ids)
+  hf.save(base, workdir / 'tiny_base', workdir / 'tokenizer', tokenizer.stop_ids)
   print(f'{workdir / "tiny_base"}: the tiny base, {sum(x.size for x in jax.tree.leaves(base))} parameters')
 
 

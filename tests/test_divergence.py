@@ -95,8 +95,8 @@ def test_pretraining(experiment, tmp_path):
   config = ROOT / 'configs' / 'pretrain_tiny.py'
   sizes = dict(V=512, D=16, L=1, K=1, G=2, H=8, F=32, positions=512)
   changes = {'model': sizes, 'corpus.n': 50, 'corpus.tokenizer_lines': 50, 'sft.rows': 2, 'sft.optim.warmup': 0}
-  recipe = freeze(Pretraining, load_config(config, changes | {'sft.optim.learning_rate': 1e30}))
-  line = one_line(lambda: experiment('pretrain_tiny').pretrain(recipe, tmp_path))
+  settings = freeze(Pretraining, load_config(config, changes | {'sft.optim.learning_rate': 1e30}))
+  line = one_line(lambda: experiment('pretrain_tiny').pretrain(settings, tmp_path))
   assert line.startswith('pretrain, step 1: update_norm is inf')
 
 

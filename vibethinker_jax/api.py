@@ -97,7 +97,7 @@ def save(model: Qwen2, tokenizer: ChatTokenizer | None, directory: str | pathlib
     directory.is_dir() and any(directory.iterdir()) and not (directory / 'config.json').exists()
   ):
     raise BadInput(f'{directory}: it is no model directory, so it is not replaced')
-  source = None if tokenizer is None else pathlib.Path(tokenizer.tokenizer.name_or_path)
+  source = None if tokenizer is None else pathlib.Path(tokenizer.hf.name_or_path)
   if source is not None and not (source / 'tokenizer.json').exists():
     raise BadInput(f'{source / "tokenizer.json"}: the tokenizer was loaded from there, and the file is gone')
   with beginning(directory):
@@ -308,7 +308,7 @@ def evaluate(
   Raises:
     BadInput: unknown benchmark, bad problems or values, no chat template, or `out` holds another evaluation.
   """
-  if tokenizer is None or tokenizer.tokenizer.chat_template is None:
+  if tokenizer is None or tokenizer.hf.chat_template is None:
     raise BadInput('evaluate: expected a tokenizer with a chat template')
   if isinstance(problems, str):
     folder = pathlib.Path(folder or os.environ.get('VIBETHINKER_DATA', '../shared/data'))

@@ -51,7 +51,7 @@ class Rollout:
 def sample(
   engine: Engine,
   model: Qwen2,
-  text: ChatTokenizer,
+  tokenizer: ChatTokenizer,
   problems: Sequence[Problem],
   samples: int,
   sampling: SamplingParams,
@@ -67,7 +67,7 @@ def sample(
   says True, on whichever process, nothing more is drawn. Raises Stopped then; ValueError where a problem does not fit
   the engine.
   """
-  prompts = [text.prompt(problem) for problem in problems]
+  prompts = [tokenizer.prompt(problem) for problem in problems]
   requests = [Request(tuple(p), max_tokens, samples, sampling, seed, n) for p, n in zip(prompts, numbers)]
   for problem, request in zip(problems, requests):
     if (why := engine.validate(request)) is not None:
@@ -89,14 +89,14 @@ def sample(
 
 
 def judge(
-  text: ChatTokenizer,
+  tokenizer: ChatTokenizer,
   problems: Sequence[Problem],
   prompts: Sequence[Sequence[int]],
   completions: list[list[Completion]],
   grader: Grader,
 ) -> tuple[list[list[str]], list[list[Verdict]]]:
   """Texts and verdicts [P][G] of the completions of prompts [P]."""
-  responses = [[text.response(p, c.tokens) for c in row] for p, row in zip(prompts, completions)]
+  responses = [[tokenizer.response(p, c.tokens) for c in row] for p, row in zip(prompts, completions)]
   rows = [(r, p.answer, p.tests) for p, row in zip(problems, responses) for r in row]
   flat = iter(share_work(rows, grader.grade))
   return responses, [[next(flat) for _ in row] for row in responses]

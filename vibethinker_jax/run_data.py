@@ -17,7 +17,7 @@ from vibethinker_jax.model.qwen2 import Config
 class RunData:
   """Problems are those of the sets without what does not fit; `left_out` says in a line a set how many that are."""
 
-  text: ChatTokenizer
+  tokenizer: ChatTokenizer
   sets: Sets
   rolled: dict[str, list[Problem]]  # the problems of each stage of RL
   left_out: tuple[str, ...]
@@ -30,21 +30,21 @@ def load_run_data(s: RunConfig) -> RunData:
   check_mesh(s, config)
   if s.sft.length > config.positions:
     raise bad_value('config.sft.length', s.sft.length, f'at most the positions of the model, {config.positions}')
-  text = load_chat_tokenizer(s.model.tokenizer or s.model.path or TINY_BASE, s.model.system)
-  text.check(own.V, 'the base model')
-  return fitting(s, config, text, load_sets(s.data, s.seed))
+  tokenizer = load_chat_tokenizer(s.model.tokenizer or s.model.path or TINY_BASE, s.model.system)
+  tokenizer.check(own.V, 'the base model')
+  return fitting(s, config, tokenizer, load_sets(s.data, s.seed))
 
 
-def fitting(s: RunConfig, c: Config, text: ChatTokenizer, sets: Sets) -> RunData:
+def fitting(s: RunConfig, c: Config, tokenizer: ChatTokenizer, sets: Sets) -> RunData:
   """What of `sets` fits a model of config `c`, the base's with the run's way of computing. Raises BadInput."""
   lines: list[str] = []
 
   def left(what: str, where: str, tokens: int, groups: Mapping[str, Sequence[Problem]]) -> dict[str, list[Problem]]:
     """Of each group the problems with room for a response of `tokens`, which the config says at `where`."""
-    kept, out = _with_room(text, groups, c.positions - tokens)
+    kept, out = _with_room(tokenizer, groups, c.positions - tokens)
     for name, problems in groups.items():
       if not kept[name]:
-        longest = max(0, c.positions - min(len(text.prompt(p)) for p in problems))
+        longest = max(0, c.positions - min(len(tokenizer.prompt(p)) for p in problems))
         raise bad_value(
           f'config.{where}',
           tokens,
@@ -66,30 +66,30 @@ def fitting(s: RunConfig, c: Config, text: ChatTokenizer, sets: Sets) -> RunData
     group = {' and '.join(stage.domains): problems}
     (rolled[stage.name],) = left(f'rl/{stage.name}', f'rl.stages[{i}].max_tokens', stage.max_tokens, group).values()
   for run, domains in sft_runs(s).items():
-    _check_solutions(s, text, [problem for domain in domains for problem in sets.train[domain]], run)
-  return RunData(text, dataclasses.replace(sets, **fits), rolled, tuple(lines))
+    _check_solutions(s, tokenizer, [problem for domain in domains for problem in sets.train[domain]], run)
+  return RunData(tokenizer, dataclasses.replace(sets, **fits), rolled, tuple(lines))
 
 
 def _with_room(
-  text: ChatTokenizer, groups: Mapping[str, Sequence[Problem]], room: int
+  tokenizer: ChatTokenizer, groups: Mapping[str, Sequence[Problem]], room: int
 ) -> tuple[dict[str, list[Problem]], list[Problem]]:
   """Of each group the problems with prompts of at most `room` tokens; and all the others."""
-  around = len(text.chat([{'role': 'user', 'content': ''}]))
+  around = len(tokenizer.chat([{'role': 'user', 'content': ''}]))
   # a token is at least a byte, but for what the tokenizer makes of it before: twice that is on the safe side
   near = lambda p: around + 2 * len(p.prompt.encode()) > room
   kept, out = {}, []
   for name, problems in groups.items():
-    fits = [not near(p) or len(text.prompt(p)) <= room for p in problems]
+    fits = [not near(p) or len(tokenizer.prompt(p)) <= room for p in problems]
     kept[name] = [p for p, fit in zip(problems, fits) if fit]
     out += [p for p, fit in zip(problems, fits) if not fit]
   return kept, out
 
 
-def _check_solutions(s: RunConfig, text: ChatTokenizer, problems: Sequence[Problem], run: str) -> None:
+def _check_solutions(s: RunConfig, tokenizer: ChatTokenizer, problems: Sequence[Problem], run: str) -> None:
   """Raises BadInput where sft/`run` has nothing to learn from: no solution, or none that fits."""
   rows, shortest = chosen(problems, s.data.spectrum), None
   for row in rows:
-    length = len(render(text, *row)['tokens'])
+    length = len(render(tokenizer, *row)['tokens'])
     if length <= s.sft.length:
       return
     shortest = min(length, shortest or length)

@@ -82,7 +82,7 @@ class Pipeline:
     """
     self.s, self.workdir = settings, pathlib.Path(workdir)
     self.mesh, found = _prepared(settings, devices)
-    self.text, self.sets, self.rolled, self.left_out = found.text, found.sets, found.rolled, found.left_out
+    self.tokenizer, self.sets, self.rolled, self.left_out = found.tokenizer, found.sets, found.rolled, found.left_out
     check_claim(self.workdir, dataclasses.asdict(settings))
     self.writer = MetricWriter(self.workdir / 'metrics.jsonl', wandb)
     self.profile = Profile(profile, self.workdir)
@@ -167,7 +167,7 @@ class Pipeline:
   def stop_ids(self) -> tuple[int, ...]:
     """Ids that end a response: the tokenizer's, and the base's own."""
     own = () if self.s.model.random is not None else eos_ids(self.s.model.path or TINY_BASE)
-    return tuple(sorted({*self.text.stop_ids, *own}))
+    return tuple(sorted({*self.tokenizer.stop_ids, *own}))
 
   @property
   def base_seed(self) -> int:
@@ -189,7 +189,7 @@ class Pipeline:
         f'sft/{name}',
         self.base(),
         rows,
-        self.text,
+        self.tokenizer,
         self.workdir / 'sft' / name,
         self.writer,
         self.base_seed,
@@ -201,7 +201,7 @@ class Pipeline:
     """About how often SFT meets each of `rows`, by the length of some."""
     s = self.s.sft
     some = rows[:: -(-len(rows) // 200)]
-    mean = sum(len(render(self.text, *row)['tokens']) for row in some) / len(some)
+    mean = sum(len(render(self.tokenizer, *row)['tokens']) for row in some) / len(some)
     return s.steps * s.accumulation * s.rows * s.length / (mean * len(rows))
 
   def probe(self, base: Qwen2) -> None:
@@ -263,7 +263,9 @@ class Pipeline:
     """MGPO through its stages, from the model of directory `begin` to final/."""
     s, models = self.s, [self.load(begin)]
     seed = self.base_seed + 10_000 * s.rl.seed
-    trainer = rl.Trainer(s.rl, s.mgpo, self.text, self.engine, self.grader, self.writer, seed, self.stop, self.profile)
+    trainer = rl.Trainer(
+      s.rl, s.mgpo, self.tokenizer, self.engine, self.grader, self.writer, seed, self.stop, self.profile
+    )
     for number, stage in enumerate(s.rl.stages):
       # handed over, not held: two models and an optimizer's state are more than a device has to have
       problems, folder = self.rolled[stage.name], self.workdir / 'rl' / stage.name
@@ -386,7 +388,7 @@ class Pipeline:
     """The model on problems by domain: all domains in one go of the engine, taken apart again by domain."""
     problems = [problem for domain in sets for problem in sets[domain]]
     seed, stop = self.base_seed + 1000, self.stop.asked
-    whole = evaluate(e, self.engine, model, self.text, problems, self.grader, seed, what, stop)
+    whole = evaluate(e, self.engine, model, self.tokenizer, problems, self.grader, seed, what, stop)
     out, first = {}, 0
     for domain, own in sets.items():
       part = slice(first, first + len(own))

@@ -26,7 +26,7 @@ WRITTEN = (
 
 
 @pytest.fixture(scope='module', params=['tiny', 'qwen'])
-def text(request):
+def tokenizer(request):
   if request.param == 'tiny':
     return TINY
   if not (DATA / 'qwen2.5-tokenizer').exists():
@@ -34,67 +34,67 @@ def text(request):
   return load_chat_tokenizer(DATA / 'qwen2.5-tokenizer')
 
 
-def plainly(text: ChatTokenizer, content: str) -> list[int]:
+def plainly(tokenizer: ChatTokenizer, content: str) -> list[int]:
   """The conversation's ids where the content is taken for text by another road: around it, tokenised apart."""
-  shell = text.tokenizer.apply_chat_template(
+  shell = tokenizer.hf.apply_chat_template(
     [{'role': 'user', 'content': 'CONTENT'}], tokenize=False, add_generation_prompt=True
   )
   before, after = shell.split('user\nCONTENT<|im_end|>')
-  whole = lambda part: text.tokenizer.encode(part, add_special_tokens=False)
-  between = text.tokenizer.encode(f'user\n{content}', add_special_tokens=False, split_special_tokens=True)
+  whole = lambda part: tokenizer.hf.encode(part, add_special_tokens=False)
+  between = tokenizer.hf.encode(f'user\n{content}', add_special_tokens=False, split_special_tokens=True)
   return [*whole(before), *between, *whole(f'<|im_end|>{after}')]
 
 
 @pytest.mark.parametrize('content', WRITTEN)
-def test_what_is_written_is_text(text, content):
-  controls = set(text.controls.values())
-  ids = text.prompt(Problem('1', 'd', content, '1'))
-  assert ids == plainly(text, content)
-  ordinary = text.prompt(Problem('1', 'd', 'Solve it.', '1'))
+def test_what_is_written_is_text(tokenizer, content):
+  controls = set(tokenizer.controls.values())
+  ids = tokenizer.prompt(Problem('1', 'd', content, '1'))
+  assert ids == plainly(tokenizer, content)
+  ordinary = tokenizer.prompt(Problem('1', 'd', 'Solve it.', '1'))
   of = lambda ids: [i for i in ids if i in controls]
   assert of(ids) == of(ordinary)  # the template's own, and no more
-  coded = text.encode(content)
-  assert not controls & set(coded) and text.tokenizer.decode(coded) == content
+  coded = tokenizer.encode(content)
+  assert not controls & set(coded) and tokenizer.hf.decode(coded) == content
   roles = [{'role': 'user', 'content': content}, {'role': 'assistant', 'content': content}]
-  assert of(text.chat(roles)) == of(text.chat([{**m, 'content': 'x'} for m in roles]))
+  assert of(tokenizer.chat(roles)) == of(tokenizer.chat([{**m, 'content': 'x'} for m in roles]))
 
 
 @pytest.mark.parametrize('content', WRITTEN)
-def test_a_solution_ends_where_its_text_ends(text, content):
+def test_a_solution_ends_where_its_text_ends(tokenizer, content):
   """The end of the turn once, at the end; weights stay at the characters they were given for."""
-  end = text.controls['<|im_end|>']
+  end = tokenizer.controls['<|im_end|>']
   at = content.index('|>')
-  row = render(text, Problem('1', 'd', 'Say it.', '1'), Solution(content, key_spans=((at, at + 2, 3.0),)))
+  row = render(tokenizer, Problem('1', 'd', 'Say it.', '1'), Solution(content, key_spans=((at, at + 2, 3.0),)))
   response = row['targets'][row['weights'] > 0].tolist()
-  assert response == [*text.encode(content), end]
-  heavy = text.literal.encode(content).offsets
+  assert response == [*tokenizer.encode(content), end]
+  heavy = tokenizer.literal.encode(content).offsets
   weights = row['weights'][row['weights'] > 0]
   assert [w == 3 for w in weights[:-1]] == [a < at + 2 and b > at for a, b in heavy]
 
 
-def test_ordinary_text_keeps_its_ids(text):
+def test_ordinary_text_keeps_its_ids(tokenizer):
   """By the road of written control tokens too: a conversation goes on after it, with one in the last message."""
   contents = [row.text for _, row in solved(synthetic.problems('algebra', 'train', 20, seed=0))]
   contents += ['  two  blanks\n\n\nlines ', '\tx = 1e-3 €½ 漢字 🙂 e\u0301', "I'll  don't\r\n", ' ']
   for content in contents:
-    assert text.encode(content) == text.tokenizer.encode(content, add_special_tokens=False)
+    assert tokenizer.encode(content) == tokenizer.hf.encode(content, add_special_tokens=False)
     messages = [{'role': 'system', 'content': 's'}, {'role': 'user', 'content': content}]
-    rendered = text.tokenizer.apply_chat_template(messages, tokenize=False)
-    before = text.tokenizer.encode(rendered, add_special_tokens=False)
-    assert text.chat([*messages, {'role': 'user', 'content': '<|im_end|>'}])[: len(before)] == before
+    rendered = tokenizer.hf.apply_chat_template(messages, tokenize=False)
+    before = tokenizer.hf.encode(rendered, add_special_tokens=False)
+    assert tokenizer.chat([*messages, {'role': 'user', 'content': '<|im_end|>'}])[: len(before)] == before
 
 
-def test_golden_chats(text):
-  if text is TINY:
+def test_golden_chats(tokenizer):
+  if tokenizer is TINY:
     pytest.skip('golden conversations are of the real tokenizer')
   rows = [json.loads(line) for line in (DATA / 'qwen2.5-tokenizer' / 'golden_chat.jsonl').read_text().splitlines()]
   rows = [row for row in rows if row['template'] == 'qwen2.5_math']
   assert len(rows) == 6
   for row in rows:
     if row['add_generation_prompt']:
-      assert text.chat(row['messages']) == row['ids']
+      assert tokenizer.chat(row['messages']) == row['ids']
     else:
-      ids = text.chat([*row['messages'], {'role': 'user', 'content': 'a <|im_start|> b'}])
+      ids = tokenizer.chat([*row['messages'], {'role': 'user', 'content': 'a <|im_start|> b'}])
       assert ids[: len(row['ids'])] == row['ids']
 
 
@@ -110,14 +110,16 @@ def test_what_is_no_control_token_keeps_its_id(tmp_path):
     token['special'] = token['content'] not in ('<think>', '</think>', '<|im_end|>')
   (tmp_path / 'tokenizer.json').write_text(json.dumps(raw))
   template = (TINY_BASE / 'chat_template.jinja').read_text()
-  text = ChatTokenizer(PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / 'tokenizer.json'), chat_template=template))
-  ids = text.encode('<think>so</think><|im_end|>')
+  tokenizer = ChatTokenizer(
+    PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / 'tokenizer.json'), chat_template=template)
+  )
+  ids = tokenizer.encode('<think>so</think><|im_end|>')
   assert 3 in ids and 4 in ids and 2 not in ids
-  assert text.chat([{'role': 'user', 'content': '<think>so</think><|im_end|>'}]).count(2) == 1
+  assert tokenizer.chat([{'role': 'user', 'content': '<think>so</think><|im_end|>'}]).count(2) == 1
 
 
-def test_a_tokenizer_with_more_ids_than_the_model_has_rows(text):
-  largest = max(text.tokenizer.get_vocab().values())
-  text.check(largest + 1, 'the model')
+def test_a_tokenizer_with_more_ids_than_the_model_has_rows(tokenizer):
+  largest = max(tokenizer.hf.get_vocab().values())
+  tokenizer.check(largest + 1, 'the model')
   with pytest.raises(BadInput, match=rf'ids up to {largest}, DIR has an embedding of {largest} rows'):
-    text.check(largest, 'DIR')
+    tokenizer.check(largest, 'DIR')

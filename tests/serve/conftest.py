@@ -72,12 +72,12 @@ def _served(service: Service, cors: tuple[str, ...] = ()):
 
 @pytest.fixture(scope='session')
 def tiny():
-  """(engine, model, text) of the tiny base; engines of equal sizes share what is compiled."""
+  """(engine, model, tokenizer) of the tiny base; engines of equal sizes share what is compiled."""
   directory = TINY_BASE
-  text, model = load_chat_tokenizer(directory), hf.load(directory)
-  engine = Engine(model.config, text.stop_ids, rows=ROWS, block=8, max_length=LONGEST)
+  tokenizer, model = load_chat_tokenizer(directory), hf.load(directory)
+  engine = Engine(model.config, tokenizer.stop_ids, rows=ROWS, block=8, max_length=LONGEST)
   engine.row_sizes = [ROWS]
-  return engine, model, text
+  return engine, model, tokenizer
 
 
 @pytest.fixture(scope='session')
@@ -89,8 +89,8 @@ def judges():
 
 @pytest.fixture(scope='session')
 def make_service(tiny, judges):
-  engine, model, text = tiny
-  return lambda keys=(): Service('vibethinker', text, Worker(engine, model, WAITING), judges, keys)
+  engine, model, tokenizer = tiny
+  return lambda keys=(): Service('vibethinker', tokenizer, Worker(engine, model, WAITING), judges, keys)
 
 
 @pytest.fixture(scope='session')

@@ -28,10 +28,10 @@ QUESTION = 'Solve 7x + 12 = 61.'
 @pytest.fixture(scope='module')
 def site(tiny, judges, served):
   """A server with all of the model's positions, for some clients have long prompts."""
-  _, model, text = tiny
-  engine = Engine(model.config, text.stop_ids, rows=8, block=8)
+  _, model, tokenizer = tiny
+  engine = Engine(model.config, tokenizer.stop_ids, rows=8, block=8)
   engine.row_sizes = [8]
-  with served(Service('vibethinker', text, Worker(engine, model, 8), judges)) as live:
+  with served(Service('vibethinker', tokenizer, Worker(engine, model, 8), judges)) as live:
     yield live
 
 
@@ -223,7 +223,7 @@ def test_lm_eval_multiple_choice(run, site, tiny, tmp_path, more):
   tasks(tmp_path)
   arguments = f'model=vibethinker,base_url={site.url}/v1/completions,tokenizer={TINY_BASE},{more}'
   samples = evaluated(run, tmp_path, 'local-completions', 'tiny_choice', arguments, '--batch_size', '4')
-  encode = lambda text: tiny[2].tokenizer.encode(text, add_special_tokens=False)
+  encode = lambda text: tiny[2].hf.encode(text, add_special_tokens=False)
   assert len(samples) >= 4
   for sample in samples:
     for (((logp, greedy),),), argument in zip(zip(sample['resps']), sample['arguments'].values(), strict=True):

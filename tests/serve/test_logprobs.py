@@ -30,7 +30,7 @@ def ask(live):
 
 
 def encode(tiny, text: str) -> list[int]:
-  return tiny[2].tokenizer.encode(text, add_special_tokens=False)
+  return tiny[2].hf.encode(text, add_special_tokens=False)
 
 
 @pytest.mark.parametrize('top', [0, 1, 5])
@@ -126,15 +126,15 @@ def test_top_logprobs_of_chats(live, tiny, top):
   more = dict(model='vibethinker', messages=ASK, max_tokens=20, temperature=0)
   choice = create(logprobs=True, top_logprobs=top, **more).choices[0]
   assert choice.message.content == create(**more).choices[0].message.content, 'the same is drawn'
-  _, model, text = tiny
-  prompt, told = text.chat(ASK), choice.logprobs.content
+  _, model, tokenizer = tiny
+  prompt, told = tokenizer.chat(ASK), choice.logprobs.content
   ids = [*prompt, *encode(tiny, choice.message.content)]
   ((_, scored),) = score(model, [ids], top=True)
   for n, token in enumerate(told):
     at = len(prompt) - 1 + n
     assert len(token.top_logprobs) == top
     np.testing.assert_allclose([t.logprob for t in token.top_logprobs], scored.likeliest_logps[at, :top], atol=1e-4)
-    assert token.top_logprobs[0].token == text.tokenizer.decode([int(scored.likeliest_ids[at, 0])])
+    assert token.top_logprobs[0].token == tokenizer.hf.decode([int(scored.likeliest_ids[at, 0])])
     assert all(t.bytes for t in token.top_logprobs)
   chunks = create(logprobs=True, top_logprobs=top, stream=True, **more)
   assert [t for c in chunks if c.choices[0].logprobs for t in c.choices[0].logprobs.content] == told

@@ -97,8 +97,8 @@ def says(monkeypatch, make_service, served):
 
   def start(text: str, service=None):
     service = service or make_service()
-    encode = service.text.tokenizer.encode
-    monkeypatch.setattr(Scripted, 'script', (*encode(text, add_special_tokens=False), *service.text.stop_ids[-1:]))
+    encode = service.tokenizer.hf.encode
+    monkeypatch.setattr(Scripted, 'script', (*encode(text, add_special_tokens=False), *service.tokenizer.stop_ids[-1:]))
     monkeypatch.setattr(module, 'Run', Scripted)
     return served(service)
 
@@ -144,12 +144,12 @@ def test_reasoning_content(says):
 
 def test_thinking_that_the_template_opens(says, make_service):
   service = make_service()
-  plain = service.text.tokenizer.chat_template
+  plain = service.tokenizer.hf.chat_template
   opens = plain.replace("assistant\\n' }}", "assistant\\n<think>\\n' }}")
   assert opens != plain
-  tokenizer = type(service.text.tokenizer)(tokenizer_object=service.text.tokenizer.backend_tokenizer)
+  tokenizer = type(service.tokenizer.hf)(tokenizer_object=service.tokenizer.hf.backend_tokenizer)
   tokenizer.chat_template = opens
-  service = dataclasses.replace(service, text=dataclasses.replace(service.text, tokenizer=tokenizer))
+  service = dataclasses.replace(service, tokenizer=dataclasses.replace(service.tokenizer, hf=tokenizer))
   with says('7x = 49</think>\n7', service) as live:
     assert whole(live)['message']['reasoning_content'] == '7x = 49'
     assert streamed(live) == {'reasoning_content': '7x = 49', 'content': '7'}

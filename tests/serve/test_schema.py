@@ -247,11 +247,11 @@ def test_every_field_of_openai_is_known(ours, theirs):
 
 
 def test_a_repetition_penalty_is_the_engines(live, tiny):
-  engine, model, text = tiny
-  request = Request(tuple(text.chat(ASK)), 40, 1, SamplingParams(0.0, repetition_penalty=1.5))
+  engine, model, tokenizer = tiny
+  request = Request(tuple(tokenizer.chat(ASK)), 40, 1, SamplingParams(0.0, repetition_penalty=1.5))
   (drawn,) = engine.generate(model, [request])
   answer = lambda **more: live.client().chat.completions.create(
     model='vibethinker', messages=ASK, max_tokens=40, temperature=0, extra_body=more
   )
   said = answer(repetition_penalty=1.5).choices[0].message.content
-  assert said == text.decode(drawn.tokens) != answer(repetition_penalty=1).choices[0].message.content
+  assert said == tokenizer.decode(drawn.tokens) != answer(repetition_penalty=1).choices[0].message.content

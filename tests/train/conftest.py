@@ -10,13 +10,13 @@ from vibethinker_jax.model.qwen2 import Config, Qwen2
 
 
 @pytest.fixture(scope='session')
-def text():
+def tokenizer():
   return load_chat_tokenizer(TINY_BASE)
 
 
 @pytest.fixture(scope='session')
-def small(text):
-  c = Config(V=len(text.tokenizer), D=16, L=2, K=2, G=2, H=4, F=32, positions=512)
+def small(tokenizer):
+  c = Config(V=len(tokenizer.hf), D=16, L=2, K=2, G=2, H=4, F=32, positions=512)
   return jax.jit(lambda key: Qwen2(c, key))(jax.random.key(0))
 
 

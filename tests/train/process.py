@@ -51,9 +51,9 @@ def main(coordinator: str, processes: int, process: int, directory: str, workdir
     if process == 0:
       np.savez(workdir / 'gradients.npz', *found)
     settings = sft.SFT(steps, rows=8, length=128, accumulation=1, save_every=steps, optim=Optim(1e-2, end=1.0))
-    rows, text = solved(synthetic.problems('algebra', 'train', 40, seed=0)), load_chat_tokenizer(TINY_BASE)
+    rows, tokenizer = solved(synthetic.problems('algebra', 'train', 40, seed=0)), load_chat_tokenizer(TINY_BASE)
     writer = MetricWriter(workdir / 'metrics.jsonl')
-    state = sft.run(settings, 'sft', model, rows, text, workdir / 'sft', writer, 0)
+    state = sft.run(settings, 'sft', model, rows, tokenizer, workdir / 'sft', writer, 0)
     hf.save(state.model, workdir / 'final', None)
 
 

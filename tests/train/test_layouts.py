@@ -36,8 +36,8 @@ def close(got, wanted) -> None:
 
 
 @pytest.fixture(scope='module')
-def model(text):
-  c = Config(V=len(text.tokenizer), D=16, L=1, K=2, G=1, H=4, F=16)
+def model(tokenizer):
+  c = Config(V=len(tokenizer.hf), D=16, L=1, K=2, G=1, H=4, F=16)
   return jax.jit(lambda key: Qwen2(c, key))(jax.random.key(0))
 
 

@@ -37,20 +37,20 @@ class CoinGrader:
     return [None if len(response) % 3 == 0 else (len(response) % 3) / 2 for response, _, _ in rows]
 
 
-def trainer(text, small, folder, loop=LOOP, algorithm=rl.MGPO(lam=1.0), writer=MetricWriter, stop=None):  # noqa: B008
-  engine = Engine(small.config, text.stop_ids, rows=8, block=8)
-  return rl.Trainer(loop, algorithm, text, engine, CoinGrader(), writer(folder / 'm.jsonl'), 0, stop)
+def trainer(tokenizer, small, folder, loop=LOOP, algorithm=rl.MGPO(lam=1.0), writer=MetricWriter, stop=None):  # noqa: B008
+  engine = Engine(small.config, tokenizer.stop_ids, rows=8, block=8)
+  return rl.Trainer(loop, algorithm, tokenizer, engine, CoinGrader(), writer(folder / 'm.jsonl'), 0, stop)
 
 
 def same(a, b) -> bool:
   return all(bool((x == y).all()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-def test_ratio_is_one_at_the_first_update_and_everything_moves(text, small, algebra, tmp_path):
+def test_ratio_is_one_at_the_first_update_and_everything_moves(tokenizer, small, algebra, tmp_path):
   for temperature in (1.0, 0.7):
     folder = tmp_path / str(temperature)
     loop = dataclasses.replace(LOOP, temperature=temperature)
-    state = trainer(text, small, folder, loop).run(0, small, algebra, folder / 'rl')
+    state = trainer(tokenizer, small, folder, loop).run(0, small, algebra, folder / 'rl')
     rows = MetricWriter(folder / 'm.jsonl').rows('rl/short')
     assert [row['step'] for row in rows] == [1, 2, 3, 4]
     for row in rows:
@@ -60,13 +60,13 @@ def test_ratio_is_one_at_the_first_update_and_everything_moves(text, small, alge
     assert all(jax.tree.leaves(moved))
 
 
-def test_how_far_engine_and_trainer_are_apart_in_bfloat16(text, small, algebra, tmp_path, capsys):
+def test_how_far_engine_and_trainer_are_apart_in_bfloat16(tokenizer, small, algebra, tmp_path, capsys):
   """It is a number of every step, at the first of its updates only, and beyond a bound it is told."""
   rough = jax.tree.map(lambda x: 4 * x, small)
   rough.config = dataclasses.replace(small.config, dtype='bfloat16')
   algorithm = rl.MGPO(lam=1.0, minibatches=2)
   loop = dataclasses.replace(LOOP, temperature=0.7, stages=(dataclasses.replace(STAGE, steps=1),))
-  trainer(text, rough, tmp_path, loop, algorithm).run(0, rough, algebra, tmp_path / 'rl')
+  trainer(tokenizer, rough, tmp_path, loop, algorithm).run(0, rough, algebra, tmp_path / 'rl')
   (row,) = MetricWriter(tmp_path / 'm.jsonl').rows('rl/short')
   assert row['logp_gap'] > 1e-4 and row['logp_gap'] < np.log(row['ratio_max'] / row['ratio_min'])
   alarm = Alarm('rl/x')
@@ -78,14 +78,14 @@ def test_how_far_engine_and_trainer_are_apart_in_bfloat16(text, small, algebra, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('dtype, temperature', [('bfloat16', 1.0), ('bfloat16', 0.7), ('float32', 1.0)])
-def test_the_figures_of_the_docs(text, dtype, temperature):
+def test_the_figures_of_the_docs(tokenizer, dtype, temperature):
   """How far the two ln p of sampled tokens are apart on the tiny base (docs/performance.md)."""
   model = hf.load(TINY_BASE, 'float32')
   model.config = dataclasses.replace(model.config, dtype=dtype)
   problems = synthetic.problems('algebra', 'train', 64, seed=0)
   law = SamplingParams(temperature=temperature)
-  requests = [Request(tuple(text.prompt(p)), 96, 8, law, number=i) for i, p in enumerate(problems)]
-  engine = Engine(model.config, text.stop_ids, rows=256, block=32)
+  requests = [Request(tuple(tokenizer.prompt(p)), 96, 8, law, number=i) for i, p in enumerate(problems)]
+  engine = Engine(model.config, tokenizer.stop_ids, rows=256, block=32)
   rows = [(list(requests[c.request].prompt), c, 1.0) for c in engine.generate(model, requests)]
   shares, apart = rl.sharing(rows, 8), []
   S = rl.rounded_up(max(len(share[0][0]) for share in shares) - 1, 32)
@@ -99,8 +99,8 @@ def test_the_figures_of_the_docs(text, dtype, temperature):
   assert mean < (0.003 if dtype == 'bfloat16' else 1e-5)
 
 
-def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
-  whole = trainer(text, small, tmp_path / 'a').run(0, small, algebra, tmp_path / 'a' / 'rl')
+def test_resumed_equals_uninterrupted(tokenizer, small, algebra, tmp_path):
+  whole = trainer(tokenizer, small, tmp_path / 'a').run(0, small, algebra, tmp_path / 'a' / 'rl')
 
   class Killed(Exception):
     pass
@@ -113,7 +113,7 @@ def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
 
   cut = tmp_path / 'b'
   with pytest.raises(Killed):
-    trainer(text, small, cut, writer=Dying).run(0, small, algebra, cut / 'rl')
+    trainer(tokenizer, small, cut, writer=Dying).run(0, small, algebra, cut / 'rl')
 
   class InTheMiddle(Stop):
     looks = 0
@@ -123,8 +123,8 @@ def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
       return self.looks > 1
 
   with pytest.raises(Stopped, match='rl/short: saved after step 2 of 4'):
-    trainer(text, small, cut, stop=InTheMiddle()).run(0, small, algebra, cut / 'rl')
-  again = trainer(text, small, cut).run(0, small, algebra, cut / 'rl')
+    trainer(tokenizer, small, cut, stop=InTheMiddle()).run(0, small, algebra, cut / 'rl')
+  again = trainer(tokenizer, small, cut).run(0, small, algebra, cut / 'rl')
   assert same(whole, again)
   drop = lambda rows: [{k: v for k, v in row.items() if not k.startswith('seconds')} for row in rows]
   assert drop(MetricWriter(cut / 'm.jsonl').rows('rl/short')) == drop(
@@ -132,12 +132,12 @@ def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
   )
 
 
-def test_the_weight_multiplies_the_advantage_by_the_raw_pass_rate(text, small, algebra, tmp_path):
+def test_the_weight_multiplies_the_advantage_by_the_raw_pass_rate(tokenizer, small, algebra, tmp_path):
   """Also under shaped rewards; lambda 0 is GRPO, and every shape has its name."""
   order = dict(enumerate(range(40)))
-  roll = lambda name, **fields: trainer(text, small, tmp_path / name, algorithm=rl.MGPO(overlong=6, **fields))._roll(
-    0, small, algebra, order, 0
-  )
+  roll = lambda name, **fields: trainer(
+    tokenizer, small, tmp_path / name, algorithm=rl.MGPO(overlong=6, **fields)
+  )._roll(0, small, algebra, order, 0)
   rolled, grpo, row, _ = roll('grpo', lam=0.0)
   assert row['weight_mean'] == 1.0
   p = rolled.correct.mean(1)
@@ -158,13 +158,13 @@ def test_unknown_names_are_refused():
       freeze(rl.MGPO, dict(lam=1.0, **fields), 'config.mgpo')
 
 
-def test_micro_rows_do_not_change_the_gradient(text, small, algebra):
+def test_micro_rows_do_not_change_the_gradient(tokenizer, small, algebra):
   rng = np.random.default_rng(0)
   rows = []
   for i in range(6):
     tokens = rng.integers(5, 200, rng.integers(3, 40)).astype(np.int32)
     logps = np.full(len(tokens), -5.0, np.float32)
-    rows.append((text.prompt(algebra[i]), Completion(0, i, tokens, logps, logps, 'stop'), float(rng.normal())))
+    rows.append((tokenizer.prompt(algebra[i]), Completion(0, i, tokens, logps, logps, 'stop'), float(rng.normal())))
   add = gradient_adder(rl.make_loss(rl.MGPO(lam=0.0, clip_low=10.0, clip_high=10.0), 1.0))
   whole, _ = add(None, small, rl.responses(rl.sharing(rows, 2), 8, 2, 64, 32))
   parts = None
@@ -174,8 +174,8 @@ def test_micro_rows_do_not_change_the_gradient(text, small, algebra):
     np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4 * float(abs(x).max()) + 1e-7)
 
 
-def test_dynamic_sampling_keeps_groups_with_a_signal(text, small, algebra, tmp_path):
-  one = trainer(text, small, tmp_path, algorithm=rl.MGPO(lam=1.0, refills=3))
+def test_dynamic_sampling_keeps_groups_with_a_signal(tokenizer, small, algebra, tmp_path):
+  one = trainer(tokenizer, small, tmp_path, algorithm=rl.MGPO(lam=1.0, refills=3))
   order = {i: i % len(algebra) for i in range(100)}
   kept, advantages, row, cursor = one._roll(0, small, algebra, order, 0)
   rate = kept.correct.mean(1)
@@ -191,26 +191,26 @@ def test_every_update_has_a_group():
   assert rl._informative(silent, 2, 1).tolist() == [0, 1]
 
 
-def test_kl_and_several_updates_are_reported(text, small, algebra, tmp_path):
+def test_kl_and_several_updates_are_reported(tokenizer, small, algebra, tmp_path):
   algorithm = rl.MGPO(lam=1.0, kl_coef=0.1, minibatches=2)
-  state = trainer(text, small, tmp_path, algorithm=algorithm).run(0, small, algebra, tmp_path / 'rl')
+  state = trainer(tokenizer, small, tmp_path, algorithm=algorithm).run(0, small, algebra, tmp_path / 'rl')
   rows = MetricWriter(tmp_path / 'm.jsonl').rows('rl/short')
   assert int(state.step) == 2 * STAGE.steps
   assert rows[0]['ratio_max'] != pytest.approx(1, abs=1e-4), 'the second update sees a policy that has moved'
   assert rows[-1]['kl'] > 0
 
 
-def test_overlong_shaping_leaves_the_pass_rate_alone(text, small, algebra, tmp_path):
-  plain = trainer(text, small, tmp_path / 'a')._roll(0, small, algebra, dict(enumerate(range(40))), 0)
-  shaped = trainer(text, small, tmp_path / 'b', algorithm=rl.MGPO(lam=1.0, overlong=6))
+def test_overlong_shaping_leaves_the_pass_rate_alone(tokenizer, small, algebra, tmp_path):
+  plain = trainer(tokenizer, small, tmp_path / 'a')._roll(0, small, algebra, dict(enumerate(range(40))), 0)
+  shaped = trainer(tokenizer, small, tmp_path / 'b', algorithm=rl.MGPO(lam=1.0, overlong=6))
   shaped = shaped._roll(0, small, algebra, dict(enumerate(range(40))), 0)
   assert plain[2]['pass_rate'] == shaped[2]['pass_rate'] and shaped[2]['reward'] < plain[2]['reward']
 
 
-def test_false_steps_cost_reward_and_leave_the_pass_rate_alone(text, small, algebra, tmp_path):
+def test_false_steps_cost_reward_and_leave_the_pass_rate_alone(tokenizer, small, algebra, tmp_path):
   order = dict(enumerate(range(40)))
-  plain = trainer(text, small, tmp_path / 'a')._roll(0, small, algebra, order, 0)
-  shaped = trainer(text, small, tmp_path / 'b', algorithm=rl.MGPO(lam=1.0, steps=0.5))
+  plain = trainer(tokenizer, small, tmp_path / 'a')._roll(0, small, algebra, order, 0)
+  shaped = trainer(tokenizer, small, tmp_path / 'b', algorithm=rl.MGPO(lam=1.0, steps=0.5))
   shaped = shaped._roll(0, small, algebra, order, 0)
   share = np.array(CoinGrader().steps([(r, '', None) for row in plain[0].responses for r in row]), float)
   lost = np.where(np.isnan(share), 0, 1 - share)
@@ -275,11 +275,11 @@ def test_lengths_are_multiples_and_few():
   assert len(set(sizes)) < 60 and rl.rounded_up(0, 32) == 32
 
 
-def test_rows_without_a_signal_are_left_out_and_counted(text, small, algebra, tmp_path):
+def test_rows_without_a_signal_are_left_out_and_counted(tokenizer, small, algebra, tmp_path):
   """The update with silent groups skipped is the update with everything computed."""
   for aggregate in ('sequence', 'token'):
     algorithm = rl.MGPO(lam=0.0, aggregate=aggregate)
-    one = trainer(text, small, tmp_path / aggregate, algorithm=algorithm)
+    one = trainer(tokenizer, small, tmp_path / aggregate, algorithm=algorithm)
     rolled, _, _, _ = one._roll(0, small, algebra, dict(enumerate(range(40))), 0)
     advantages = np.array([[1.0, -1, 1, -1], [0, 0, 0, 0]], np.float32)
     seen = {}

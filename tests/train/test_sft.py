@@ -24,9 +24,9 @@ from vibethinker_jax.train.state import Checkpoints, Diverged, gradient_adder, s
 SETTINGS = sft.SFT(steps=6, rows=2, length=128, accumulation=2, save_every=3, optim=Optim(1e-2, warmup=2, end=0.1))
 
 
-def train(settings, model, algebra, text, folder, **stop):
+def train(settings, model, algebra, tokenizer, folder, **stop):
   return sft.run(
-    settings, 'sft', model, solved(algebra), text, folder / 'sft', MetricWriter(folder / 'm.jsonl'), 0, **stop
+    settings, 'sft', model, solved(algebra), tokenizer, folder / 'sft', MetricWriter(folder / 'm.jsonl'), 0, **stop
   )
 
 
@@ -34,22 +34,22 @@ def same(a, b) -> bool:
   return all(bool((x == y).all()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-def test_render_weighs_the_response_only(text):
+def test_render_weighs_the_response_only(tokenizer):
   problem = Problem('1', 'algebra', 'Find x.', answer='12')
   solution = Solution('x = 4 + 8 = \\boxed{12}', key_spans=((12, 23, 3.0),))
-  row = render(text, problem, solution)
-  prompt = len(text.prompt(problem))
+  row = render(tokenizer, problem, solution)
+  prompt = len(tokenizer.prompt(problem))
   assert row['tokens'][1:].tolist() == row['targets'][:-1].tolist()
   assert (row['weights'][: prompt - 1] == 0).all() and (row['weights'][prompt - 1 :] > 0).all()
-  assert text.tokenizer.decode(row['targets'][row['weights'] > 0]) == solution.text + '<|im_end|>'
-  assert text.tokenizer.decode(row['targets'][row['weights'] == 3]).strip() == '\\boxed{12}'
-  assert row['tokens'][:prompt].tolist() == text.prompt(problem)
+  assert tokenizer.hf.decode(row['targets'][row['weights'] > 0]) == solution.text + '<|im_end|>'
+  assert tokenizer.hf.decode(row['targets'][row['weights'] == 3]).strip() == '\\boxed{12}'
+  assert row['tokens'][:prompt].tolist() == tokenizer.prompt(problem)
 
 
-def test_packing_keeps_sequences_apart_and_whole(text, algebra):
+def test_packing_keeps_sequences_apart_and_whole(tokenizer, algebra):
   rows = solved(algebra)
-  wanted = sorted(tuple(render(text, *row)['targets'].tolist()) for row in rows)
-  data, seen = PackedDataset(rows, lambda row: render(text, *row), 4, 160, seed=1), []
+  wanted = sorted(tuple(render(tokenizer, *row)['targets'].tolist()) for row in rows)
+  data, seen = PackedDataset(rows, lambda row: render(tokenizer, *row), 4, 160, seed=1), []
   for _ in range(12):
     batch = next(data)
     for b in range(4):
@@ -61,9 +61,9 @@ def test_packing_keeps_sequences_apart_and_whole(text, algebra):
   assert set(seen) <= set(wanted) and len(set(seen)) > len(wanted) // 3
 
 
-def test_packed_equals_unpacked(text, small, algebra):
+def test_packed_equals_unpacked(tokenizer, small, algebra):
   """The loss and gradient of a packed batch are those of its sequences one by one."""
-  packed = next(PackedDataset(solved(algebra), lambda row: render(text, *row), 2, 160, seed=0))
+  packed = next(PackedDataset(solved(algebra), lambda row: render(tokenizer, *row), 2, 160, seed=0))
   add = gradient_adder(sft.loss)
   (gradient, count), _ = add(None, small, packed)
   alone = None
@@ -78,14 +78,14 @@ def test_packed_equals_unpacked(text, small, algebra):
     np.testing.assert_allclose(x, y, atol=2e-4 * float(abs(x).max()) + 1e-7)
 
 
-def test_every_parameter_moves(text, small, algebra, tmp_path):
-  state = train(SETTINGS, small, algebra, text, tmp_path)
+def test_every_parameter_moves(tokenizer, small, algebra, tmp_path):
+  state = train(SETTINGS, small, algebra, tokenizer, tmp_path)
   moved = jax.tree.map(lambda a, b: bool((a != b).any()), small, state.model)
   assert all(jax.tree.leaves(moved))
 
 
-def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
-  whole = train(SETTINGS, small, algebra, text, tmp_path / 'whole')
+def test_resumed_equals_uninterrupted(tokenizer, small, algebra, tmp_path):
+  whole = train(SETTINGS, small, algebra, tokenizer, tmp_path / 'whole')
   half = dataclasses.replace(SETTINGS, save_every=3)
   cut = tmp_path / 'cut'
 
@@ -99,15 +99,15 @@ def test_resumed_equals_uninterrupted(text, small, algebra, tmp_path):
       super().write(stage, step, values)
 
   with pytest.raises(Killed):
-    sft.run(half, 'sft', small, solved(algebra), text, cut / 'sft', Dying(cut / 'm.jsonl'), 0)
-  again = train(half, small, algebra, text, cut)
+    sft.run(half, 'sft', small, solved(algebra), tokenizer, cut / 'sft', Dying(cut / 'm.jsonl'), 0)
+  again = train(half, small, algebra, tokenizer, cut)
   assert same(whole, again)
   steps = [row['step'] for row in MetricWriter(cut / 'm.jsonl').rows('sft')]
   assert steps == list(range(1, 7))
 
 
-def test_accumulation_equals_one_batch(text, small, algebra):
-  data = PackedDataset(solved(algebra), lambda row: render(text, *row), 2, 128, seed=0)
+def test_accumulation_equals_one_batch(tokenizer, small, algebra):
+  data = PackedDataset(solved(algebra), lambda row: render(tokenizer, *row), 2, 128, seed=0)
   a, b = next(data), next(data)
   both = jax.tree.map(lambda x, y: np.concatenate([x, y]), a, b)
   add = gradient_adder(sft.loss)
@@ -129,25 +129,25 @@ def test_weight_decay_spares_norms_and_biases(small):
   assert not yes(shrunk.layers.attention_norm) and not yes(shrunk.norm) and not yes(shrunk.layers.bq)
 
 
-def test_divergence_stops_with_a_clear_line(text, small, algebra, tmp_path):
+def test_divergence_stops_with_a_clear_line(tokenizer, small, algebra, tmp_path):
   broken = jax.tree.map(lambda x: x * float('nan'), small)
   with pytest.raises(Diverged, match='sft, step 1: loss is nan'):
-    train(SETTINGS, broken, algebra, text, tmp_path)
+    train(SETTINGS, broken, algebra, tokenizer, tmp_path)
 
 
-def test_nothing_fits(text, algebra):
+def test_nothing_fits(tokenizer, algebra):
   with pytest.raises(ValueError, match='none of'):
-    PackedDataset(solved(algebra), lambda row: render(text, *row), 2, 8, seed=0)
+    PackedDataset(solved(algebra), lambda row: render(tokenizer, *row), 2, 8, seed=0)
 
 
-def test_a_damaged_checkpoint_is_skipped(text, small, algebra, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_skipped(tokenizer, small, algebra, tmp_path, capsys):
   """Cut in the middle of a file: said in a line, and the one before is used; the run ends with the same bits."""
   settings = dataclasses.replace(SETTINGS, steps=4, save_every=2)
-  whole = train(settings, small, algebra, text, tmp_path)
+  whole = train(settings, small, algebra, tokenizer, tmp_path)
   for file in (tmp_path / 'sft' / '4').rglob('*'):
     if file.is_file() and file.stat().st_size > 1000:
       file.write_bytes(file.read_bytes()[:500])
-  again = train(settings, small, algebra, text, tmp_path)
+  again = train(settings, small, algebra, tokenizer, tmp_path)
   assert same(whole, again)
   assert 'sft/4: this checkpoint cannot be read' in capsys.readouterr().out
   checkpoints = Checkpoints(tmp_path / 'sft')
@@ -155,14 +155,14 @@ def test_a_damaged_checkpoint_is_skipped(text, small, algebra, tmp_path, capsys)
   checkpoints.close()
 
 
-def test_told_to_stop_it_saves_and_goes_on_later(text, small, algebra, tmp_path):
+def test_told_to_stop_it_saves_and_goes_on_later(tokenizer, small, algebra, tmp_path):
   """Between two planned checkpoints; what was saved there is gone when the next is there."""
-  whole = train(SETTINGS, small, algebra, text, tmp_path / 'whole')
+  whole = train(SETTINGS, small, algebra, tokenizer, tmp_path / 'whole')
   asked = iter([False, False, False, True])
   with pytest.raises(Stopped, match='sft: saved after step 4 of 6'):
-    train(SETTINGS, small, algebra, text, tmp_path, stop=lambda: next(asked))
+    train(SETTINGS, small, algebra, tokenizer, tmp_path, stop=lambda: next(asked))
   assert sorted(p.name for p in (tmp_path / 'sft').iterdir() if p.name.isdigit()) == ['3', '4']
-  again, checkpoints = train(SETTINGS, small, algebra, text, tmp_path), Checkpoints(tmp_path / 'sft')
+  again, checkpoints = train(SETTINGS, small, algebra, tokenizer, tmp_path), Checkpoints(tmp_path / 'sft')
   assert same(whole, again) and checkpoints.steps() == [3, 6]
   checkpoints.close()
 
@@ -203,9 +203,9 @@ def test_many_micro_batches_do_not_starve_the_devices():
   assert done.stdout.split() == [str(2000.0 * 8 * 32)] * 10, done.stderr[-2000:]
 
 
-def test_few_programs_are_in_flight(small, algebra, text, monkeypatch):
+def test_few_programs_are_in_flight(small, algebra, tokenizer, monkeypatch):
   """Of a long accumulation each waits for the one two before it."""
-  batch, waited = next(PackedDataset(solved(algebra), lambda row: render(text, *row), 2, 128, seed=0)), []
+  batch, waited = next(PackedDataset(solved(algebra), lambda row: render(tokenizer, *row), 2, 128, seed=0)), []
   wait = jax.block_until_ready
   monkeypatch.setattr(jax, 'block_until_ready', lambda x: waited.append(x) or wait(x))
   add, sums, losses = gradient_adder(sft.loss), None, []

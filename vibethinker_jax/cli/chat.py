@@ -24,11 +24,11 @@ def run(args: argparse.Namespace) -> None:
   from vibethinker_jax.serve.solve import Judges
   from vibethinker_jax.serve.worker import Worker
 
-  engine, model, text = engines.load(args)
+  engine, model, tokenizer = engines.load(args)
   judges = Judges(1)
   try:
     with edited_lines(flags.cache('chat_history')):
-      terminal.run(Service(args.name, text, Worker(engine, model, args.waiting), judges), args.preset)
+      terminal.run(Service(args.name, tokenizer, Worker(engine, model, args.waiting), judges), args.preset)
   finally:
     judges.close()
 

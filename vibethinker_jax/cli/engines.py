@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load(args: argparse.Namespace):
-  """Engine (an Engine), model (a Qwen2, or its int8 form) and text (a ChatTokenizer). Raises BadInput."""
+  """Engine (an Engine), model (a Qwen2, or its int8 form) and tokenizer (a ChatTokenizer). Raises BadInput."""
   import jax
 
   from vibethinker_jax.config import TINY_BASE
@@ -51,8 +51,8 @@ def load(args: argparse.Namespace):
   config = dataclasses.replace(read_config(directory), dtype=args.dtype)
   if args.max_length is not None and not 1 <= args.max_length <= config.positions:
     raise BadInput(f'--max-length {args.max_length}: expected 1 to {config.positions}, which the model was made for')
-  text = models.text_of(directory)
-  if text is None or text.tokenizer.chat_template is None:
+  tokenizer = models.tokenizer_of(directory)
+  if tokenizer is None or tokenizer.hf.chat_template is None:
     raise BadInput(f'{directory}: serving needs a tokenizer with a chat template')
   # what is compiled once is found again at the next start
   jax.config.update('jax_compilation_cache_dir', str(files.directory(args.cache)))
@@ -60,9 +60,9 @@ def load(args: argparse.Namespace):
   model = models.load(directory, args.dtype)
   print(f'vibethinker: {directory}', file=sys.stderr)
   cache = Int8KVCache if args.int8_cache else KVCache
-  stop_ids = models.stop_ids(directory, text)
+  stop_ids = models.stop_ids(directory, tokenizer)
   mesh = own_mesh(jax.local_devices())  # the whole model on each, the rows spread over them
   engine = Engine(config, stop_ids, args.rows, args.block, max_length=args.max_length, cache=cache, mesh=mesh)
   # few sizes, for each is compiled anew; below 16 rows a step is hardly cheaper
   engine.row_sizes = [size for size in engine.row_sizes if size >= min(16, args.rows)]
-  return engine, engine.place(quantize(model) if args.int8_weights else model), text
+  return engine, engine.place(quantize(model) if args.int8_weights else model), tokenizer

@@ -86,13 +86,13 @@ def run(args: argparse.Namespace) -> None:
   if (fault := SamplingParams(protocol.temperature, protocol.top_k, protocol.top_p).fault()) is not None:
     raise BadInput(f'evaluate: {fault}')
   config = dataclasses.replace(read_config(args.model), dtype=args.dtype)
-  text = models.text_of(args.model)
-  if text is None or text.tokenizer.chat_template is None:
+  tokenizer = models.tokenizer_of(args.model)
+  if tokenizer is None or tokenizer.hf.chat_template is None:
     raise BadInput(f'{args.model}: evaluation needs a tokenizer with a chat template')
-  engine = Engine(config, models.stop_ids(args.model, text), rows=args.rows, mesh=own_mesh(jax.local_devices()))
+  engine = Engine(config, models.stop_ids(args.model, tokenizer), rows=args.rows, mesh=own_mesh(jax.local_devices()))
   with Grader(args.workers, args.deadline, args.strict) as grader:
     model = engine.place(models.load(args.model, args.dtype))
-    subject = Subject(str(args.model), fingerprint(args.model), engine, model, text)
+    subject = Subject(str(args.model), fingerprint(args.model), engine, model, tokenizer)
     name, problems = args.benchmark or named(args.data.name), problems[: args.limit]
     summary = evaluate(name, subject, problems, protocol, grader, args.seed, directory, args.steps, args.regrade)
   print(table([summary]), end='')

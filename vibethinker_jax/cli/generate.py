@@ -43,12 +43,12 @@ def run(args: argparse.Namespace) -> None:
   rows = files.rows(args.input, {'id', 'tokens', 'prompt', 'messages'})
   with files.output(args.output) as out:
     config = dataclasses.replace(read_config(args.model), dtype=args.dtype)
-    text = models.text_of(args.model)
-    engine = Engine(config, models.stop_ids(args.model, text), rows=args.rows, mesh=own_mesh(jax.local_devices()))
+    tokenizer = models.tokenizer_of(args.model)
+    engine = Engine(config, models.stop_ids(args.model, tokenizer), rows=args.rows, mesh=own_mesh(jax.local_devices()))
     requests = []
     for where, row in rows:
       name = files.one_of(row, ('tokens', 'prompt', 'messages'), where)
-      ids = ids_of(row, name, where, config.V, text, args.model)
+      ids = ids_of(row, name, where, config.V, tokenizer, args.model)
       number = number_of(json.dumps(row['id']))  # not the place: a part of a file gives what the whole gives
       request = Request(tuple(ids), args.max_tokens, args.n, sampling, args.seed, number)
       if (why := engine.validate(request)) is not None:
@@ -63,5 +63,5 @@ def run(args: argparse.Namespace) -> None:
       if not np.isfinite(c.logps).all():
         raise BadInput(f'{args.model}: log-probabilities are not finite, the weights are broken')
       row = {'id': rows[number][1]['id'], 'sample': sample, 'tokens': c.tokens.tolist()}
-      row['text'] = None if text is None else text.decode(row['tokens'])
+      row['text'] = None if tokenizer is None else tokenizer.decode(row['tokens'])
       files.write(out, {**row, 'logprobs': c.logps.tolist(), 'finish_reason': c.finish})

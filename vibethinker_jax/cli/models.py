@@ -16,7 +16,7 @@ def load(directory: pathlib.Path, dtype: str):
   return model
 
 
-def text_of(directory: pathlib.Path):
+def tokenizer_of(directory: pathlib.Path):
   """The tokenizer (a ChatTokenizer), None where there is none. Not every one needs to know ChatML here.
 
   Raises BadInput where it has ids that the directory's model has no row for.
@@ -31,20 +31,20 @@ def text_of(directory: pathlib.Path):
   from vibethinker_jax.model.config import read_config
 
   try:
-    text = ChatTokenizer(
+    tokenizer = ChatTokenizer(
       PreTrainedTokenizerFast.from_pretrained(str(directory))
     )  # not AutoTokenizer: see data/tokenizer.py
   except Exception as error:  # the tokenizers library raises bare Exception for a broken file
     raise BadInput(f'{directory / "tokenizer.json"}: not a tokenizer ({error})') from None
-  text.check(read_config(directory).V, directory)
-  return text
+  tokenizer.check(read_config(directory).V, directory)
+  return tokenizer
 
 
-def stop_ids(directory: pathlib.Path, text) -> set[int]:
+def stop_ids(directory: pathlib.Path, tokenizer) -> set[int]:
   """What ends a response: what the model's files say, and what its tokenizer says."""
   ids = set(config_stop_ids(directory))
-  if text is not None:
-    ids |= set(text.stop_ids) - {text.tokenizer.unk_token_id}  # which an unknown <|im_end|> would become
+  if tokenizer is not None:
+    ids |= set(tokenizer.stop_ids) - {tokenizer.hf.unk_token_id}  # which an unknown <|im_end|> would become
   return ids
 
 

@@ -20,11 +20,11 @@ def run(args: argparse.Namespace) -> None:
   rows = files.rows(args.input, {'id', 'tokens', 'text'})
   with files.output(args.output) as out:
     config = read_config(args.model)
-    text = models.text_of(args.model) if any('text' in row for _, row in rows) else None
+    tokenizer = models.tokenizer_of(args.model) if any('text' in row for _, row in rows) else None
     sequences = []
     for where, row in rows:
       name = files.one_of(row, ('tokens', 'text'), where)
-      ids = ids_of(row, name, where, config.V, text, args.model)
+      ids = ids_of(row, name, where, config.V, tokenizer, args.model)
       if not ids:
         raise BadInput(f'{where}: "{name}" is empty, expected at least one token')
       if len(ids) > config.positions:

@@ -41,10 +41,10 @@ def run(args: argparse.Namespace) -> None:
   for origin in args.cors:
     _check_origin(origin)
   keys = () if args.keys is None else _keys(args.keys)
-  engine, model, text = engines.load(args)
+  engine, model, tokenizer = engines.load(args)
   addresses = server.ListenAddresses(args.host, args.port, None if args.no_page else args.page_port, tuple(args.cors))
   grace_s, separate = args.grace, args.separate_reasoning
-  server.run(engine, model, text, args.name, addresses, args.waiting, args.warm, keys, grace_s, separate)
+  server.run(engine, model, tokenizer, args.name, addresses, args.waiting, args.warm, keys, grace_s, separate)
 
 
 def _keys(path: pathlib.Path) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def prompt_ids(prompt: Prompt, tokenizer: ChatTokenizer | None, V: int, where: s
   """
   if isinstance(prompt, str):
     _check_text(prompt, where)
-    return _needed(tokenizer, where).tokenizer.encode(prompt, add_special_tokens=False)
+    return _needed(tokenizer, where).hf.encode(prompt, add_special_tokens=False)
   wrong = BadInput(f'{where}: expected a text, a conversation, or token ids, found {type(prompt).__name__}')
   if isinstance(prompt, bytes | Mapping):
     raise wrong
@@ -51,7 +51,7 @@ def _chat_ids(messages: Sequence[dict], tokenizer: ChatTokenizer, where: str) ->
       if not isinstance(value, str):
         raise BadInput(f'{at}: {name!r} is {type(value).__name__}, expected a text')
       _check_text(value, at)
-  if tokenizer.tokenizer.chat_template is None:
+  if tokenizer.hf.chat_template is None:
     raise BadInput(f'{where}: a conversation needs a chat template, the tokenizer has none')
   try:
     return tokenizer.chat(messages)

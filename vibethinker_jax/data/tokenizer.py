@@ -33,7 +33,7 @@ class ChatTokenizer:
   `eos_ids` are further ids that end a response: a model's own files may name some (model.config.eos_ids).
   """
 
-  tokenizer: PreTrainedTokenizerBase
+  hf: PreTrainedTokenizerBase
   system: str | None = None
   eos_ids: tuple[int, ...] = ()
 
@@ -41,25 +41,25 @@ class ChatTokenizer:
   def stop_ids(self) -> tuple[int, ...]:
     """Ids that end a response: the end of a chat turn, the end of text, and `eos_ids`."""
     turn_end = () if self.turn_end is None else (self.turn_end,)
-    end_of_text = () if self.tokenizer.eos_token_id is None else (self.tokenizer.eos_token_id,)
+    end_of_text = () if self.hf.eos_token_id is None else (self.hf.eos_token_id,)
     return tuple(sorted({*turn_end, *end_of_text, *self.eos_ids}))
 
   @property
   def turn_end(self) -> int | None:
     """The id that ends a chat turn; None where the tokenizer has no such token, or takes it for an unknown one."""
-    found = self.tokenizer.convert_tokens_to_ids(TURN_END)
-    return None if found == self.tokenizer.unk_token_id else found
+    found = self.hf.convert_tokens_to_ids(TURN_END)
+    return None if found == self.hf.unk_token_id else found
 
   @property
   def size(self) -> int:
     """Rows that a model needs for every id of the tokenizer: its largest one and one more."""
-    return max(self.tokenizer.get_vocab().values()) + 1
+    return max(self.hf.get_vocab().values()) + 1
 
   def check(self, rows: int, model: pathlib.Path | str) -> None:
     """Raises BadInput where the tokenizer has ids for which `model`, with an embedding of `rows`, has no row."""
     if self.size > rows:
       raise BadInput(
-        f'{self.tokenizer.name_or_path}: the tokenizer has ids up to {self.size - 1}, {model} has an embedding of '
+        f'{self.hf.name_or_path}: the tokenizer has ids up to {self.size - 1}, {model} has an embedding of '
         f'{rows} rows: expected the tokenizer of this model'
       )
 
@@ -67,7 +67,7 @@ class ChatTokenizer:
   def controls(self) -> dict[str, int]:
     """Control tokens and their ids: what the tokenizer calls special, and what ends a response. `<think>` is one only
     where the tokenizer says so."""
-    added = self.tokenizer.added_tokens_decoder
+    added = self.hf.added_tokens_decoder
     return {token.content: i for i, token in added.items() if token.special or i in self.stop_ids}
 
   @functools.cached_property
@@ -78,7 +78,7 @@ class ChatTokenizer:
   @functools.cached_property
   def literal(self) -> Tokenizer:
     """The tokenizer to which control tokens are text like any other."""
-    raw = json.loads(self.tokenizer.backend_tokenizer.to_str())
+    raw = json.loads(self.hf.backend_tokenizer.to_str())
     for token in raw['added_tokens']:
       token['special'] |= token['content'] in self.controls
     literal = Tokenizer.from_str(json.dumps(raw | {'truncation': None, 'padding': None}))
@@ -101,9 +101,9 @@ class ChatTokenizer:
     stands_for = dict(zip(unused, found))
     for stand_in, token in stands_for.items():
       messages = _replaced(messages, token, stand_in)
-    text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = self.hf.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     if not found:
-      return self.tokenizer.encode(text, add_special_tokens=False)
+      return self.hf.encode(text, add_special_tokens=False)
     ids = []
     for part in re.split(f'({"|".join(map(re.escape, self._longest_first))})', text):
       if part in self.controls:
@@ -118,15 +118,15 @@ class ChatTokenizer:
 
   def decode(self, ids) -> str:
     """Text of response ids, without special tokens; the marks of a thought stay."""
-    special = set(self.tokenizer.all_special_ids)
-    marks = {i for i in special if self.tokenizer.convert_ids_to_tokens(i) in THOUGHT}  # not the unknown token's id
+    special = set(self.hf.all_special_ids)
+    marks = {i for i in special if self.hf.convert_ids_to_tokens(i) in THOUGHT}  # not the unknown token's id
     if not marks:
-      return self.tokenizer.decode(ids, skip_special_tokens=True)
-    return self.tokenizer.decode([i for i in map(int, ids) if i not in special or i in marks])
+      return self.hf.decode(ids, skip_special_tokens=True)
+    return self.hf.decode([i for i in map(int, ids) if i not in special or i in marks])
 
   def response(self, prompt, ids) -> str:
     """Text of response ids as a judge has to see it: `<think>` stands in front where the prompt opened the thought."""
-    opened = self.tokenizer.decode(prompt[-8:]).rstrip().endswith(THOUGHT[0])
+    opened = self.hf.decode(prompt[-8:]).rstrip().endswith(THOUGHT[0])
     return f'{THOUGHT[0] if opened else ""}{self.decode(ids)}'
 
 
@@ -150,10 +150,10 @@ def _replaced(value, old: str, new: str):
 
 def load_chat_tokenizer(directory: pathlib.Path, system: str | None = None) -> ChatTokenizer:
   """The tokenizer of a Hugging Face directory. Raises BadInput where there is none or it lacks ChatML's turn end."""
-  text = read_chat_tokenizer(directory, system)
-  if text.turn_end is None:
+  tokenizer = read_chat_tokenizer(directory, system)
+  if tokenizer.turn_end is None:
     raise BadInput(f'{directory}: the tokenizer has no {TURN_END} token, which ends a chat turn')
-  return text
+  return tokenizer
 
 
 def read_chat_tokenizer(
@@ -170,20 +170,20 @@ def read_chat_tokenizer(
     raise BadInput(f'{path}: not a tokenizer ({error})') from None
 
 
-def render(text: ChatTokenizer, problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
+def render(tokenizer: ChatTokenizer, problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
   """One training sequence: what is read, what is to be predicted, and how much each prediction counts.
 
   Returns `tokens` and `targets` int32 [T] (targets are tokens moved by one) and `weights` float32 [T]: 0 where the
   target belongs to the prompt, the key span's weight inside one, 1 elsewhere, the end of the turn included.
   """
-  prompt = text.prompt(problem)
-  coded = text.literal.encode(solution.text, add_special_tokens=False)
+  prompt = tokenizer.prompt(problem)
+  coded = tokenizer.literal.encode(solution.text, add_special_tokens=False)
   response, offsets = coded.ids, coded.offsets
   weights = np.ones(len(response) + 1, np.float32)
   for begin, end, weight in solution.key_spans:
     for i, (a, b) in enumerate(offsets):
       if a < end and b > begin:
         weights[i] = weight
-  ids = np.array([*prompt, *response, text.tokenizer.convert_tokens_to_ids(TURN_END)], np.int32)
+  ids = np.array([*prompt, *response, tokenizer.hf.convert_tokens_to_ids(TURN_END)], np.int32)
   weights = np.concatenate([np.zeros(len(prompt), np.float32), weights])
   return {'tokens': ids[:-1], 'targets': ids[1:], 'weights': weights[1:]}

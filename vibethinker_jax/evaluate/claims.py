@@ -35,7 +35,7 @@ class Subject:
   weights: str
   engine: Engine
   model: Qwen2
-  text: ChatTokenizer
+  tokenizer: ChatTokenizer
 
 
 def asked(problems: Sequence[Problem], protocol: Protocol) -> list[Problem]:
@@ -49,8 +49,8 @@ def claim(
   name: str, subject: Subject, problems: Sequence[Problem], protocol: Protocol, grader: Grader, seed: int
 ) -> dict:
   """What config.json holds, of problems as they are asked."""
-  tokenizer = subject.text.tokenizer
-  said = (tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, subject.text.system)
+  tokenizer = subject.tokenizer.hf
+  said = (tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, subject.tokenizer.system)
   config = dataclasses.asdict(subject.engine.config)
   return {
     'benchmark': name,

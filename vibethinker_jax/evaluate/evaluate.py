@@ -43,7 +43,7 @@ def evaluate(
   e: Evaluate,
   engine: Engine,
   model: Qwen2,
-  text: ChatTokenizer,
+  tokenizer: ChatTokenizer,
   problems: Sequence[Problem],
   grader: Grader,
   seed: int,
@@ -56,9 +56,9 @@ def evaluate(
   """
   sampling = SamplingParams(e.temperature, e.top_k, e.top_p)
   prompts, completions = rollout.sample(
-    engine, model, text, problems, e.samples, sampling, e.max_tokens, seed, range(len(problems)), what, stop
+    engine, model, tokenizer, problems, e.samples, sampling, e.max_tokens, seed, range(len(problems)), what, stop
   )
-  return Rollout(problems, prompts, completions, *rollout.judge(text, problems, prompts, completions, grader))
+  return Rollout(problems, prompts, completions, *rollout.judge(tokenizer, problems, prompts, completions, grader))
 
 
 def scores(correct: np.ndarray, k: int) -> dict:

@@ -102,7 +102,7 @@ def draw(
   Of several processes each draws for every n-th problem, into a file beside `path`, and all return everything.
   A problem whose prompt leaves no room for a token is not asked: its samples are empty, with finish reason 'no room'.
   """
-  engine, text = subject.engine, subject.text
+  engine, tokenizer = subject.engine, subject.tokenizer
   have = gather(_settled(path) if jax.process_index() == 0 else {})[0]
   sampling = SamplingParams(protocol.temperature, protocol.top_k, protocol.top_p)
   requests, places, resume_from = [], [], []
@@ -117,7 +117,7 @@ def draw(
 
     def keep(i: int, sample: int, tokens: list[int], finish: str) -> None:
       problem = problems[i]
-      response = text.response(prompts[i], tokens)
+      response = tokenizer.response(prompts[i], tokens)
       row = {'id': f'{problem.id}#{sample}', 'problem': problem.id, 'sample': sample, 'response': response}
       row |= {'answer': problem.answer} if problem.tests is None else {}
       drawn[problem.id, sample] = row | {'tokens': len(tokens), 'finish_reason': finish}
@@ -127,7 +127,7 @@ def draw(
 
     for i in mine:
       problem = problems[i]
-      prompt = prompts[i] = tuple(text.prompt(problem))
+      prompt = prompts[i] = tuple(tokenizer.prompt(problem))
       budget = min(protocol.max_tokens, engine.max_length - len(prompt))
       there = [sample for sample in range(protocol.n) if (problem.id, sample) in have]
       if budget < 1:

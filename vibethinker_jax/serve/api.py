@@ -82,7 +82,7 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
   async def complete(asked: CompletionRequest, http: Request) -> dict:
     """Text continued, as OpenAI documents it."""
     _check_model(service, asked.model)
-    encode = lambda prompt: service.text.tokenizer.encode(prompt, add_special_tokens=False)
+    encode = lambda prompt: service.tokenizer.hf.encode(prompt, add_special_tokens=False)
     ids = [encode(prompt) if isinstance(prompt, str) else prompt for prompt in asked.prompts]
     n, top, sampling = asked.n or 1, asked.top or 0, asked.sampling(PLAIN)
     if n * len(ids) > service.worker.capacity:
@@ -100,7 +100,7 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
       if asked.top is not None:
         scores = await unless_gone(service, http, service.scores(ids, top > 0))
       # in a thread, for a long prompt has many tokens to be written
-      whole = [await asyncio.to_thread(echo, service.text, *one, top) for one in zip(asked.prompts, ids, scores)]
+      whole = [await asyncio.to_thread(echo, service.tokenizer, *one, top) for one in zip(asked.prompts, ids, scores)]
       echoes = [one for one in whole for _ in range(n)]
     wanted = Wanted(asked.stops, asked.stop_ids, tokens=asked.top is not None, special=True, top=top)
     work = Work(ids, requests, empty_samples(service, n * len(ids), wanted))

@@ -41,10 +41,10 @@ class Wanted:
 class Detokenizer:
   """Text of one sample, fed piece by piece. `met` once a stop string or id was; what follows is not looked at."""
 
-  def __init__(self, text: ChatTokenizer, wanted: Wanted = Wanted()):
-    self._text, self._wanted = text, wanted
-    self._tags = thinking_tags(text) if wanted.thinking else {}
-    self._special = special_ids(text) - self._tags.keys()
+  def __init__(self, tokenizer: ChatTokenizer, wanted: Wanted = Wanted()):
+    self._tokenizer, self._wanted = tokenizer, wanted
+    self._tags = thinking_tags(tokenizer) if wanted.thinking else {}
+    self._special = special_ids(tokenizer) - self._tags.keys()
     self._window: list[int] = []
     self._read = 0  # characters of the window's text that are in `_held` or were sent
     self._held = ''  # certain text that may be the beginning of a stop string
@@ -72,7 +72,7 @@ class Detokenizer:
       if wanted.tokens and (wanted.special or i not in self._special):
         top = () if likeliest is None else tuple(zip(*(column[n, : wanted.top].tolist() for column in likeliest)))
         begin = self._sent + len(self._held)
-        self._waiting.append((begin, functools.partial(token_of, self._text, i, logp, begin, top)))
+        self._waiting.append((begin, functools.partial(token_of, self._tokenizer, i, logp, begin, top)))
       self._held += self._decode([i])
       out += self._send(self._before_stop(len(self._held) - _overlap(self._held, wanted.stops)))
       told += self._tell()
@@ -116,52 +116,52 @@ class Detokenizer:
 
   def _cut(self) -> str:
     """Half a character, which stays one: no token that follows is part of it."""
-    rest = self._text.decode(self._window)[self._read :]
+    rest = self._tokenizer.decode(self._window)[self._read :]
     self._window, self._read = [], 0
     return rest
 
   def _certain(self, ids: Sequence[int]) -> str:
     self._window += [i for i in ids if i not in self._special]
-    whole = self._text.decode(self._window)
+    whole = self._tokenizer.decode(self._window)
     sure = len(whole) - whole.endswith(CUT)
     new = whole[self._read : sure]
     self._read = max(self._read, sure)
     if len(self._window) > _WINDOW:
       self._window = self._window[-_CONTEXT:]
-      whole = self._text.decode(self._window)
+      whole = self._tokenizer.decode(self._window)
       self._read = len(whole) - whole.endswith(CUT)
     return new
 
 
 @functools.cache
-def special_ids(text: ChatTokenizer) -> frozenset[int]:
+def special_ids(tokenizer: ChatTokenizer) -> frozenset[int]:
   """Ids that Text.decode leaves out; more than the tokenizer's all_special_ids, which lacks ChatML's marks."""
-  return frozenset(i for i, token in text.tokenizer.added_tokens_decoder.items() if token.special)
+  return frozenset(i for i, token in tokenizer.hf.added_tokens_decoder.items() if token.special)
 
 
 @functools.cache
-def thinking_tags(text: ChatTokenizer) -> dict[int, str]:
+def thinking_tags(tokenizer: ChatTokenizer) -> dict[int, str]:
   """Those of the special ids that begin and end what a model thinks."""
-  words = ((i, text.tokenizer.convert_ids_to_tokens(i)) for i in special_ids(text))
+  words = ((i, tokenizer.hf.convert_ids_to_tokens(i)) for i in special_ids(tokenizer))
   return {i: word for i, word in words if word in ('<think>', '</think>')}
 
 
 def token_of(
-  text: ChatTokenizer, i: int, logprob: float | None, begin: int = 0, likeliest: Iterable[tuple[int, float]] = ()
+  tokenizer: ChatTokenizer, i: int, logprob: float | None, begin: int = 0, likeliest: Iterable[tuple[int, float]] = ()
 ) -> Token:
   """Token i: its text, with half a character shown as a question mark, and its bytes where they are known.
 
   `likeliest`: id and ln p of those to be told beside it.
   """
-  return Token(*_word(text, i), logprob, begin, tuple(Token(*_word(text, j), logp) for j, logp in likeliest))
+  return Token(*_word(tokenizer, i), logprob, begin, tuple(Token(*_word(tokenizer, j), logp) for j, logp in likeliest))
 
 
 @functools.cache
-def _word(text: ChatTokenizer, i: int) -> tuple[str, list[int] | None]:
-  word = text.tokenizer.decode([i])
+def _word(tokenizer: ChatTokenizer, i: int) -> tuple[str, list[int] | None]:
+  word = tokenizer.hf.decode([i])
   if CUT not in word:
     return word, list(word.encode())
-  letters = text.tokenizer.convert_ids_to_tokens(i)
+  letters = tokenizer.hf.convert_ids_to_tokens(i)
   return word, [_BYTES[c] for c in letters] if all(c in _BYTES for c in letters) else None
 
 

@@ -16,18 +16,18 @@ class Echo:
   tokens: list[Token]
 
 
-def echo(text: ChatTokenizer, prompt: str | list[int], ids: Sequence[int], score: Score | None, top: int) -> Echo:
+def echo(tokenizer: ChatTokenizer, prompt: str | list[int], ids: Sequence[int], score: Score | None, top: int) -> Echo:
   """A prompt, of token ids `ids`, with `top` of the likeliest tokens beside each of its tokens if there is a score."""
-  said = prompt if isinstance(prompt, str) else text.tokenizer.decode(ids)
+  said = prompt if isinstance(prompt, str) else tokenizer.hf.decode(ids)
   if score is None:
     return Echo(said, [])
   logps, tokens = [None, *score.logps.tolist()], []
   begin, cut = 0, []  # cut: tokens of a character that is not complete
   for n, (i, logp) in enumerate(zip(ids, logps)):
     top_here = [] if n == 0 or not top else zip(*(x[n - 1, :top].tolist() for x in likeliest_of(score)))
-    tokens.append(token_of(text, i, logp, begin, top_here))
+    tokens.append(token_of(tokenizer, i, logp, begin, top_here))
     cut.append(i)
-    word = tokens[-1].text if len(cut) == 1 else text.tokenizer.decode(cut)
+    word = tokens[-1].text if len(cut) == 1 else tokenizer.hf.decode(cut)
     if not word.endswith(CUT):
       begin, cut = begin + len(word), []
   return Echo(said, tokens)

@@ -86,7 +86,7 @@ _QUIET = {'show_progress': 'hidden', 'api_visibility': 'private'}
 
 def checkpoint(service: Service) -> str:
   """The directory that the model's tokenizer, and with it the model, came from: the end of its path."""
-  return '/'.join(pathlib.Path(service.text.tokenizer.name_or_path).parts[-3:])
+  return '/'.join(pathlib.Path(service.tokenizer.hf.name_or_path).parts[-3:])
 
 
 def build(service: Service) -> FastAPI:

@@ -52,7 +52,7 @@ class Server(uvicorn.Server):
 def run(
   engine: Engine,
   model: Qwen2,
-  text: ChatTokenizer,
+  tokenizer: ChatTokenizer,
   name: str,
   addresses: ListenAddresses,
   waiting: int = 256,
@@ -73,7 +73,7 @@ def run(
     say(*memory(engine, model))
     judges = Judges()
     stack.callback(judges.close)
-    service = Service(name, text, Worker(engine, model, waiting, warm), judges, keys, separate)
+    service = Service(name, tokenizer, Worker(engine, model, waiting, warm), judges, keys, separate)
     asyncio.run(_serve(service, listening, addresses.cors, grace_s, begin))
 
 

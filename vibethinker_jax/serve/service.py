@@ -23,7 +23,7 @@ class Service:
   """A model being served, and what its answers need."""
 
   name: str
-  text: ChatTokenizer
+  tokenizer: ChatTokenizer
   worker: Worker
   judges: solve.Judges
   keys: tuple[str, ...] = ()
@@ -32,19 +32,19 @@ class Service:
   def ids(self, messages: list[dict]) -> list[int]:
     """A conversation as token ids. Raises ApiError where the chat template refuses it."""
     try:
-      return self.text.chat(messages)
+      return self.tokenizer.chat(messages)
     except jinja2.TemplateError as error:
       raise ApiError(400, f'the chat template refuses the messages ({error})', 'messages') from None
 
   def with_system(self, messages: list[dict], system: str) -> list[dict]:
     """The messages behind a system prompt, unless they have one or the model's chat template knows of none."""
-    if not system or messages[0]['role'] == 'system' or 'system' not in (self.text.tokenizer.chat_template or ''):
+    if not system or messages[0]['role'] == 'system' or 'system' not in (self.tokenizer.hf.chat_template or ''):
       return messages
     return [{'role': 'system', 'content': system}, *messages]
 
   def opens_thinking(self, ids: Sequence[int]) -> bool:
     """Whether a conversation's ids end with a `<think>` of the chat template."""
-    return self.text.tokenizer.decode(ids[-16:]).rstrip().endswith('<think>')
+    return self.tokenizer.hf.decode(ids[-16:]).rstrip().endswith('<think>')
 
   def request(
     self,
@@ -139,7 +139,7 @@ class Sample:
 
 def empty_samples(service: Service, n: int, wanted: Wanted) -> list[Sample]:
   """n samples before anything was drawn."""
-  return [Sample(Detokenizer(service.text, wanted)) for _ in range(n)]
+  return [Sample(Detokenizer(service.tokenizer, wanted)) for _ in range(n)]
 
 
 async def each_step(

@@ -220,7 +220,7 @@ class Trainer:
     self,
     r: RL,
     m: MGPO,
-    text: ChatTokenizer,
+    tokenizer: ChatTokenizer,
     engine: Engine,
     grader: Grader,
     writer: MetricWriter,
@@ -233,7 +233,7 @@ class Trainer:
     `profile` is called before every step.
     """
     self.r, self.m, self.stop, self.profile = r, m, stop or Stop(), profile
-    self.text, self.engine, self.grader, self.writer, self.seed = text, engine, grader, writer, seed
+    self.tokenizer, self.engine, self.grader, self.writer, self.seed = tokenizer, engine, grader, writer, seed
     # the weight acts on the advantages alone: for the loss all its shapes are one
     in_loss = MGPO(0.0, clip_low=m.clip_low, clip_high=m.clip_high, aggregate=m.aggregate, kl_coef=m.kl_coef)
     self._add = _adder(in_loss, r.temperature)
@@ -304,7 +304,7 @@ class Trainer:
       prompts, completions = rollout.sample(
         self.engine,
         model,
-        self.text,
+        self.tokenizer,
         chosen,
         r.num_generations,
         SamplingParams(r.temperature),
@@ -315,7 +315,7 @@ class Trainer:
       )
       seconds['seconds_rollout'] += time.perf_counter() - clock
       clock = time.perf_counter()
-      responses, verdicts = rollout.judge(self.text, chosen, prompts, completions, self.grader)
+      responses, verdicts = rollout.judge(self.tokenizer, chosen, prompts, completions, self.grader)
       seconds['seconds_grade'] += time.perf_counter() - clock
       parts.append(Rollout(chosen, prompts, completions, responses, verdicts))
       rate = parts[-1].correct.mean(1)
@@ -435,7 +435,7 @@ def sharing(rows: list[tuple], n: int) -> list[list[tuple]]:
 
 
 def responses(shares: list[list[tuple]], N: int, n: int, S: int, unit: int) -> Responses:
-  """At most N lists of at most n rows (`sharing`) as padded arrays; S positions of prompts, S + T a multiple of `unit`."""
+  """At most N lists of at most n rows (`sharing`), padded: S positions of prompts, and S + T a multiple of `unit`."""
   longest = max(len(completion.tokens) for share in shares for _, completion, _ in share)
   T = rounded_up(S + longest, unit) - S
   prompts, lengths = np.zeros((N, S), np.int32), np.zeros(N, np.int32)

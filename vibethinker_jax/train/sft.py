@@ -76,7 +76,7 @@ def run(
   stage: str,
   model: Qwen2,
   rows: Sequence[tuple[Problem, Solution]],
-  text: ChatTokenizer,
+  tokenizer: ChatTokenizer,
   workdir: pathlib.Path,
   writer: MetricWriter,
   seed: int,
@@ -91,7 +91,7 @@ def run(
   """
   rows = easy_first(rows) if s.window else rows
   try:
-    data = PackedDataset(rows, lambda row: render(text, *row), s.rows, s.length, seed, s.window)
+    data = PackedDataset(rows, lambda row: render(tokenizer, *row), s.rows, s.length, seed, s.window)
   except ValueError as error:
     raise BadInput(f'config.sft.length is {s.length}: {error}') from None
   transform, rate = optimizer(s.optim, s.steps), schedule(s.optim, s.steps)
