@@ -203,6 +203,18 @@ def _refused(why: str) -> int:
   return 2
 
 
+# fields whose old name is still refused with the new one; for the release after 0.1
+_RENAMED = {
+  'config.start': 'model',
+  'config.data.others': 'extra_domains',
+  'config.rl.group': 'num_generations',
+  'config.mgpo.kl': 'kl_coef',
+  'config.mgpo.updates': 'minibatches',
+  'config.mgpo.steps': 'step_penalty',
+  'config.grpo_step.group': 'num_generations',
+}
+
+
 def freeze(kind: type, values: Mapping, where: str = 'config'):
   """An instance of the dataclass `kind` from a mapping that names every field without a default and no other.
 
@@ -213,6 +225,8 @@ def freeze(kind: type, values: Mapping, where: str = 'config'):
   if not isinstance(values, Mapping | ConfigDict):
     raise fields.bad_value(where, values, fields.words(kind))
   for name in values:
+    if name not in declared and f'{where}.{name}' in _RENAMED:
+      raise BadInput(f'{where}.{name}: this field was renamed, expected {where}.{_RENAMED[f"{where}.{name}"]}')
     if name not in declared:
       near = difflib.get_close_matches(str(name), declared, 1, 0.0)[0]
       raise BadInput(
