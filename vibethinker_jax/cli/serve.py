@@ -51,7 +51,7 @@ def _keys(path: pathlib.Path) -> tuple[str, ...]:
   """The keys of a file, none of which is shown. Raises BadInput for what cannot stand in a header."""
   keys = []
   for number, line in enumerate(files.lines(path), 1):
-    key = line.strip(' \t')
+    key = line.strip(' \t\r')  # files of Windows end their lines with one more sign
     if re.search('[^!-~]', key):
       raise BadInput(f'{path}, line {number}: a key may have ASCII letters, digits and signs only, and no blanks in it')
     keys += [key] if key else []
