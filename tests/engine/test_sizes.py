@@ -15,7 +15,7 @@ def model(make_model):
   return make_model(scale=0.3)
 
 
-def test_rows_and_slots_follow_the_live(model):
+def test_rows_and_slotsfollow_the_live(model):
   """A long sample after many short ones works on few rows; a short one after it on few positions again."""
   rows = Scheduler(Engine(model.config, (), rows=64, block=8), model)
   for i in range(64):
@@ -23,7 +23,7 @@ def test_rows_and_slots_follow_the_live(model):
   sizes = []
   while rows.busy:
     rows.step()
-    sizes.append((len(rows._slots_), rows._cache[0].size))
+    sizes.append((len(rows._slots), rows._cache[0].size))
   assert sizes[0][0] == 64 and sizes[-1][0] == 16 and max(s for _, s in sizes) == 256
   rows.add(100, Request((1, 2), 4), 0)
   while rows.busy:

@@ -210,7 +210,7 @@ def test_overlong_shaping_leaves_the_pass_rate_alone(tokenizer, small, algebra, 
 def test_false_steps_cost_reward_and_leave_the_pass_rate_alone(tokenizer, small, algebra, tmp_path):
   order = dict(enumerate(range(40)))
   plain = trainer(tokenizer, small, tmp_path / 'a')._roll(0, small, algebra, order, 0)
-  shaped = trainer(tokenizer, small, tmp_path / 'b', algorithm=rl.MGPO(lam=1.0, steps=0.5))
+  shaped = trainer(tokenizer, small, tmp_path / 'b', algorithm=rl.MGPO(lam=1.0, step_penalty=0.5))
   shaped = shaped._roll(0, small, algebra, order, 0)
   share = np.array(CoinGrader().steps([(r, '', None) for row in plain[0].responses for r in row]), float)
   lost = np.where(np.isnan(share), 0, 1 - share)
