@@ -1,4 +1,4 @@
-"""Plans: what is counted by formula against what a compiler says, and the command's answers."""
+"""Plans: the formulas against what a compiler reports, and the answers of the command."""
 
 import dataclasses
 import importlib.util
@@ -55,23 +55,21 @@ def largest(text: str, *sizes: int) -> int:
 
 
 @pytest.mark.parametrize('kind, sizes', [('sft', (1, 8, 1, 1)), ('rl', (1, 2, 4, 1))])
-def test_a_training_step_as_compiled(kind, sizes):
-  """Bytes sent are those of the formula; logits exist for a chunk of positions only, whole keys for a layer only."""
+def test_compiled_training_step_agrees_with_the_formulas(kind, sizes):
+  """It sends the bytes of the formula; logits exist for one chunk of positions at a time, whole keys for one layer."""
   stage = StagePlan('train', kind, SMALL, MeshShape(*sizes), rows=8, length=256)
   text = program(stage)
   assert sent_bytes(text) == pytest.approx(traffic(stage), rel=0.1)
-  rows, positions = 8 // sizes[1], (256 if kind == 'sft' else 128) // sizes[2]  # of 256 half are an RL row's prompt
+  rows, positions = 8 // sizes[1], (256 if kind == 'sft' else 128) // sizes[2]  # half of an RL row's 256 are its prompt
   assert largest(text, SMALL.V) <= SMALL.V * max(rows * SMALL.logit_chunk, SMALL.D)
-  if stage.mesh.seq > 1:  # queries of a head stay cut along the sequence, keys and values are gathered
+  if stage.mesh.seq > 1:  # queries stay sharded along the sequence, keys and values are gathered
     assert largest(text, stage.length, SMALL.H) == rows * SMALL.K * SMALL.H * stage.length
   whole = dataclasses.replace(stage, model=dataclasses.replace(SMALL, logit_chunk=positions))
   assert largest(program(whole), SMALL.V) >= SMALL.V * rows * positions
 
 
-def test_pages_are_counted_as_they_are_compiled():
-  """A pool of 32 pages of 16 positions for 8 rows of 256: a quarter of the positions, and a page a device that nobody
-  reads.
-  """
+def test_memory_of_pages_agrees_with_the_compiler():
+  """32 pages of 16 positions for 8 rows of 256 are a quarter of the positions; each device has one unused page more."""
   s = dataclasses.replace(settings(), engine=EngineConfig(rows=8, block=8, pages=32, page=16))
   *_, stage = stages_of(s, dataclasses.replace(SMALL, positions=256))
   stage = dataclasses.replace(stage, mesh=MeshShape(fsdp=8))
@@ -82,7 +80,7 @@ def test_pages_are_counted_as_they_are_compiled():
   assert held[1].argument_size_in_bytes - held[0].argument_size_in_bytes == kv * (256 - 64 - 16) - table
 
 
-def test_a_loop_counts_once_a_turn():
+def test_a_loop_counts_once_for_every_iteration():
   text = """
 %body (p: s32[]) -> s32[] {
   %gather = bf16[8,4] all-gather(%x), channel_id=1, replica_groups=mesh['a'=4,'b'=2], device_ids=([2,4]T(1,0)) {'a'}
@@ -103,8 +101,8 @@ ENTRY %main (p: s32[]) -> s32[] {
 
 
 @pytest.mark.slow
-def test_every_preset_lies_on_its_slice():
-  """The mesh is cut out of the torus, and the data axis goes across slices; needs libtpu, and no TPU."""
+def test_the_mesh_of_every_preset_can_be_made_on_its_slice():
+  """The mesh is a part of the torus, and the data axis goes across slices. This needs libtpu, but no TPU."""
   if importlib.util.find_spec('libtpu') is None:
     pytest.skip("needs libtpu: pip install -e '.[plan]'")
   shapes = [(p.topology, 1, (p.data, p.fsdp, p.seq)) for p in presets().values() if p.attention == 'splash']
@@ -129,8 +127,8 @@ def test_every_preset_fits_its_machine(name):
   assert report['fits'] and not report['mesh_chosen'], report['limit']
 
 
-def test_gpus_are_lowered_for(monkeypatch):
-  """The GPU kernel and the mesh go together; a stage whose rows the mesh does not divide is refused."""
+def test_stages_are_lowered_for_gpus(monkeypatch):
+  """The GPU kernel works on a mesh; a stage whose rows the mesh does not divide is refused."""
   on = dataclasses.replace(machine('a100:8'))
   c = dataclasses.replace(SMALL, attention='triton')
   stage = StagePlan('sft', 'sft', c, MeshShape(fsdp=4, tensor=2), rows=4, length=128)
@@ -159,8 +157,8 @@ def test_the_command(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('topology', ['cpu:1', 'cpu:3', 'cpu:7', 'a100:1', 'a100:100', 'v5e:1x1', 'v5p:2x2x1'])
-def test_whatever_machine_it_is_fitted_to_is_one_it_could_run_on(topology):
-  """configs/tiny.py has 8 responses in a row, and rows of 112 tokens: no kernel but the plain form takes them."""
+def test_a_fitted_config_can_run_on_its_machine(topology):
+  """configs/tiny.py has 8 responses in a row, and rows of 112 tokens, a length that only the plain form takes."""
   s, on = freeze(RunConfig, load_config(TINY)), machine(topology)
   better = fitted(s, model_of(s), on)
   check_mesh(better, model_of(s))
@@ -171,8 +169,8 @@ def test_whatever_machine_it_is_fitted_to_is_one_it_could_run_on(topology):
   assert report['fits'] and report['mesh_chosen'] and report['devices'] == on.devices
 
 
-def test_where_nothing_fits_the_smallest_is_shown():
-  """The 1.5B on 7 devices: a width of 1536 is not cut in 7, so that the model is whole on each."""
+def test_if_nothing_fits_the_smallest_plan_is_shown():
+  """The 1.5B on 7 devices: 7 does not divide the width of 1536, so every device has the whole model."""
   report = plan(settings('smoke'), machine('cpu:1'), None)
   assert report['fits']
   report = plan(settings('h100-8'), machine('cpu:7'), None)
@@ -220,7 +218,7 @@ def test_bad_input_is_one_line(capsys):
   )
 
 
-def test_meshes_that_divide_nothing():
+def test_meshes_that_do_not_divide_the_model_or_the_batch():
   c = Config(V=384, D=64, L=1, K=2, G=2, H=16, F=128)
   mesh = lambda **sizes: dataclasses.replace(settings(), mesh=MeshShape(**sizes))
   check_mesh(mesh(data=2, fsdp=8, tensor=2), c)

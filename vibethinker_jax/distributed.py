@@ -1,9 +1,9 @@
-"""Several processes as one program: joining them, waiting for each other, and stopping together.
+"""Several processes that run one program: they join, wait for each other, and stop together.
 
-Every process runs the same program on the same data and holds its own part of every array; a process computes with the
-rows that lie on its devices. What is written once (metrics, results, exported models) is written by the first process,
-in a workdir that all of them see. The machine's scheduler (SLURM, GKE, the TPU runtime) starts them: jax finds the
-others by what it has put into the environment.
+Every process runs the same program on the same data. It holds its own part of every array and computes the rows on its
+own devices. Metrics, results and exported models are written by the first process only, into a workdir that all
+processes see. The cluster's scheduler (SLURM, GKE, the TPU runtime) starts the processes and describes them in
+environment variables, by which jax finds them.
 """
 
 import pathlib
@@ -18,26 +18,32 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-_CPU_DEVICES = 256  # at most: each has its threads, and hundreds of thousands would take the machine with them
+_CPU_DEVICES = 256  # the most: each has its own threads, and hundreds of thousands of them would stop the machine
 _PIECE = 1 << 26  # bytes of each process that are gathered at a time
-_PATIENCE_S = 120.0  # NFS keeps what it knows of a folder for up to a minute
+_PATIENCE_S = 120.0  # NFS caches the contents of a folder for up to a minute
 
 
 class NotShared(Exception):
-  """The processes do not see the same workdir. One line: which file."""
+  """The processes do not see the same workdir; the message names the file."""
 
 
 class Stopped(Exception):
-  """The run was asked to end (SIGTERM), has saved where it stood, and can be continued."""
+  """The run was asked to end (SIGTERM) and has saved its state; it can be continued."""
 
 
 def join(coordinator: str = '', processes: int = 1, process: int = 0) -> None:
-  """Become process `process` of `processes`, which meet at the address `coordinator`.
+  """Connect this process with the others. Call it before anything else that uses jax.
 
-  Without an address all three are left to jax, which knows TPU slices, SLURM, MPI and Kubernetes. Before anything else
-  that uses jax. Raises RuntimeError or ValueError where the others cannot be found.
+  Args:
+    coordinator: address of the first process; '' leaves all three to jax, which knows TPU slices, SLURM, MPI and
+      Kubernetes.
+    processes: how many there are.
+    process: the number of this one, from 0.
+
+  Raises:
+    RuntimeError or ValueError: the others cannot be found.
   """
-  jax.config.update('jax_enable_preemption_service', False)  # `Stop` listens to SIGTERM
+  jax.config.update('jax_enable_preemption_service', False)  # SIGTERM is handled by `Stop`
   if coordinator:
     jax.distributed.initialize(coordinator, processes, process)
   else:
@@ -45,25 +51,26 @@ def join(coordinator: str = '', processes: int = 1, process: int = 0) -> None:
 
 
 def cpu_devices(n: int) -> None:
-  """Where the CPU computes, it counts as n devices, 256 at most (accelerators are what they are).
+  """Divide the CPU into n devices, 256 at most. It has no effect on accelerators.
 
-  One device a core is how decoding uses all of them: a device goes through its program one operation after the other,
-  and few of decoding's operations are large enough to be shared among cores. Before anything else that uses jax's
-  devices; raises RuntimeError after it.
+  Decoding uses all cores only if there is a device for each: a device runs one operation after the other, and few
+  operations of decoding are large enough to be divided among cores. Call it before anything else that uses jax's
+  devices; after that it raises RuntimeError.
   """
   jax.config.update('jax_num_cpu_devices', min(n, _CPU_DEVICES))
 
 
 def barrier(what: str) -> None:
-  """Wait until all processes are here."""
+  """Wait until all processes have called this. `what` names the place, for error messages."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(what)
 
 
 def wait_for_file(path: pathlib.Path) -> None:
-  """Wait until all processes are here and see `path`, which the first one has just written.
+  """Wait until all processes have called this and see `path`, which the first process has just written.
 
-  Shared file systems may show a file late to who has looked for it in vain. Raises NotShared where it never comes.
+  On a shared file system a file may appear late to a process that has looked for it before. Raises NotShared if it does
+  not appear within two minutes.
   """
   if jax.process_count() == 1:
     return
@@ -76,16 +83,16 @@ def wait_for_file(path: pathlib.Path) -> None:
 
 
 def gather(value) -> list:
-  """Everybody's `value`, in the order of the processes, on all of them: whatever can be pickled."""
+  """The `value` of every process, in their order, on all processes. A value is anything that can be pickled."""
   if jax.process_count() == 1:
     return [value]
   mine = pickle.dumps(value)
   pieces = multihost_utils.process_allgather(np.int32(-(-len(mine) // _PIECE)))
   found: list[list[bytes]] = [[] for _ in pieces]
-  for begin in range(0, int(pieces.max()) * _PIECE, _PIECE):  # it goes through the devices' memory
+  for begin in range(0, int(pieces.max()) * _PIECE, _PIECE):  # through the devices' memory
     piece = np.frombuffer(mine[begin : begin + _PIECE], np.uint8)
     sizes = multihost_utils.process_allgather(np.int32(len(piece)))
-    padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)  # few sizes: each is compiled
+    padded = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)  # a power of two: each size is compiled
     padded[: len(piece)] = piece
     for parts, row, size in zip(found, multihost_utils.process_allgather(padded), sizes):
       parts.append(row[:size].tobytes())
@@ -93,21 +100,21 @@ def gather(value) -> list:
 
 
 def share_work(items: Sequence, work: Callable[[Sequence], Sequence]) -> list:
-  """`work(items)`, a result for each item: each process does its share, and all have all results, in order."""
+  """The results of `work(items)`, one for each item, in order: each process does its share, and all get all results."""
   n = jax.process_count()
   done = gather(list(work(items[jax.process_index() :: n])))
   return [done[i % n][i // n] for i in range(len(items))]
 
 
 class Stop:
-  """Whether it is time to save and end, because SIGTERM has come: what schedulers send before they take a machine away.
+  """Whether a run has to save and end, because SIGTERM was received (schedulers send it first).
 
-  `stop()` after every step, on all processes, says the same on all of them; SIGTERM to one is enough. With several it
-  answers for what had come by the call before, so that no device waits for the answer. A context: outside, SIGTERM
-  kills.
+  All processes call `stop()` after every step and get the same answer, even if only one of them has received the
+  signal. With several processes the answer is about the signals received before the previous call, so that no device
+  waits for it. It is a context manager: outside of the context SIGTERM ends the process.
 
-  Ctrl-C raises KeyboardInterrupt where it comes, and where that falls into a callback of the garbage collector, which
-  drops it, once more when the next question is asked.
+  Ctrl-C raises KeyboardInterrupt at once. Python discards an exception that is raised in a callback of the garbage
+  collector, so it is raised again at the next call of `stop()` or `stop.asked()`.
   """
 
   def __init__(self):
@@ -116,7 +123,7 @@ class Stop:
 
   def __enter__(self) -> 'Stop':
     self._interrupted = False
-    if threading.current_thread() is threading.main_thread():  # no other may set a handler
+    if threading.current_thread() is threading.main_thread():  # Python lets no other thread set a handler
       self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._ask) or signal.SIG_DFL}
       if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
@@ -135,12 +142,12 @@ class Stop:
     return late is not None and bool(late)
 
   def asked(self) -> bool:
-    """Whether this process has got the signal: to cut short what others will hear of anyway."""
+    """Whether this process has received the signal, without asking the others: to end early what it does alone."""
     self._raise_again()
     return self._asked
 
   def _start_asking(self) -> jax.Array:
-    """Whether any process has been asked; on its way, not waited for."""
+    """Start to compute whether any process has received the signal, without waiting for the result."""
     mesh = Mesh(np.array(jax.devices()), ('every',), axis_types=(AxisType.Auto,))
     where = NamedSharding(mesh, PartitionSpec('every'))
     with jax.set_mesh(mesh):

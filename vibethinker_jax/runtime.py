@@ -1,4 +1,4 @@
-"""What a process asks of the machine and the terminal it runs on, without anything of JAX."""
+"""Settings of the process and of its terminal. This module does not import JAX."""
 
 import os
 import pathlib
@@ -9,11 +9,12 @@ from tqdm import tqdm
 
 
 def huge_pages() -> None:
-  """Have large allocations backed by huge pages (Linux with glibc; elsewhere nothing happens).
+  """Let large allocations use huge pages (Linux with glibc; elsewhere it has no effect).
 
-  On CPU, XLA takes the buffers of a step from the C library and gives them back after it; in pages of 4 KiB the kernel
-  hands over and clears hundreds of thousands of them a second (docs/performance.md). glibc reads the setting when a
-  program starts, so the program is started anew, in the same process. A GLIBC_TUNABLES of the user's is left alone.
+  On CPU, XLA allocates the buffers of a step with the C library and frees them after it. With pages of 4 KiB the kernel
+  has to map and clear hundreds of thousands of pages a second (docs/performance.md). glibc reads the setting when a
+  program starts, so this executes the program again in the same process. If the user has set GLIBC_TUNABLES, nothing is
+  done.
   """
   if sys.platform == 'linux' and platform.libc_ver()[0] == 'glibc' and 'GLIBC_TUNABLES' not in os.environ:
     os.environ['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
@@ -21,15 +22,15 @@ def huge_pages() -> None:
 
 
 def most_of_the_gpu() -> None:
-  """Have jax take 95% of a GPU's memory, as plans count on, where the user names no share. Before its first use."""
+  """Let jax use 95% of a GPU's memory, as plans assume, unless the user has set a share. Call it before jax is used."""
   os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.95')
 
 
 def crowded(share: float = 0.75) -> bool:
-  """Whether the process holds more than `share` of the memory mappings that it may; False where none is known.
+  """Whether the process uses more than `share` of the memory mappings it may have; False if the limit is unknown.
 
-  On CPU every compiled program takes some hundred of them for as long as it is kept, of 65,530 that Linux allows by
-  default; where they run out the compiler kills the process.
+  On CPU every compiled program that is kept takes about a hundred of them. Linux allows 65,530 by default; when there
+  are none left, the compiler aborts the process.
   """
   try:
     held = pathlib.Path('/proc/self/maps').read_bytes().count(b'\n')
@@ -39,7 +40,11 @@ def crowded(share: float = 0.75) -> bool:
 
 
 def bar(total: int | None, name: str, unit: str, done: int = 0, leave: bool = True, shown: bool = True) -> tqdm:
-  """A progress bar on standard error; written anew ten times a second on a terminal, elsewhere every other second."""
+  """A progress bar on standard error, updated ten times a second on a terminal, else every two seconds.
+
+  total: number of units, None if unknown. name: text before the bar. unit: their name. done: units that are complete at
+  the start. leave: whether the bar stays after the end. shown: False disables it.
+  """
   every = 0.1 if sys.stderr.isatty() else 2.0
   return tqdm(
     total=total,

@@ -1,13 +1,15 @@
-"""Keys and values in pages: the same tokens as in positions, whatever is scarce, and no page is lost."""
+"""The paged cache: the same tokens as with the contiguous cache, even with few pages, and no page is lost."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vibethinker_jax.engine.engine import Engine, Request, Scheduler
-from vibethinker_jax.engine.pages import PageAllocator, PagedLayout
+from vibethinker_jax.engine.allocators import PageAllocator
+from vibethinker_jax.engine.engine import Engine, Request
+from vibethinker_jax.engine.pages import PagedLayout
 from vibethinker_jax.engine.sampling import SamplingParams
+from vibethinker_jax.engine.scheduler import Scheduler
 from vibethinker_jax.model.attention import attend, attend_paged, cached_mask, paged_gpu
 from vibethinker_jax.model.mesh import MeshShape, decode_mesh, make_mesh
 
@@ -30,7 +32,7 @@ def run(model, **more) -> dict:
 
 
 @pytest.fixture(scope='module')
-def in_slots(model):
+def contiguous(model):
   return run(model, rows=4)
 
 
@@ -41,8 +43,8 @@ def same(one: dict, other: dict) -> None:
     np.testing.assert_allclose(other[key].logps, c.logps, atol=1e-4)
 
 
-def test_kernels_give_what_attend_gives():
-  """Rows of 1 to 64 positions in pages of 16, scattered over a pool among pages of nobody's."""
+def test_paged_kernels_equal_attend():
+  """Rows of 1 to 64 positions, in pages of 16 that are scattered over a larger pool."""
   B, K, G, H, size, W = 3, 2, 6, 32, 16, 4
   rng = np.random.default_rng(0)
   q = jnp.asarray(rng.normal(size=(B, K, G, H)), jnp.float32)
@@ -57,45 +59,49 @@ def test_kernels_give_what_attend_gives():
 
 
 @pytest.mark.parametrize('pages, size', [(60, 8), (12, 8), (6, 16)])
-def test_pages_change_no_token(model, in_slots, pages, size):
-  """Plenty of pages, and only as many as one sample of the longest length needs: rows go back and come again."""
-  same(run(model, rows=4, cache=PagedLayout(pages, size)), in_slots)
+def test_paged_equals_contiguous(model, contiguous, pages, size):
+  """With many pages, and with just enough for one sample of the longest length, so that samples are preempted."""
+  same(run(model, rows=4, cache=PagedLayout(pages, size)), contiguous)
 
 
-def test_pages_on_eight_devices(model, in_slots):
-  """Each with a pool of its own."""
+def test_paged_equals_contiguous_on_eight_devices(model, contiguous):
+  """Each device has its own pool."""
   mesh = decode_mesh(make_mesh(MeshShape(data=8)))
-  same(run(model, rows=8, cache=PagedLayout(8 * 12, 8), mesh=mesh), in_slots)
+  same(run(model, rows=8, cache=PagedLayout(8 * 12, 8), mesh=mesh), contiguous)
 
 
 def test_no_page_is_lost(model):
-  """Scarce pages, one request_id cancelled on the way: in the end all are free."""
+  """Few pages, and one request is cancelled meanwhile: in the end all pages are free."""
   engine = Engine(model.config, (9,), rows=4, block=8, max_length=96, cache=PagedLayout(12, 8))
-  work, back = Scheduler(engine, model), 0
+  scheduler, preempted = Scheduler(engine, model), 0
   for i, r in enumerate(REQUESTS):
     for sample in range(r.samples):
-      work.add(i, r, sample)
-  while work.busy:
-    queued = work.queued
-    work.step()
-    back += work.queued > queued
-    work.cancel(4)
-  assert back > 0, 'no sample went back to the queue: the pages were not scarce'
-  assert work._book.spare(0) == 12
+      scheduler.add(i, r, sample)
+  while scheduler.busy:
+    queued = scheduler.queued
+    scheduler.step()
+    preempted += scheduler.queued > queued
+    scheduler.cancel(4)
+  assert preempted > 0, 'no sample was preempted: there were too many pages for this test'
+  assert scheduler._allocator.free_pages(0) == 12
 
 
-def test_rows_take_from_their_own_pool():
-  book = PageAllocator(PagedLayout(8, 16), rows=4, pools=2)
-  book.grow(0, 33)
-  assert (book.spare(0), book.spare(1), book.spare(2)) == (1, 1, 4) and book.wanted(0, 49) == 1
-  book.grow(3, 16)
-  table = book.table(3)
+def test_slots_take_pages_from_the_pool_of_their_device():
+  """Two devices with two slots and four pages of 16 positions each."""
+  mesh = decode_mesh(make_mesh(MeshShape(data=2), jax.devices()[:2]))
+  allocator = PageAllocator(PagedLayout(8, 16), rows=4, mesh=mesh)
+  assert allocator.reserve(0, 33)
+  assert [allocator.free_pages(slot) for slot in range(3)] == [1, 1, 4] and allocator.missing(0, 49) == 1
+  assert not allocator.reserve(1, 16), 'the last page is kept for slot 0'
+  assert allocator.grow(0, 80) == [0] and allocator.free_pages(0) == 1
+  assert allocator.reserve(3, 16) and allocator.grow(3, 16) == []
+  table = allocator.table(3)
   assert (table[1] == 4).all() and sorted(table[0]) == [0, 1, 2] and table[3].tolist() == [0, 4, 4]
-  book.release(0)
-  assert book.spare(1) == 4 and (book.table(3)[0] == 4).all()
+  allocator.release(0)
+  assert allocator.free_pages(1) == 4 and (allocator.table(3)[0] == 4).all()
 
 
-def test_a_pool_too_small_for_one_sample_is_refused(model):
+def test_a_pool_that_is_too_small_for_one_sample_is_refused(model):
   with pytest.raises(ValueError, match='11 pages of 8 positions over 1 devices: expected room for a sample of 96'):
     Engine(model.config, (), max_length=96, cache=PagedLayout(11, 8))
 

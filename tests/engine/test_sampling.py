@@ -12,8 +12,8 @@ LOGITS = np.random.default_rng(0).normal(0, 1.5, V).astype(np.float32)
 draws = jax.jit(draw, static_argnames='filters')
 
 
-def law(s: SamplingParams) -> np.ndarray:
-  """The distribution by its definition, one token after the other: temperature, then top-k, top-p and min-p."""
+def distribution(s: SamplingParams) -> np.ndarray:
+  """The probabilities [V] by definition, token by token: temperature, then top-k, top-p and min-p."""
   p = np.exp(LOGITS.astype(np.float64) / s.temperature)
   p /= p.sum()
   order = np.argsort(-p)
@@ -57,28 +57,28 @@ def sample(s: SamplingParams, logits=LOGITS, seed: int = 0, filters: bool | None
   ],
   ids=repr,
 )
-def test_frequencies_and_reported_laws(s):
-  expected = law(s)
-  token, logp, law_logp = sample(s)
+def test_frequencies_and_reported_log_probs(s):
+  expected = distribution(s)
+  token, logp, sampler_logp = sample(s)
   counts = np.bincount(token, minlength=V)
   assert counts[expected == 0].sum() == 0
   possible = expected > 0
   if possible.sum() > 1:
     assert scipy.stats.chisquare(counts[possible], N * expected[possible]).pvalue > 1e-3
-  np.testing.assert_allclose(law_logp, np.log(expected[token]), atol=1e-5)
+  np.testing.assert_allclose(sampler_logp, np.log(expected[token]), atol=1e-5)
   plain = LOGITS - np.log(np.exp(LOGITS.astype(np.float64)).sum())
   np.testing.assert_allclose(logp, plain[token], atol=1e-5)
 
 
-def test_the_chi_square_would_notice():
-  """The same test rejects a law that is off by a twentieth: it has the power to fail."""
+def test_the_chi_square_test_can_fail():
+  """It rejects samples whose temperature is off by a twentieth."""
   counts = np.bincount(sample(SamplingParams(temperature=1.05))[0], minlength=V)
-  assert scipy.stats.chisquare(counts, N * law(SamplingParams())).pvalue < 1e-3
+  assert scipy.stats.chisquare(counts, N * distribution(SamplingParams())).pvalue < 1e-3
 
 
 def test_greedy():
-  token, logp, law_logp = sample(SamplingParams(temperature=0, top_k=3))
-  assert set(token) == {LOGITS.argmax()} and set(law_logp) == {0.0}
+  token, logp, sampler_logp = sample(SamplingParams(temperature=0, top_k=3))
+  assert set(token) == {LOGITS.argmax()} and set(sampler_logp) == {0.0}
   np.testing.assert_allclose(logp, (LOGITS - np.log(np.exp(LOGITS.astype(np.float64)).sum())).max(), atol=1e-5)
 
 
@@ -88,12 +88,12 @@ def test_filters_that_are_off_change_nothing():
 
 
 def test_impossible_tokens_are_never_drawn():
-  """Also at the ends of the vocabulary, where rounding of the cumulated mass would put a draw."""
+  """Also not at the ends of the vocabulary, where rounding of the cumulative sum could put a draw."""
   logits = np.full(V, -np.inf, np.float32)
   logits[[4, 9]] = 0.0
-  token, _, law_logp = sample(SamplingParams(), logits)
+  token, _, sampler_logp = sample(SamplingParams(), logits)
   assert set(token) == {4, 9}
-  np.testing.assert_allclose(law_logp, np.log(0.5), atol=1e-6)
+  np.testing.assert_allclose(sampler_logp, np.log(0.5), atol=1e-6)
 
 
 FILTERS = (
@@ -110,30 +110,30 @@ FILTERS = (
 
 
 def tables(V: int, rng: np.random.Generator) -> np.ndarray:
-  """Rows of logits [6,V]: spread, flat, peaked, with ties, with impossible tokens, and one possible token only."""
-  spread = rng.normal(0, 3, (6, V)).astype(np.float32)
-  spread[1] *= 0.01
-  spread[2, rng.integers(V)] = 40
-  spread[3] = np.round(spread[3])
-  spread[4, rng.random(V) < 0.9] = -np.inf
-  spread[5] = -np.inf
-  spread[4:, rng.integers(V)] = 1.0
-  return spread
+  """Rows of logits [6,V]: wide, flat, peaked, with ties, with impossible tokens, and with only one possible token."""
+  rows = rng.normal(0, 3, (6, V)).astype(np.float32)
+  rows[1] *= 0.01
+  rows[2, rng.integers(V)] = 40
+  rows[3] = np.round(rows[3])
+  rows[4, rng.random(V) < 0.9] = -np.inf
+  rows[5] = -np.inf
+  rows[4:, rng.integers(V)] = 1.0
+  return rows
 
 
 def exactly(s: SamplingParams, logits: np.ndarray) -> np.ndarray:
-  """Which tokens [V] the law allows, in float64; of equal tokens all or none."""
+  """Which tokens the parameters allow, bool [V], computed in float64; of equally likely tokens all or none."""
   p = np.exp((logits.astype(np.float64) - logits.max()) / np.float32(s.temperature))
   if s.top_k != -1:
     p = np.where(p >= np.sort(p)[-min(s.top_k, len(p))], p, 0)
   values, places, counts = np.unique(-p, return_inverse=True, return_counts=True)
-  likelier = np.concatenate([[0], np.cumsum(-values * counts)])[places] / p.sum()  # the mass of what is likelier
+  likelier = np.concatenate([[0], np.cumsum(-values * counts)])[places] / p.sum()  # mass of the more likely tokens
   return (p > 0) & ((likelier < np.float32(s.top_p)) | (s.top_p == 1)) & (p >= s.min_p * (1 - 1e-5))
 
 
 @pytest.mark.parametrize('V', [1, 2, 33, 5000, pytest.param(151936, marks=pytest.mark.slow)])
-def test_what_is_kept_is_what_the_law_allows(V):
-  """No token more; and what rounding leaves out has no mass to speak of."""
+def test_kept_tokens_are_those_the_parameters_allow(V):
+  """No token more is kept, and the tokens that rounding leaves out have a mass below 1e-5."""
   for s in FILTERS:
     rows = tables(V, np.random.default_rng(V))
     of = batched([s] * len(rows))
@@ -147,7 +147,7 @@ def test_what_is_kept_is_what_the_law_allows(V):
 
 
 def drawn(V: int, R: int, times: int) -> int:
-  """Draws of every filter that the law rules out, among `times` x R of each, at uniforms that rounding makes hard."""
+  """The number of wrong draws among `times` x R of each of FILTERS, at uniforms for which rounding matters most."""
   rng, wrong = np.random.default_rng(V), 0
 
   @jax.jit
@@ -163,7 +163,7 @@ def drawn(V: int, R: int, times: int) -> int:
     sums = np.asarray(jnp.cumsum(mass, -1))
     for i in range(times):
       u = rng.random(R, np.float32)
-      if i % 2:  # where a sum lies, or next to it: that is where a token ends and another begins
+      if i % 2:  # at a cumulative sum or next to it, which is the border between two tokens
         u = (sums[np.arange(R), rng.integers(0, V, R)] / sums[:, -1]).astype(np.float32)
         u = np.clip(np.nextafter(u, np.float32(rng.integers(0, 2))), 0, np.nextafter(np.float32(1), np.float32(0)))
       if i == 0:
@@ -173,20 +173,20 @@ def drawn(V: int, R: int, times: int) -> int:
   return wrong
 
 
-def test_no_draw_that_the_law_rules_out():
-  """Whatever rounding does to sums made in parallel: they need not rise, and did not."""
+def test_no_draw_of_a_token_that_is_ruled_out():
+  """Parallel cumulative sums have rounding errors, need not be monotonic, and were not."""
   assert drawn(5000, 60, 16) == 0
 
 
 @pytest.mark.slow
-def test_no_draw_of_ten_millions_that_the_law_rules_out():
+def test_no_draw_of_a_token_that_is_ruled_out_in_ten_millions():
   sizes = {32: (4096, 150), 512: (4096, 120), 8192: (256, 60), 151936: (24, 60)}
   print(sum(R * times for R, times in sizes.values()) * len(FILTERS), 'draws')
   assert {V: drawn(V, *size) for V, size in sizes.items()} == dict.fromkeys(sizes, 0)
 
 
-def test_broken_or_extreme_rows_give_a_token():
-  """Logits without a number among them, temperatures near 0, penalties that overflow: an id of the vocabulary."""
+def test_broken_or_extreme_logits_give_a_token():
+  """Logits that are all nan, temperatures near 0 and penalties that overflow still give an id of the vocabulary."""
   assert np.asarray(pick(jnp.full((1, 7), jnp.nan), jnp.zeros(1))) == 6
   assert set(sample(SamplingParams(temperature=1e-40))[0]) == {LOGITS.argmax()}
   keys = row_keys(*(np.zeros(1, np.uint32) for _ in range(3)))
@@ -196,7 +196,7 @@ def test_broken_or_extreme_rows_give_a_token():
   assert int(token[0]) < 3 and np.isfinite(under[0])
 
 
-def test_faults():
+def test_bad_sampling_params_have_a_fault():
   assert SamplingParams(temperature=0, top_k=1, top_p=1, min_p=1).fault() is None
   for bad in (
     SamplingParams(temperature=-0.1),

@@ -192,7 +192,7 @@ def test_unknown_paths_and_methods(live):
 
 
 def test_a_failing_engine_answers_and_starts_anew(client, live, monkeypatch):
-  from vibethinker_jax.engine.engine import Scheduler
+  from vibethinker_jax.engine.scheduler import Scheduler
 
   whole, worker = chat(client, temperature=0, max_tokens=60), live.service.worker
   step, restarts = Scheduler.step, worker.metrics.restarts._value.get()
@@ -252,4 +252,4 @@ def test_the_memory_printed_is_what_the_arrays_hold(tiny):
   held = lambda tree: sum(x.nbytes for x in jax.tree.leaves(tree))
   weights, cache = memory(engine, model)
   assert f'weights: {held(model) / 2**20:.3g} MiB' == weights
-  assert f'at most {held(engine.fresh(ROWS, LONGEST)[1]) / 2**20:.3g} MiB ({ROWS} rows of {LONGEST} tokens)' in cache
+  assert f'at most {held(engine.empty(ROWS, LONGEST)[1]) / 2**20:.3g} MiB ({ROWS} rows of {LONGEST} tokens)' in cache

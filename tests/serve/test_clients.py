@@ -230,7 +230,7 @@ def test_lm_eval_multiple_choice(run, site, tiny, tmp_path, more):
       context, ids = encode(argument['arg_0']), encode(argument['arg_0'] + argument['arg_1'])
       ((_, scored),) = score(tiny[1], [ids], top=True)
       np.testing.assert_allclose(float(logp), scored.logps[len(context) - 1 :].sum(), atol=1e-3)
-      own = scored.likeliest_ids[len(context) - 1 :, 0].tolist() == ids[len(context) :]
+      own = scored.top_ids[len(context) - 1 :, 0].tolist() == ids[len(context) :]
       assert str(greedy) == str(own)
 
 

@@ -133,8 +133,8 @@ def test_top_logprobs_of_chats(live, tiny, top):
   for n, token in enumerate(told):
     at = len(prompt) - 1 + n
     assert len(token.top_logprobs) == top
-    np.testing.assert_allclose([t.logprob for t in token.top_logprobs], scored.likeliest_logps[at, :top], atol=1e-4)
-    assert token.top_logprobs[0].token == tokenizer.hf.decode([int(scored.likeliest_ids[at, 0])])
+    np.testing.assert_allclose([t.logprob for t in token.top_logprobs], scored.top_logps[at, :top], atol=1e-4)
+    assert token.top_logprobs[0].token == tokenizer.hf.decode([int(scored.top_ids[at, 0])])
     assert all(t.bytes for t in token.top_logprobs)
   chunks = create(logprobs=True, top_logprobs=top, stream=True, **more)
   assert [t for c in chunks if c.choices[0].logprobs for t in c.choices[0].logprobs.content] == told

@@ -7,7 +7,7 @@ from vibethinker_jax.model.mesh import MeshShape, make_mesh, place
 from vibethinker_jax.spectrum.fusion import check_weights, dare, ema_weights, fuse, simplex_grid, slerp, ties
 
 
-def test_the_weighted_mean_of_every_parameter(make_model):
+def test_weighted_mean_of_every_parameter(make_model):
   models = [make_model(seed=s, tied=False) for s in range(3)]
   weights = [0.5, 0.2, 0.3]
   fused = fuse(models, weights)
@@ -18,9 +18,9 @@ def test_the_weighted_mean_of_every_parameter(make_model):
     np.testing.assert_allclose(f, x, atol=1e-7)
 
 
-def test_sums_in_float32_and_keeps_the_first_dtype():
+def test_sum_is_float32_and_result_has_the_first_dtype():
   small, wide = jnp.full(4, 2**-9, 'bfloat16'), jnp.ones(4, 'bfloat16')
-  # 0.5 * 2**-9 + 0.5 + ... : summed in bfloat16 each small part would be lost
+  # a sum in bfloat16 would lose each of the small terms
   fused = fuse([wide, *[small] * 4], [0.5, *[0.125] * 4])
   assert fused.dtype == jnp.bfloat16
   np.testing.assert_array_equal(fused, np.full(4, 0.5 + 2**-10).astype(jnp.bfloat16))
@@ -51,7 +51,7 @@ def trees(n, seed=0):
   return [{'a': jnp.array(rng.normal(size=(3, 4)), jnp.float32), 'b': jnp.array(rng.normal(size=5))} for _ in range(n)]
 
 
-def test_slerp_keeps_the_norm_and_its_ends():
+def test_slerp_keeps_the_norm_and_its_end_points():
   a, b = trees(2)
   unit = lambda tree: jax.tree.map(lambda x: x / jnp.linalg.norm(x), tree)
   a, b = unit(a), unit(b)
@@ -69,21 +69,21 @@ def test_slerp_keeps_the_norm_and_its_ends():
 def test_ties_by_hand():
   base = {'x': jnp.array([1.0, 1, 1, 1])}
   first, second = {'x': jnp.array([1.0, 5, 3, 1.5])}, {'x': jnp.array([1.0, 7, 0, 0.9])}
-  # changes [0, 4, 2, .5] and [0, 6, -1, -.1]; half of each are kept: [0, 4, 2, 0] and [0, 6, -1, 0]
+  # the changes are [0, 4, 2, .5] and [0, 6, -1, -.1]; half of each is kept: [0, 4, 2, 0] and [0, 6, -1, 0]
   got = ties(base, [first, second], [0.5, 0.5], density=0.5)
   np.testing.assert_allclose(got['x'], [1, 6, 3, 1], rtol=1e-6)
-  # with all the weight of the sign on the second, its -1 wins
+  # with these weights the sum 0.1 * 2 - 0.9 * 1 is negative, so the -1 is taken
   np.testing.assert_allclose(ties(base, [first, second], [0.1, 0.9], 0.5)['x'], [1, 6.8, 0, 1], rtol=1e-6)
 
 
-def test_ties_is_the_mean_where_nothing_is_trimmed_and_signs_agree():
+def test_ties_equals_the_mean_if_nothing_is_trimmed_and_signs_agree():
   base = jax.tree.map(jnp.zeros_like, trees(1)[0])
   models = [jax.tree.map(jnp.abs, tree) for tree in trees(3)]
   for x, y in zip(*map(jax.tree.leaves, (ties(base, models, [0.2, 0.3, 0.5], 1.0), fuse(models, [0.2, 0.3, 0.5])))):
     np.testing.assert_allclose(x, y, rtol=1e-5)
 
 
-def test_dare_is_the_mean_in_expectation_and_exactly_without_drops():
+def test_dare_equals_the_mean_in_expectation_and_exactly_without_drops():
   base, *models = trees(3)
   weights = [0.4, 0.6]
   mean = fuse(models, weights)
@@ -93,7 +93,7 @@ def test_dare_is_the_mean_in_expectation_and_exactly_without_drops():
   np.testing.assert_allclose(draws.mean(0), mean['a'], atol=5 * float(draws.std(0).max()) / 4000**0.5)
 
 
-def test_merges_refuse_shares_that_are_none():
+def test_merges_check_density_drop_and_weights():
   base, *models = trees(3)
   with pytest.raises(ValueError, match='density 0'):
     ties(base, models, [0.5, 0.5], 0)
@@ -103,7 +103,7 @@ def test_merges_refuse_shares_that_are_none():
     ties(base, models, [0.5, 1.0], 0.5)
 
 
-def test_ema_weights_are_the_recursion():
+def test_ema_weights_equal_the_recursion():
   values, decay = [3.0, -1.0, 2.0, 5.0], 0.6
   average = values[0]
   for value in values[1:]:
@@ -113,7 +113,7 @@ def test_ema_weights_are_the_recursion():
   assert ema_weights(1, decay) == [1]
 
 
-def test_the_grid_holds_every_point_once():
+def test_simplex_grid_has_every_point_once():
   grid = simplex_grid(4, 4)
   assert len(set(grid)) == len(grid) == 35
   assert all(sum(w) == 1 and min(w) >= 0 for w in grid)
@@ -121,7 +121,7 @@ def test_the_grid_holds_every_point_once():
 
 
 def test_merges_on_a_mesh(make_model):
-  """Models that lie over fsdp and tensor are merged as whole ones are."""
+  """Merging models that are sharded over fsdp and tensor gives the same as merging whole ones."""
   a, b, c = (make_model(seed=s) for s in range(3))
   even, key = [0.5, 0.5], jax.random.key(0)
   merge = jax.jit(lambda a, b, c: (slerp(a, b, 0.3), ties(c, [a, b], even, 0.4), dare(c, [a, b], even, 0.5, key)))

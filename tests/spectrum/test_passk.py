@@ -9,7 +9,7 @@ from vibethinker_jax.spectrum import passk
 
 
 @pytest.mark.parametrize('n', [1, 2, 5, 8])
-def test_equals_the_share_of_all_subsets_that_hold_a_right_sample(n):
+def test_pass_at_k_equals_the_share_of_subsets_with_a_right_sample(n):
   for k in range(1, n + 1):
     want = []
     for c in range(n + 1):
@@ -18,7 +18,7 @@ def test_equals_the_share_of_all_subsets_that_hold_a_right_sample(n):
     np.testing.assert_allclose(passk.pass_at_k(n, np.arange(n + 1), k), want, atol=1e-14)
 
 
-def test_none_right_is_exactly_zero_and_too_few_wrong_exactly_one():
+def test_pass_at_k_is_exactly_0_or_1_at_the_ends():
   got = passk.pass_at_k(16, np.array([0, 9, 12, 16]), 8)
   assert got.tolist()[0] == 0.0
   assert got.tolist()[1:] == [1.0, 1.0, 1.0]
@@ -29,18 +29,18 @@ def test_pass_at_1_is_the_share_of_right_samples():
   assert passk.mean_pass_at_k(passed, 1) == pytest.approx(passed.mean())
 
 
-def test_pass_at_n_asks_only_whether_anything_is_right():
+def test_pass_at_n_is_the_share_of_problems_with_a_right_sample():
   passed = np.random.default_rng(1).random((50, 4)) < 0.2
   assert passk.mean_pass_at_k(passed, 4) == pytest.approx(passed.any(axis=1).mean())
 
 
-def test_is_stable_where_binomials_overflow():
+def test_pass_at_k_where_binomials_overflow():
   n, c, k = 10_000, 3, 2_500
   want = 1 - math.comb(n - c, k) / math.comb(n, k)
   assert passk.pass_at_k(n, np.array([c]), k)[0] == pytest.approx(want, rel=1e-10)
 
 
-def test_samples_may_differ_by_problem():
+def test_problems_may_have_different_numbers_of_samples():
   n, c = np.array([4, 8]), np.array([1, 3])
   both = passk.pass_at_k(n, c, 2)
   assert both.shape == (2,)
@@ -48,8 +48,8 @@ def test_samples_may_differ_by_problem():
   assert both[1] == passk.pass_at_k(8, np.array([3]), 2)[0]
 
 
-def test_is_unbiased():
-  # The mean of the estimate over binomial draws is the Pass@K of the true rate; that of the plug-in is not.
+def test_pass_at_k_is_unbiased():
+  # The mean of the estimate over binomial draws is the Pass@K of the true rate; that of the plug-in estimate is not.
   n, k, p = 10, 4, 0.3
   c = np.arange(n + 1)
   weight = np.array([math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in c])
@@ -59,7 +59,7 @@ def test_is_unbiased():
 
 
 @pytest.mark.parametrize(('n', 'c', 'k'), [(4, 2, 5), (4, 5, 2), (4, -1, 2), (4, 2, 0), (4, 2, -1)])
-def test_refuses_what_makes_no_sense(n, c, k):
+def test_pass_at_k_checks_its_arguments(n, c, k):
   with pytest.raises(ValueError, match='pass@'):
     passk.pass_at_k(n, np.array([1, c]), k)
 
@@ -70,7 +70,7 @@ def test_mean_needs_problems_by_samples(shape):
     passk.mean_pass_at_k(np.zeros(shape, bool), 1)
 
 
-def test_bootstrap_is_deterministic_and_holds_the_mean():
+def test_bootstrap_is_deterministic_and_contains_the_mean():
   values = np.random.default_rng(2).random(40)
   lo, hi = passk.bootstrap_ci(values)
   assert (lo, hi) == passk.bootstrap_ci(values)
@@ -80,11 +80,11 @@ def test_bootstrap_is_deterministic_and_holds_the_mean():
   assert wide[0] < lo and hi < wide[1]
 
 
-def test_bootstrap_of_equal_scores_is_a_point():
+def test_bootstrap_of_equal_scores_is_a_single_point():
   assert passk.bootstrap_ci(np.full(7, 0.25)) == (0.25, 0.25)
 
 
-def test_wilsons_interval_agrees_with_scipy_and_stands_in_where_all_scores_are_alike():
+def test_wilson_agrees_with_scipy_and_is_used_if_all_scores_are_equal():
   stats = pytest.importorskip('scipy.stats')
   for right, n in ((0, 20), (20, 20), (3, 11), (1, 1)):
     theirs = stats.binomtest(right, n).proportion_ci(method='wilson')
@@ -117,13 +117,13 @@ def test_bootstrap_agrees_with_scipy():
   ('values', 'resamples', 'level'),
   [([], 10, 0.95), ([[0.5]], 10, 0.95), ([0.5], 0, 0.95), ([0.5], 10, 1.0), ([0.5], 10, 0.0)],
 )
-def test_bootstrap_refuses_what_makes_no_sense(values, resamples, level):
+def test_bootstrap_checks_its_arguments(values, resamples, level):
   with pytest.raises(ValueError):
     passk.bootstrap_ci(np.array(values), resamples=resamples, level=level)
 
 
 def majority_by_brute_force(answers: list, k: int) -> float:
-  """The right answer is 1, None is no answer."""
+  """maj@k over all subsets; 1 is the right answer, None means no answer."""
   scores = []
   for subset in itertools.combinations(answers, k):
     votes = collections.Counter(a for a in subset if a is not None)
@@ -157,6 +157,6 @@ def test_majority_of_one_is_pass_at_one():
 
 
 @pytest.mark.parametrize(('right', 'wrong', 'silent', 'k'), [(1, [1], 0, 3), (1, [1], 0, 0), (-1, [3], 0, 1)])
-def test_majority_refuses_what_makes_no_sense(right, wrong, silent, k):
+def test_majority_checks_its_arguments(right, wrong, silent, k):
   with pytest.raises(ValueError, match='maj@'):
     passk.maj_at_k(right, wrong, silent, k)

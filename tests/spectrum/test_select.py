@@ -5,7 +5,7 @@ import pytest
 from vibethinker_jax.spectrum.select import select
 
 
-def test_picks_the_best_step_of_each_domain():
+def test_select_takes_the_best_step_of_each_domain():
   scores = {
     100: {'algebra': 0.4, 'geometry': 0.7},
     200: {'algebra': 0.6, 'geometry': 0.5},
@@ -15,12 +15,12 @@ def test_picks_the_best_step_of_each_domain():
 
 
 @pytest.mark.parametrize('order', [(100, 200, 300), (300, 200, 100), (200, 300, 100)])
-def test_a_tie_goes_to_the_later_step_whatever_the_order(order):
+def test_the_latest_of_tied_steps_in_any_order(order):
   value = {100: 0.5, 200: 0.5, 300: 0.4}
   assert select({step: {'algebra': value[step]} for step in order}) == {'algebra': 200}
 
 
-def test_a_checkpoint_may_serve_several_domains():
+def test_one_checkpoint_may_be_the_expert_of_several_domains():
   assert select({10: {'a': 0.1, 'b': 0.2}, 20: {'a': 0.3, 'b': 0.4}}) == {'a': 20, 'b': 20}
 
 
@@ -34,6 +34,6 @@ def test_a_checkpoint_may_serve_several_domains():
     ({10: {'a': 0.1}, 20: {'a': math.nan}}, 'step 20 on a'),
   ],
 )
-def test_refuses_what_it_cannot_compare(scores, message):
+def test_scores_are_checked(scores, message):
   with pytest.raises(ValueError, match=message):
     select(scores)

@@ -1,7 +1,7 @@
-"""What runs on the device: prefill prompts, insert their samples in rows, draw tokens in blocks.
+"""What runs on the device: prefill prompts, insert their samples into rows, draw tokens in blocks.
 
-Pure functions of arrays, jitted; which of them runs when is the host's affair (engine.py). R rows, N samples to insert,
-P prompts; other letters: qwen2.py.
+Pure, jitted functions of arrays; the host decides which of them runs when (scheduler.py). R rows of the decode batch, N
+samples to insert, P prompts, W pages of a row; the other letters are those of qwen2.py.
 """
 
 import dataclasses
@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vibethinker_jax.engine.pages import PagedKVCache
-from vibethinker_jax.engine.sampling import TOP, BatchedSampling, draw, likeliest, row_keys
+from vibethinker_jax.engine.sampling import TOP, BatchedSampling, draw, row_keys, top_logprobs
 from vibethinker_jax.model.qwen2 import Qwen2
 
 
@@ -23,16 +22,16 @@ from vibethinker_jax.model.qwen2 import Qwen2
 )
 @dataclasses.dataclass(frozen=True)
 class DecodeState:
-  """What every row is doing. All zeros is a free row."""
+  """The state of every row of the decode batch. A free row is all zeros."""
 
-  token: jax.Array  # int32 [R]: the last token drawn, not yet in the cache
-  position: jax.Array  # int32 [R]: the position it goes to
+  token: jax.Array  # int32 [R]: the last token drawn; its keys and values are not in the cache yet
+  position: jax.Array  # int32 [R]: the position of that token
   count: jax.Array  # int32 [R]: tokens drawn so far
-  left: jax.Array  # int32 [R]: tokens that may still be drawn; 0 means the row is free
+  left: jax.Array  # int32 [R]: tokens that may still be drawn; 0: the row is free
   key: jax.Array  # uint32 [R,2]: the data of the sample's key
   sampling: BatchedSampling
   seen: jax.Array | None  # bool [R,V]: tokens of prompt and sample; None while no row penalizes repetition
-  pages: jax.Array | None  # int32 [R,W]: where the cache has the row's positions (pages.py); None with KVCache
+  pages: jax.Array | None  # int32 [R,W]: the page table (pages.py); None with a contiguous cache
 
 
 @functools.partial(
@@ -42,46 +41,45 @@ class DecodeState:
 )
 @dataclasses.dataclass(frozen=True)
 class InsertBatch:
-  """Samples about to get a row; those that only fill up the N have a `dest` past the last row."""
+  """Samples that are about to get a row. Entries that only pad the arrays to N have a `dest` past the last row."""
 
   source: np.ndarray  # int32 [N]: which of the prefilled prompts
   dest: np.ndarray  # int32 [N]: which row
-  seed: np.ndarray  # uint32 [N]; with the two below, what the sample's key is made of
-  number: np.ndarray
-  sample: np.ndarray
-  count: np.ndarray  # int32 [N]: tokens drawn before, which the prompt ends with
+  seed: np.ndarray  # uint32 [N]; the sample's key is made of this and of the two below
+  number: np.ndarray  # uint32 [N]
+  sample: np.ndarray  # uint32 [N]
+  count: np.ndarray  # int32 [N]: tokens drawn earlier, with which the prefilled prompt ends
   left: np.ndarray  # int32 [N]: tokens that may be drawn
   sampling: BatchedSampling
   seen: np.ndarray | None  # bool [N,V], as in DecodeState
 
 
 def free_rows(R: int) -> DecodeState:
-  """R rows with nobody in them."""
-  whole, real = (lambda: jnp.zeros(R, jnp.int32)), (lambda: jnp.zeros(R, jnp.float32))
-  sampling = BatchedSampling(real(), whole(), real(), real(), real())
-  return DecodeState(whole(), whole(), whole(), whole(), jnp.zeros((R, 2), jnp.uint32), sampling, None, None)
-
-
-def _found(layer, pages: jax.Array | None):
-  """A layer of the cache with the rows' table, where it lies in pages."""
-  return layer if pages is None else dataclasses.replace(layer, table=pages)
-
-
-def _at_rest(layer):
-  return dataclasses.replace(layer, table=None) if isinstance(layer, PagedKVCache) else layer
+  """The state of R free rows."""
+  ints, floats = (lambda: jnp.zeros(R, jnp.int32)), (lambda: jnp.zeros(R, jnp.float32))
+  sampling = BatchedSampling(floats(), ints(), floats(), floats(), floats())
+  return DecodeState(ints(), ints(), ints(), ints(), jnp.zeros((R, 2), jnp.uint32), sampling, None, None)
 
 
 @jax.jit
 def cast(model: Qwen2) -> Qwen2:
-  """The model with its parameters in the dtype its layers compute in."""
+  """The model with its parameters in the dtype in which its layers compute."""
   return jax.tree.map(lambda x: x.astype(model.config.dtype), model)
 
 
 @functools.partial(jax.jit, donate_argnames=['prefill_cache'])
 def prefill(model: Qwen2, prefill_cache: tuple, tokens, start, last):
-  """Tokens [P,T] into the positions from start [P] on of a cache of P rows.
+  """Prefill one chunk of P prompts.
 
-  Returns the cache and the logits [P,V] that follow token last[P] of each row.
+  Args:
+    model: the policy.
+    prefill_cache: a cache of P rows for every layer, which holds the chunks before.
+    tokens: int32 [P,T], the chunk.
+    start: int32 [P], the position of the chunk's first token.
+    last: int32 [P], the index into T after which the logits are wanted.
+
+  Returns:
+    The cache with the chunk in it, and the logits float32 [P,V] after token last[p] of each prompt.
   """
   hidden, prefill_cache = model.extend(
     model.unstacked(), tokens, start[:, None] + jnp.arange(tokens.shape[1]), prefill_cache
@@ -89,110 +87,133 @@ def prefill(model: Qwen2, prefill_cache: tuple, tokens, start, last):
   return prefill_cache, model.logits(jnp.take_along_axis(hidden, last[:, None, None], axis=1))[:, 0]
 
 
-@functools.partial(jax.jit, static_argnames=['stop_ids', 'filters', 'top'], donate_argnames=['rows'])
-def insert(rows: DecodeState, logits, lengths, sequences: InsertBatch, stop_ids: tuple, filters: bool, top: bool):
-  """Give rows to samples of prefilled prompts (`logits` [P,V], `lengths` [P]), and draw the first token of each.
+@functools.partial(jax.jit, static_argnames=['stop_ids', 'filters', 'top'], donate_argnames=['state'])
+def insert(state: DecodeState, logits, lengths, batch: InsertBatch, stop_ids: tuple, filters: bool, top: bool):
+  """Give rows to samples of prefilled prompts, and draw the first token of each.
 
-  Returns the rows, and token, ln p and ln p under the sampling parameters of the first tokens [N]; with `top`, also
-  `likeliest` in their place, ids and ln p [N,TOP]. The prompts' keys and values are for `insert_prefill`.
+  The prompts' keys and values are copied by `insert_prefill`.
+
+  Args:
+    state: of the decode batch.
+    logits: float32 [P,V] after each prompt.
+    lengths: int32 [P], tokens of each prompt.
+    batch: the N samples.
+    stop_ids: tokens after which a sample has finished.
+    filters: whether some of the samples rule tokens out (top_k, top_p, min_p).
+    top: whether `top_logprobs` are wanted.
+
+  Returns:
+    The state, the first tokens int32 [N], their ln p under the model and under the sampling parameters, float32 [N];
+    with `top` also the ids and ln p [N,TOP] of `top_logprobs`.
   """
-  key = row_keys(sequences.seed, sequences.number, sequences.sample)
-  token, logp, sampler_logp = draw(
-    logits[sequences.source], key, sequences.count, sequences.sampling, sequences.seen, filters
-  )
+  key = row_keys(batch.seed, batch.number, batch.sample)
+  token, logp, sampler_logp = draw(logits[batch.source], key, batch.count, batch.sampling, batch.seen, filters)
   new = DecodeState(
     token,
-    lengths[sequences.source],
-    sequences.count + 1,
-    jnp.where(jnp.isin(token, jnp.array(stop_ids, jnp.int32)), 0, sequences.left - 1),
+    lengths[batch.source],
+    batch.count + 1,
+    jnp.where(jnp.isin(token, jnp.array(stop_ids, jnp.int32)), 0, batch.left - 1),
     jax.random.key_data(key),
-    sequences.sampling,
-    None if sequences.seen is None else sequences.seen.at[jnp.arange(len(token)), token].set(True),
+    batch.sampling,
+    None if batch.seen is None else batch.seen.at[jnp.arange(len(token)), token].set(True),
     None,
   )
-  pages, others = rows.pages, dataclasses.replace(rows, pages=None)
-  others = jax.tree.map(lambda a, b: a.at[sequences.dest].set(b, mode='drop'), others, new)
-  likely = likeliest(logits[sequences.source]) if top else ()
-  return dataclasses.replace(others, pages=pages), token, logp, sampler_logp, *likely
+  pages, others = state.pages, dataclasses.replace(state, pages=None)
+  others = jax.tree.map(lambda a, b: a.at[batch.dest].set(b, mode='drop'), others, new)
+  most_likely = top_logprobs(logits[batch.source]) if top else ()
+  return dataclasses.replace(others, pages=pages), token, logp, sampler_logp, *most_likely
 
 
-@functools.partial(jax.jit, static_argnames=['stop_ids', 'block', 'filters', 'top'], donate_argnames=['rows', 'cache'])
+@functools.partial(jax.jit, static_argnames=['stop_ids', 'block', 'filters', 'top'], donate_argnames=['state', 'cache'])
 def decode_block(
-  model: Qwen2, rows: DecodeState, cache: tuple, steps, enough, stop_ids: tuple, block: int, filters: bool, top: bool
+  model: Qwen2, state: DecodeState, cache: tuple, steps, enough, stop_ids: tuple, block: int, filters: bool, top: bool
 ):
-  """Up to `steps` <= `block` tokens for every row, ending early when at most `enough` rows are still drawing.
+  """Draw up to `steps` tokens for every row.
 
-  Returns the rows, the cache, tokens int32 and the two log-probs float32 [R,block], with `top` also `likeliest` in
-  their place, ids and ln p [R,block,TOP], how many of them each row drew [R], and the steps made.
+  Args:
+    model: the policy.
+    state: of the decode batch.
+    cache: one layer's cache for every layer.
+    steps: int32, the most steps; at most `block`.
+    enough: int32; the block ends early once at most this many rows are still drawing.
+    stop_ids: tokens after which a sample has finished.
+    block: columns of the arrays that are returned.
+    filters: whether some row rules tokens out (top_k, top_p, min_p).
+    top: whether `top_logprobs` are wanted.
+
+  Returns:
+    The state; the cache; the tokens int32 [R,block], their ln p under the model and under the sampling parameters,
+    float32 [R,block]; with `top` also the ids and ln p [R,block,TOP] of `top_logprobs`; how many tokens each row has
+    drawn, int32 [R]; and the number of steps, int32.
   """
-  R = rows.token.shape[0]
+  R = state.token.shape[0]
   layers = model.unstacked()
   stops = jnp.array(stop_ids, jnp.int32)
 
-  def going(carry):
-    i, rows, *_ = carry
-    live = (rows.left > 0).sum()
+  def unfinished(carry):
+    i, state, *_ = carry
+    live = (state.left > 0).sum()
     return (i < steps) & (live > 0) & ((i == 0) | (live > enough))
 
   def step(carry):
-    i, rows, cache, tokens, logps, sampler_logps, likely, drawn = carry
-    found = tuple(_found(layer, rows.pages) for layer in cache)
-    hidden, cache = model.extend(layers, rows.token[:, None], rows.position[:, None], found)
-    cache = tuple(_at_rest(layer) for layer in cache)
-    key = jax.random.wrap_key_data(rows.key)
+    i, state, cache, tokens, logps, sampler_logps, most_likely, drawn = carry
+    bound = tuple(layer.bound(state.pages) for layer in cache)
+    hidden, cache = model.extend(layers, state.token[:, None], state.position[:, None], bound)
+    cache = tuple(layer.bound(None) for layer in cache)
+    key = jax.random.wrap_key_data(state.key)
     logits = model.logits(hidden)[:, 0]
-    token, logp, sampler_logp = draw(logits, key, rows.count, rows.sampling, rows.seen, filters)
-    live = rows.left > 0
+    token, logp, sampler_logp = draw(logits, key, state.count, state.sampling, state.seen, filters)
+    live = state.left > 0
     put = lambda table, column: jax.lax.dynamic_update_slice(table, column[:, None], (0, i, 0)[: table.ndim])
     if top:
-      likely = tuple(put(table, column) for table, column in zip(likely, likeliest(logits)))
-    rows = dataclasses.replace(
-      rows,
-      token=jnp.where(live, token, rows.token),
-      position=rows.position + live,
-      count=rows.count + live,
-      left=jnp.where(live & ~jnp.isin(token, stops), rows.left - 1, 0),
-      seen=None if rows.seen is None else rows.seen.at[jnp.arange(R), token].max(live),
+      most_likely = tuple(put(table, column) for table, column in zip(most_likely, top_logprobs(logits)))
+    state = dataclasses.replace(
+      state,
+      token=jnp.where(live, token, state.token),
+      position=state.position + live,
+      count=state.count + live,
+      left=jnp.where(live & ~jnp.isin(token, stops), state.left - 1, 0),
+      seen=None if state.seen is None else state.seen.at[jnp.arange(R), token].max(live),
     )
-    return (
-      i + 1,
-      rows,
-      cache,
-      put(tokens, token),
-      put(logps, logp),
-      put(sampler_logps, sampler_logp),
-      likely,
-      drawn + live,
-    )
+    columns = put(tokens, token), put(logps, logp), put(sampler_logps, sampler_logp)
+    return i + 1, state, cache, *columns, most_likely, drawn + live
 
   zeros = lambda kind, *more: jnp.zeros((R, block, *more), kind)
   columns = zeros(jnp.int32), zeros(jnp.float32), zeros(jnp.float32)
-  most = min(TOP, model.config.V)
-  likely = (zeros(jnp.int32, most), zeros(jnp.float32, most)) if top else ()
-  start = (jnp.int32(0), rows, cache, *columns, likely, jnp.zeros(R, jnp.int32))
-  i, rows, cache, *columns, likely, drawn = jax.lax.while_loop(going, step, start)
-  return rows, cache, *columns, *likely, drawn, i
+  n = min(TOP, model.config.V)
+  most_likely = (zeros(jnp.int32, n), zeros(jnp.float32, n)) if top else ()
+  start = (jnp.int32(0), state, cache, *columns, most_likely, jnp.zeros(R, jnp.int32))
+  i, state, cache, *columns, most_likely, drawn = jax.lax.while_loop(unfinished, step, start)
+  return state, cache, *columns, *most_likely, drawn, i
 
 
 @jax.jit
-def take_rows(rows: DecodeState, order) -> DecodeState:
-  """Only the rows `order`, in that order; an index past the last gives a free row."""
-  return jax.tree.map(lambda x: jnp.take(x, order, axis=0, mode='fill', fill_value=0), rows)
+def take_rows(state: DecodeState, order) -> DecodeState:
+  """The state whose row i is row order[i] of this one, order int32; an index past the last row gives a free row."""
+  return jax.tree.map(lambda x: jnp.take(x, order, axis=0, mode='fill', fill_value=0), state)
 
 
 @jax.jit
-def release(rows: DecodeState, gone) -> DecodeState:
-  """The rows `gone` (bool [R]) made free."""
-  return dataclasses.replace(rows, left=jnp.where(gone, 0, rows.left))
+def release(state: DecodeState, gone) -> DecodeState:
+  """The state after the rows `gone` (bool [R]) were freed."""
+  return dataclasses.replace(state, left=jnp.where(gone, 0, state.left))
 
 
-# ---- one layer of a cache: there is a program for every pair of sizes, so each should be a small one -----------------
+# ---- one layer of a cache: a program is compiled for every pair of sizes, so each program should be small ----
 
 
 @functools.partial(jax.jit, donate_argnames=['layer'])
-def insert_prefill(layer, pages, prefill_cache, source, dest):
-  """The layer with prompts source [N] of the layer `prefill_cache` in its rows dest [N]; `pages` as in DecodeState."""
-  return _at_rest(_found(layer, pages).inserted(prefill_cache, source, dest))
+def insert_prefill(layer, pages, prefill_layer, source, dest):
+  """One layer of the cache after prefilled prompts were copied into it.
+
+  Args:
+    layer: of the decode batch's cache.
+    pages: DecodeState.pages.
+    prefill_layer: the same layer of the prefill cache.
+    source: int32 [N], which row of `prefill_layer`.
+    dest: int32 [N], the row of `layer` it is copied to; one past the last row copies nothing.
+  """
+  return layer.bound(pages).inserted(prefill_layer, source, dest).bound(None)
 
 
 @functools.partial(jax.jit, static_argnames=['S'])
@@ -203,5 +224,5 @@ def resize_cache(layer, S: int):
 
 @jax.jit
 def take_cache_rows(layer, order):
-  """The layer of only the rows `order`, as take_rows."""
+  """The layer whose row i is row order[i] of this one, as in `take_rows`."""
   return layer.taken(order)

@@ -1,7 +1,8 @@
-"""From logits to one token a row, and the two log-probabilities it had.
+"""From logits to one token a row, and the token's two log-probabilities.
 
-A random number belongs to (seed, request, sample, position) and to nothing else: not to the row a sample happens to
-sit in, nor to who sits beside it. One uniform number a token, read through the inverse of the cumulative distribution.
+A random number is a function of (seed, request, sample, position) alone. It does not depend on the row in which a
+sample is decoded, nor on the other samples of the batch. Each token takes one uniform number, at which the inverse of
+the cumulative distribution is read.
 """
 
 import dataclasses
@@ -13,16 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_JITTER = 2e-6  # a bound on what rounding does to a sum of V = 151,936 probabilities in float32
-TOP = 20  # tokens that `likeliest` names
+_JITTER = 2e-6  # bounds the rounding error of a sum of V = 151,936 probabilities in float32
+TOP = 20  # tokens that `top_logprobs` gives
 
-# the largest logit and the smallest temperature that are told from others: infinities would have no differences
+# bounds of logits and of temperature, so that no value is infinite: a difference of infinities is not a number
 _LARGEST, _COLDEST = 1e18, 1e-20
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingParams:
-  """How to draw. temperature 0 is greedy; top_k -1, top_p 1, min_p 0 and repetition_penalty 1 are off."""
+  """How tokens are drawn. temperature 0 is greedy; top_k -1, top_p 1, min_p 0 and repetition_penalty 1 are off."""
 
   temperature: float = 1.0
   top_k: int = -1
@@ -31,7 +32,7 @@ class SamplingParams:
   repetition_penalty: float = 1.0
 
   def fault(self) -> str | None:
-    """What is wrong with these values, in words, or None."""
+    """What is wrong with the values, in words, or None if nothing is."""
     if not 0 <= self.temperature < math.inf:
       return f'temperature {self.temperature}: expected 0 or more'
     if self.top_k != -1 and self.top_k < 1:
@@ -46,12 +47,12 @@ class SamplingParams:
 
   @property
   def filters(self) -> bool:
-    """Whether any token is ruled out before drawing; where not, nothing is sorted."""
+    """Whether tokens can be ruled out before drawing. Only then the logits have to be sorted."""
     return self.top_k != -1 or self.top_p < 1 or self.min_p > 0
 
   @property
   def penalizes(self) -> bool:
-    """Whether tokens seen before count for less; where no row does, nobody remembers what was seen."""
+    """Whether repetition is penalized. Only then the tokens seen so far have to be kept."""
     return self.repetition_penalty != 1
 
 
@@ -62,7 +63,7 @@ class SamplingParams:
 )
 @dataclasses.dataclass(frozen=True)
 class BatchedSampling:
-  """The SamplingParams of every row: float32 [R] each, but for top_k, int32 [R]."""
+  """The SamplingParams of every row: each field is float32 [R], but top_k is int32 [R]."""
 
   temperature: jax.Array
   top_k: jax.Array
@@ -72,32 +73,36 @@ class BatchedSampling:
 
 
 def batched(samplings: list[SamplingParams]) -> BatchedSampling:
-  """One row for each."""
+  """The parameters of R rows as arrays, one entry for each of `samplings`."""
   column = lambda name, kind: np.array([vars(s)[name] for s in samplings], kind)
   kinds = {f.name: np.int32 if f.name == 'top_k' else np.float32 for f in dataclasses.fields(BatchedSampling)}
   return BatchedSampling(**{name: column(name, kind) for name, kind in kinds.items()})
 
 
 def number_of(name: str) -> int:
-  """The number of the random stream that belongs to a request of that name: 32 bits of a hash, anywhere the same.
+  """The random stream (Request.number) of a request with this name: 32 bits of a hash, the same on every machine.
 
-  Two names that share one draw by the same numbers, each from its own prompt.
+  Two names with the same hash draw with the same random numbers, each from its own prompt.
   """
   return int.from_bytes(hashlib.sha256(name.encode('utf-8', 'surrogatepass')).digest()[:4], 'big')
 
 
 def row_keys(seed: jax.Array, request: jax.Array, sample: jax.Array) -> jax.Array:
-  """uint32 [N] each -> keys [N]: the stream of random numbers of one sample of one request."""
+  """uint32 [N] each -> keys [N]: the random stream of each sample."""
   fold = jax.vmap(jax.random.fold_in)
   return fold(fold(jax.vmap(jax.random.key)(seed), request), sample)
 
 
 def keep(scaled: jax.Array, top_k: jax.Array, top_p: jax.Array, min_p: jax.Array) -> jax.Array:
-  """Which tokens may be drawn: bool [R,V] from scaled logits [R,V] and each row's filters [R].
+  """Which tokens may be drawn, bool [R,V].
 
-  top-k keeps the k likeliest, top-p the smallest set of likeliest tokens whose mass, after top-k, reaches p, min-p
-  those at least min_p times as likely as the likeliest. What is exactly as likely as the last one kept is kept too,
-  and the likeliest always.
+  A token that is exactly as likely as the least likely token kept is kept too; the most likely token is always kept.
+
+  Args:
+    scaled: float32 [R,V], logits divided by the temperature.
+    top_k: int32 [R]; keeps the k most likely tokens, -1 keeps all.
+    top_p: float32 [R]; keeps the smallest set of most likely tokens whose probability, after top_k, reaches p.
+    min_p: float32 [R]; keeps the tokens that are at least min_p times as likely as the most likely one.
   """
   V = scaled.shape[-1]
   ordered = jnp.flip(jnp.sort(scaled, axis=-1), -1)
@@ -105,7 +110,8 @@ def keep(scaled: jax.Array, top_k: jax.Array, top_p: jax.Array, min_p: jax.Array
   kth = at(jnp.where(top_k < 0, V, jnp.minimum(top_k, V)) - 1)
   mass = jax.nn.softmax(jnp.where(ordered >= kth, ordered, -jnp.inf), axis=-1)
   before = jnp.cumsum(mass, axis=-1) - mass
-  # Sums made in parallel jitter, and need not rise: the set ends with the first token before which p is reached
+  # A parallel cumulative sum has rounding errors and need not be monotonic: the set ends before the first token whose
+  # predecessors have a sum of at least p
   reached = (before >= (top_p - _JITTER)[:, None]) & (top_p < 1)[:, None]
   rank = jnp.arange(V)
   beyond = jnp.where(reached & (rank > 0), rank, V).min(-1)
@@ -114,9 +120,10 @@ def keep(scaled: jax.Array, top_k: jax.Array, top_p: jax.Array, min_p: jax.Array
 
 
 def penalized(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Array:
-  """Logits [R,V] of the tokens `seen` (bool [R,V]) divided by `penalty` [R] where positive, multiplied where negative.
+  """Logits after the repetition penalty of CTRL (arXiv 1909.05858), in the form that transformers applies.
 
-  The repetition penalty of CTRL (arXiv 1909.05858), as transformers applies it.
+  logits float32 [R,V]; seen bool [R,V]; penalty float32 [R]. A positive logit of a seen token is divided by the
+  penalty, a negative one is multiplied by it.
   """
   penalty = penalty[:, None]
   wanted = jnp.where(seen, jnp.where(logits > 0, logits / penalty, logits * penalty), logits)
@@ -124,12 +131,19 @@ def penalized(logits: jax.Array, seen: jax.Array, penalty: jax.Array) -> jax.Arr
 
 
 def pick(mass: jax.Array, uniform: jax.Array) -> jax.Array:
-  """The inverse of the cumulative distribution: token int32 [R] at `uniform` [R], in [0,1), of the mass float32 [R,V].
+  """The inverse of the cumulative distribution.
 
-  Only tokens with mass come into question: the answer is the first of them at which the sum so far exceeds the
-  threshold. So whatever rounding does to the sums, which made in parallel need not even rise, a token without mass is
-  never drawn. What is below the smallest normal number, whose logarithm may be lost, counts as none. A row without any
-  mass, which only broken logits have, gives the last token.
+  Only tokens with mass are considered: the answer is the first of them at which the cumulative sum exceeds the
+  threshold. So a token without mass is never drawn, whatever the rounding errors of the sums (they are computed in
+  parallel and need not be monotonic). Mass below the smallest normal number, whose logarithm may be lost, counts as
+  none. A row without mass, which only broken logits have, gives the last token.
+
+  Args:
+    mass: float32 [R,V], probabilities up to a factor for each row.
+    uniform: float32 [R] in [0, 1).
+
+  Returns:
+    Tokens, int32 [R].
   """
   V = mass.shape[-1]
   so_far = jnp.where(mass >= jnp.finfo(mass.dtype).tiny, jnp.cumsum(mass, axis=-1), 0.0)
@@ -147,11 +161,19 @@ def draw(
   seen: jax.Array | None,
   filters: bool,
 ):
-  """One token a row.
+  """Draw one token for each row.
 
-  logits float32 [R,V], keys [R], position int32 [R] (how many tokens the sample has). `seen` bool [R,V] is None where
-  no row penalizes repetition, `filters` False where none rules a token out. Returns token int32 [R], its ln p under the
-  model at temperature 1, and its ln p under the sampling parameters it was drawn from (0 where greedy), float32 [R].
+  Args:
+    logits: float32 [R,V].
+    keys: [R], the random stream of each sample.
+    position: int32 [R], how many tokens of the sample were drawn before.
+    sampling: the parameters of each row.
+    seen: bool [R,V], tokens that are in the prompt or were drawn; None if no row penalizes repetition.
+    filters: False if no row rules tokens out (top_k, top_p, min_p).
+
+  Returns:
+    The tokens int32 [R], their ln p under the model at temperature 1, and their ln p under the sampling parameters with
+    which they were drawn (0 if greedy), both float32 [R].
   """
   norm = jax.nn.logsumexp(logits, axis=-1)
   greedy = sampling.temperature == 0
@@ -167,10 +189,10 @@ def draw(
   return token, of(logits) - norm, jnp.where(greedy, 0.0, sampler_logp)
 
 
-def likeliest(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """The TOP likeliest tokens (all, of a smaller vocabulary) of logits [...,V], the likeliest first.
+def top_logprobs(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The TOP most likely tokens (all, if the vocabulary is smaller) of logits [...,V], the most likely first.
 
-  Returns their ids int32 and their ln p under the model at temperature 1, float32 [...,TOP].
+  Returns their ids, int32 [...,TOP], and their ln p under the model at temperature 1, float32 [...,TOP].
   """
   values, ids = jax.lax.top_k(logits, min(TOP, logits.shape[-1]))
   return ids, values - jax.nn.logsumexp(logits, axis=-1, keepdims=True)

@@ -1,13 +1,14 @@
 """Attention: grouped queries against keys, under a mask.
 
-`attend` is the plain XLA form over any mask; decoding uses it. `attend_packed` is for training on packed rows and
-chooses a kernel by name (Config.attention), all of which give the same numbers:
+`attend` is the plain XLA form with any mask; decoding uses it. `attend_packed` is for training on packed rows. It
+chooses one of these kernels by name (Config.attention); all of them give the same numbers:
 
-  xla     the plain form, in chunks of queries; everywhere
-  splash  jax's Pallas kernel for TPUs; the sequence may be sharded, and needs a multiple of 128 tokens a shard
-  triton  jax's Pallas kernel for GPUs; the sequence is whole on each device, a multiple of 64 tokens
+  xla     the plain form, in chunks of queries; runs everywhere
+  splash  jax's Pallas kernel for TPUs; the sequence may be sharded, each shard has a multiple of 128 tokens
+  triton  jax's Pallas kernel for GPUs; every device has whole sequences, of a multiple of 64 tokens
 
-cuDNN is not among them: `jax.nn.dot_product_attention` takes no segment ids, and as a bias they would be a [T,S] array.
+cuDNN is not one of them: `jax.nn.dot_product_attention` takes no segment ids, and a bias in their place would be a
+[T,S] array.
 """
 
 import math
@@ -23,19 +24,31 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from vibethinker_jax.model.mesh import ACTIVATION, einsum, reshape, shard, spec
 
-QUERIES = 512  # of the plain form, whose scores exist at the same time
-FUSED = 16384  # tokens up to which splash makes all gradients in one pass, see there
+QUERIES = 512  # the most queries whose scores the plain form has in memory at a time
+FUSED = 16384  # the most tokens for which `splash` computes all gradients in one pass
 
 
 def cached_mask(positions: jax.Array, size: int) -> jax.Array:
-  """[B,T] positions -> [B,T,S] bool over a cache whose position s holds position s."""
+  """Mask bool [B,T,S] in a cache of S = `size` positions: a query at position p sees the positions 0 .. p.
+
+  positions: int [B,T], those of the queries.
+  """
   return jnp.arange(size)[None, None, :] <= positions[:, :, None]
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-  """softmax(q k / sqrt(H)) v. q [B,K,G,T,H], k [B,K,H,S], v [B,K,S,H], mask [B,T,S] -> [B,K,G,T,H]; float32 softmax.
+  """softmax(q k / sqrt(H)) v, with the softmax in float32.
 
-  Keys stand transposed, as the cache holds them: both products then run along contiguous memory.
+  Keys are transposed, as in the cache, so that both products read contiguous memory.
+
+  Args:
+    q: queries [B,K,G,T,H].
+    k: keys [B,K,H,S].
+    v: values [B,K,S,H].
+    mask: bool [B,T,S], which keys a query sees.
+
+  Returns:
+    [B,K,G,T,H].
   """
   scores = einsum('BKGTH,BKHS->BKGTS', q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
   scores = jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
@@ -44,27 +57,38 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Arr
 
 
 def attend_packed(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, kernel: str) -> jax.Array:
-  """`attend` where each token sees itself and what stands before it in its own segment; segments [B,T], S = T.
+  """`attend`, where each token sees itself and the tokens before it in its own segment.
 
-  Keys and values come whole along the sequence, queries may be sharded along it. Raises KeyError for an unknown
-  `kernel`, ValueError for a length that it does not take.
+  Args:
+    q: queries [B,K,G,T,H]; T may be sharded.
+    k: keys [B,K,H,T], whole along T.
+    v: values [B,K,T,H], whole along T.
+    segments: int [B,T], the segment of each token.
+    kernel: 'xla', 'splash' or 'triton'.
+
+  Returns:
+    [B,K,G,T,H].
+
+  Raises:
+    KeyError: unknown kernel.
+    ValueError: the kernel does not take this length.
   """
   return {'xla': plain, 'splash': splash, 'triton': triton}[kernel](q, k, v, segments)
 
 
 def unit(kernel: str, shards: int) -> int:
-  """Tokens of which a row must have a multiple, for a kernel and a sequence cut into `shards`."""
+  """The number of tokens of a row must be a multiple of this, for a kernel and a sequence divided into `shards`."""
   return {'xla': 32, 'splash': 128, 'triton': 64}[kernel] * shards
 
 
 def plain(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.Array:
-  """The plain form: at most QUERIES queries have their scores in memory, which the backward pass computes again."""
+  """The plain form, by chunks of at most QUERIES queries; the backward pass computes their scores again."""
   T = segments.shape[1]
   every, at = shard(segments, 'BS'), jnp.arange(T)
   n = next(n for n in range(1, T + 1) if T % n == 0 and T // n <= QUERIES)
   if n == 1:
     return attend(q, k, v, packed_mask(shard(at, 'T'), segments, every))
-  # strided chunks: a chunk of neighbours would cut across a sharded T
+  # chunks are strided: a chunk of neighbouring queries would lie on a part of the devices over which T is sharded
   split = lambda x, axis, axes: shard(
     jnp.moveaxis(x.reshape(*x.shape[:axis], T // n, n, *x.shape[axis + 1 :]), axis + 1, 0), 'n' + axes
   )
@@ -74,16 +98,16 @@ def plain(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array) -> jax.
 
 
 def packed_mask(at: jax.Array, segments: jax.Array, every: jax.Array) -> jax.Array:
-  """[B,T,S] bool for queries at places `at` [T] with segments [B,T], among all segments `every` [B,S]."""
+  """Mask bool [B,T,S]: queries at the places `at` [T] with `segments` [B,T], keys with the segments `every` [B,S]."""
   causal = at[:, None] >= jnp.arange(every.shape[1])
   return causal[None] & (segments[:, :, None] == every[:, None, :])
 
 
 def splash(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, interpret: bool = False) -> jax.Array:
-  """jax's splash attention in its multi-query form, once for each row and kv head. `interpret`: run it off a TPU.
+  """jax's splash attention in its multi-query form, for every row and kv head. `interpret`: run it without a TPU.
 
-  One backward pass for all gradients is faster, but holds the queries' gradient once for every block of keys: 3.2 GB a
-  row of 32K tokens (12 heads of 128). Beyond FUSED tokens it is made by itself.
+  One backward pass for all gradients is faster, but it keeps the gradient of the queries once for every block of keys:
+  3.2 GB for a row of 32K tokens (12 heads of 128). Beyond FUSED tokens that gradient gets a pass of its own.
   """
   mesh = jax.sharding.get_abstract_mesh()
   shards = 1 if mesh.empty else mesh.shape['seq']
@@ -119,10 +143,10 @@ def splash(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, interp
 
 
 def triton(q: jax.Array, k: jax.Array, v: jax.Array, segments: jax.Array, interpret: bool = False) -> jax.Array:
-  """jax's Pallas kernel for GPUs, K and V repeated to the query heads. `interpret`: run it off a GPU."""
+  """jax's Pallas kernel for GPUs, with K and V repeated for every query head. `interpret`: run it without a GPU."""
   mesh = jax.sharding.get_abstract_mesh()
   if not mesh.empty and mesh.shape['seq'] > 1:
-    raise ValueError(f'triton attention: the sequence lies over {mesh.shape["seq"]} devices, expected seq=1')
+    raise ValueError(f'triton attention: the sequence is divided over {mesh.shape["seq"]} devices, expected seq=1')
   if segments.shape[1] % 64:
     raise ValueError(f'triton attention: {segments.shape[1]} tokens, expected a multiple of 64')
   block = 128 if segments.shape[1] % 128 == 0 else 64
@@ -155,23 +179,34 @@ def _specs(*axes: str) -> tuple[PartitionSpec, ...]:
 
 
 def _by_shard(local, in_specs: tuple):
-  """`local` on each device's part; kernels do not say how their results vary over the mesh, so that is not checked."""
+  """`local` on the part of each device. check_vma is off: kernels do not declare how results vary over the mesh."""
   return jax.shard_map(local, in_specs=in_specs, out_specs=spec('BKGTH', ACTIVATION), check_vma=False)
 
 
 def attend_shared(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, S: int, n: int) -> jax.Array:
-  """Attention of rows that hold a prompt in S positions, lengths [B] of them filled, and n continuations of it, Q each.
+  """Attention of rows that hold a prompt and n continuations of it.
 
-  A prompt's tokens see the prompt; a continuation's see the prompt and their own past. q [B,K,G,S+n*Q,H], k and v
-  likewise -> [B,K,G,S+n*Q,H]. Every device has its rows whole: the queries are gathered over seq, and computed there.
+  Tokens of the prompt see the prompt; tokens of a continuation see the prompt and the past of their own continuation.
+  Queries are gathered over seq, so every device computes whole rows.
+
+  Args:
+    q: queries [B,K,G,S+n*Q,H]: the prompt in S positions, then n continuations of Q positions each.
+    k: keys [B,K,H,S+n*Q].
+    v: values [B,K,S+n*Q,H].
+    lengths: int [B], how many of the S positions are filled.
+    S: positions of the prompt.
+    n: continuations.
+
+  Returns:
+    [B,K,G,S+n*Q,H].
   """
   B, K, G, whole, H = q.shape
   Q = (whole - S) // n
   q = shard(q, 'BKGQH')
   causal = lambda size: jnp.arange(size)[:, None] >= jnp.arange(size)[None]
   prompt = attend(q[:, :, :, :S], k[..., :S], v[:, :, :S], jnp.broadcast_to(causal(S), (B, S, S)))
-  # All continuations against the one prompt, and each, as a row of its own, against itself. Only what comes out of the
-  # two is brought together, not their scores: those are several times as large.
+  # All continuations attend to the one prompt, and each attends to itself as a row of its own. Only the results of the
+  # two are combined, not the scores: those are several times as large.
   apart = lambda x, axis: jnp.moveaxis(x, axis, 1).reshape(B * n, *x.shape[1:axis], *x.shape[axis + 1 :])
   split = lambda x: reshape(x, (B, n, K, G, Q, x.shape[-1]), 'BnKGQH')
   joined = lambda x: jnp.moveaxis(split(x), 1, 3).reshape(B, K, G, n * Q, -1)
@@ -187,8 +222,8 @@ def attend_shared(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, 
 
 
 def _unnormalized(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """`attend` to some of the keys: the largest score m [...,1], the sum of exp(score - m) [...,1], and the sum of v so
-  weighted [...,H]. All float32 but the last."""
+  """`attend` to a part of the keys, without the division: the largest score m [...,1] and the sum of exp(score - m)
+  [...,1], both float32, and the sum of v weighted by exp(score - m) [...,H]."""
   scores = einsum('BKGQH,BKHS->BKGQS', q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
   scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
   peak = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
@@ -197,7 +232,7 @@ def _unnormalized(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> 
 
 
 def _combined(one: tuple, other: tuple) -> jax.Array:
-  """What `attend` to both sets of keys gives, from the _unnormalized of each."""
+  """`attend` to two sets of keys together, from the `_unnormalized` results of each."""
   (peak_a, sum_a, v_a), (peak_b, sum_b, v_b) = one, other
   peak = jnp.maximum(peak_a, peak_b)
   a, b = jnp.exp(peak_a - peak), jnp.exp(peak_b - peak)
@@ -205,17 +240,28 @@ def _combined(one: tuple, other: tuple) -> jax.Array:
 
 
 def attend_paged(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, table: jax.Array, kernel: str):
-  """`attend` of one query a row to its first lengths[b] positions, which lie in pages: q [B,K,G,H], k and v
-  [K,N,size,H], table [B,W] -> [B,K,G,H]. Page table[b, w] holds the row's positions from w * size on.
+  """`attend` of one query for each row to keys and values in pages.
 
-  `kernel`: 'xla' gathers the pages of every row; 'tpu' and 'gpu' are jax's Pallas kernels, which read each row's pages
-  up to its length and no others. Raises KeyError for an unknown one.
+  Args:
+    q: queries [B,K,G,H].
+    k: keys [K,N,size,H], the pool of N pages.
+    v: values [K,N,size,H].
+    lengths: int32 [B], row b sees its first lengths[b] positions.
+    table: int32 [B,W], page table[b, w] holds the positions w * size ... (w + 1) * size - 1 of row b.
+    kernel: 'xla' gathers the pages of every row; 'tpu' and 'gpu' are jax's Pallas kernels, which read of each row only
+      the pages up to its length.
+
+  Returns:
+    [B,K,G,H].
+
+  Raises:
+    KeyError: unknown kernel.
   """
   return {'xla': paged_plain, 'tpu': paged_tpu, 'gpu': paged_gpu}[kernel](q, k, v, lengths, table)
 
 
 def paged_plain(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, table: jax.Array) -> jax.Array:
-  """attend_paged without a kernel."""
+  """attend_paged in plain XLA."""
   pages = lambda x: x[:, table].reshape(x.shape[0], table.shape[0], -1, x.shape[-1]).astype(q.dtype)
   k, v = pages(k), pages(v)
   scores = jnp.einsum('BKGH,KBSH->BKGS', q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
@@ -225,7 +271,7 @@ def paged_plain(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, ta
 
 
 def paged_tpu(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, table: jax.Array) -> jax.Array:
-  """attend_paged by jax's Pallas kernel for TPUs; 128 must divide H."""
+  """attend_paged by jax's Pallas kernel for TPUs; H must be a multiple of 128."""
   B, K, G, H = q.shape
   at_once = math.gcd(table.shape[1], 8)
   heads = (q * H**-0.5).reshape(B, K * G, H)
@@ -234,7 +280,7 @@ def paged_tpu(q: jax.Array, k: jax.Array, v: jax.Array, lengths: jax.Array, tabl
 
 
 def paged_gpu(q, k, v, lengths: jax.Array, table: jax.Array, interpret: bool = False) -> jax.Array:
-  """attend_paged by jax's Pallas kernel for GPUs. `interpret`: run it off a GPU."""
+  """attend_paged by jax's Pallas kernel for GPUs. `interpret`: run it without a GPU."""
   B, K, G, H = q.shape
   splits = math.gcd(table.shape[1], 16)
   heads = (q * H**-0.5).reshape(B, K * G, H)
@@ -245,9 +291,9 @@ def paged_gpu(q, k, v, lengths: jax.Array, table: jax.Array, interpret: bool = F
 
 
 def attend_scaled(q, k, k_scale, v, v_scale, mask: jax.Array) -> jax.Array:
-  """`attend` to keys and values kept as int8: k [B,K,H,S] times k_scale [B,K,S], v [B,K,S,H] times v_scale [B,K,S].
+  """`attend` to int8 keys and values: k [B,K,H,S] times k_scale [B,K,S], and v [B,K,S,H] times v_scale [B,K,S].
 
-  The scales multiply the scores and the weights, so that no widened copy of the cache need exist.
+  The scales multiply the scores and the weights instead, so that no copy of the cache in float is needed.
   """
   scores = einsum('BKGTH,BKHS->BKGTS', q * q.shape[-1] ** -0.5, k.astype(q.dtype)).astype(jnp.float32)
   scores = jnp.where(mask[:, None, None], scores * k_scale[:, :, None, None], jnp.finfo(jnp.float32).min)

@@ -1,15 +1,15 @@
-"""The mesh, and the one table that says which axis letter lives on which mesh axis.
+"""The mesh, and the tables that say which axes of the arrays are sharded over which mesh axes.
 
-Letters (declared in qwen2.py) name the axes of every array; mesh axes name the axes of the machine:
+Letters (declared in qwen2.py) name the axes of arrays. The mesh axes are:
 
   data    replicas of the model, across slices or nodes         fsdp    weights and rows of the batch, within a slice
   seq     the query axis of long sequences                      tensor  heads, feed-forward and vocabulary
 
-Weights rest sharded over fsdp and tensor (AT_REST), are gathered over fsdp just before use (IN_USE), and activations
-follow ACTIVATION. Decoding sees the devices of its process as another mesh, `decode_mesh`, on which every device has
-the whole model: weights are gathered once instead of once a token.
+Between uses weights are sharded over fsdp and tensor (AT_REST). They are gathered over fsdp just before use (IN_USE).
+Activations follow ACTIVATION. Decoding uses the devices of its process as another mesh, `decode_mesh`, on which every
+device has the whole model: so weights are gathered once, and not once a token.
 
-A mesh is optional: without one (`jax.set_mesh` not called) every function here leaves its array as it is.
+A mesh is optional. Without one (`jax.set_mesh` was not called) the functions here leave their arrays as they are.
 """
 
 import collections
@@ -34,12 +34,12 @@ Along = Annotated[int, Interval(ge=1, le=1 << 20)]  # devices
 
 @dataclasses.dataclass(frozen=True)
 class MeshShape:
-  """Devices along each mesh axis; the product is the number of devices. A laptop's CPU counts as that many.
+  """Devices along each mesh axis; the product is the number of devices. A CPU is divided into that many devices.
 
   data: replicas of the model.
-  fsdp: over which the weights are sharded, and more rows of a batch.
-  seq: over which long sequences are cut.
-  tensor: over which heads, feed-forward and vocabulary are cut; at most the kv heads.
+  fsdp: over which the weights and the rows of a batch are sharded.
+  seq: over which long sequences are sharded.
+  tensor: over which heads, feed-forward and vocabulary are sharded; at most the kv heads.
   """
 
   data: Along = 1
@@ -49,14 +49,14 @@ class MeshShape:
 
   @property
   def size(self) -> int:
-    """How many devices that is."""
+    """The number of devices."""
     return self.data * self.fsdp * self.seq * self.tensor
 
 
 def make_mesh(shape: MeshShape, devices=None) -> Mesh:
-  """The training mesh over `devices` (default: all). Raises ValueError where the product is not their number.
+  """The training mesh over `devices` (default: all). Raises ValueError if the shape has another number of devices.
 
-  Several TPU slices are replicas: the data axis goes across them, and every other stays within one.
+  Several TPU slices are replicas: the data axis goes across slices, every other axis stays within one.
   """
   devices = jax.devices() if devices is None else list(devices)
   sizes = dataclasses.astuple(shape)
@@ -65,7 +65,7 @@ def make_mesh(shape: MeshShape, devices=None) -> Mesh:
   slices = _slices(devices)
   if shape.data % slices:
     raise ValueError(f'data is {shape.data}, expected a multiple of the number of slices, {slices}')
-  # a mesh axis may be a part of an axis of the machine: 4 x 8 x 2 devices on a torus of 4 x 4 x 4
+  # a mesh axis may be a part of an axis of the torus, as for a mesh of 4 x 8 x 2 on a torus of 4 x 4 x 4
   if slices == 1:
     grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
   else:
@@ -80,29 +80,34 @@ def _slices(devices: Sequence[jax.Device]) -> int:
     return 1
   try:
     return len({device.slice_index for device in devices})
-  except AttributeError:  # a single slice that is only described (plan/)
+  except AttributeError:  # plan/ describes a single slice without having it
     return 1
 
 
 def decode_mesh(mesh: Mesh) -> Mesh:
-  """The same devices laid out for decoding: each has the whole model and its share of the rows.
+  """The same devices as one axis, for decoding: each has the whole model and its share of the rows.
 
-  The axis is Auto: rows are scattered, gathered and sampled independently, which the compiler spreads by itself, while
-  explicit axes would want a layout spelt out at every such place.
+  The axis is Auto: rows are scattered, gathered and sampled independently, and the compiler distributes that by itself.
+  With an explicit axis every such operation would have to name its sharding.
   """
   return Mesh(mesh.devices.ravel(), ('data',), axis_types=(AxisType.Auto,))
 
 
 def own_mesh(devices: Sequence[jax.Device]) -> Mesh | None:
-  """The decode_mesh of this process's `devices`; None for the only device of the only process."""
+  """The decode_mesh of the `devices` of this process; None if there is only one device and only one process."""
   if len(devices) == jax.process_count() == 1:
     return None
   return decode_mesh(make_mesh(MeshShape(data=len(devices)), devices))
 
 
 def no_mesh():
-  """A context in which no mesh is set, whatever the caller has set: `with no_mesh(): ...`."""
+  """A context in which no mesh is set, even if the caller has set one: `with no_mesh(): ...`."""
   return jax.set_mesh(Mesh(np.empty((), object), ()))
+
+
+def lay_out(tree, mesh: Mesh | None, where: PartitionSpec):
+  """`tree` with every array laid out by `where` on `mesh`; without a mesh, as it is."""
+  return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, where))
 
 
 def spec(axes: str, rules: dict) -> PartitionSpec:
@@ -111,7 +116,7 @@ def spec(axes: str, rules: dict) -> PartitionSpec:
 
 
 def shard(x: jax.Array, axes: str, rules: dict = ACTIVATION) -> jax.Array:
-  """`x` laid out by `rules`; its gradient comes back the way it was (a gather's gradient is a reduce-scatter)."""
+  """`x` sharded by `rules`. Its gradient has the sharding that x had (the gradient of a gather is a reduce-scatter)."""
   if jax.sharding.get_abstract_mesh().empty:
     return x
   return jax.reshard(x, spec(axes, rules))
@@ -119,10 +124,10 @@ def shard(x: jax.Array, axes: str, rules: dict = ACTIVATION) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def einsum(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
-  """jnp.einsum whose result is laid out by the letters after the arrow; a sum over sharded letters is a reduction.
+  """jnp.einsum whose result is sharded by the letters after the arrow; a sum over sharded letters is a reduction.
 
-  Both gradients are einsums that name their result's letters, which JAX's own rule gives transposed: on a CPU those
-  copies are a fifth of a training step.
+  Both gradients are einsums too, and give their axes in the order of the operand. JAX's own rule gives them transposed;
+  on a CPU the copies that undo this take a fifth of a training step.
   """
   if jax.sharding.get_abstract_mesh().empty:
     return jnp.einsum(equation, x, y)
@@ -139,8 +144,9 @@ def _einsum_backward(equation, operands, gradient):
   of_x = _laid_out_einsum(f'{out},{b}->{a}', gradient, y, x)
   if x.size <= gradient.size:
     return of_x, _laid_out_einsum(f'{a},{out}->{b}', x, gradient, y)
-  # A product's first operand is copied to have what is summed over last. Of a weight's gradient that is all tokens: the
-  # narrower side is put first, and the small result turned round (behind a barrier: the compiler would turn it back).
+  # XLA copies the first operand of a product so that the axis summed over comes last. In the gradient of a weight
+  # that copies the activations of all tokens. So the narrower operand is put first, and the small result is transposed
+  # (after a barrier, since the compiler would undo it).
   first = [letter for letter in out if letter in b]
   turned = ''.join(first + [letter for letter in b if letter not in first])
   order = [turned.index(letter) for letter in b]
@@ -150,7 +156,7 @@ def _einsum_backward(equation, operands, gradient):
 
 
 def _laid_out_einsum(equation: str, x: jax.Array, y: jax.Array, like: jax.Array) -> jax.Array:
-  """jnp.einsum with its result where `like` lies."""
+  """jnp.einsum whose result has the sharding of `like`."""
   where = None if jax.sharding.get_abstract_mesh().empty else jax.typeof(like).sharding
   return jnp.einsum(equation, x, y, out_sharding=where)
 
@@ -159,31 +165,31 @@ einsum.defvjp(_einsum_forward, _einsum_backward)
 
 
 def reshape(x: jax.Array, sizes: tuple[int, ...], axes: str) -> jax.Array:
-  """`x` in another shape, laid out by the letters `axes`: JAX cannot know which of two axes made of one keeps it."""
+  """`x` in another shape, sharded by the letters `axes`: if an axis is split, JAX cannot know which part is sharded."""
   out = None if jax.sharding.get_abstract_mesh().empty else spec(axes, ACTIVATION)
   return jax.lax.reshape(x, sizes, out_sharding=out)
 
 
 def use(param: nnx.Param, dtype) -> jax.Array:
-  """A weight as a layer computes with it: cast first (half the bytes to gather), then gathered over fsdp."""
+  """A weight as its layer computes with it: first cast (half the bytes to gather), then gathered over fsdp."""
   return shard(param[...].astype(dtype), param.axes, IN_USE)
 
 
 def is_param(x) -> bool:
-  """Whether `x` is a parameter: the leaf at which axis letters are known."""
+  """Whether `x` is a parameter, which knows its axis letters."""
   return isinstance(x, nnx.Param)
 
 
 def rest_sharding(param: nnx.Param, mesh: Mesh) -> NamedSharding:
-  """Where a parameter (or its shape) rests. Stacked layers have a leading axis beside their letters, not sharded."""
+  """The sharding of a parameter (or of its shape) between uses. The leading axis of stacked layers is not sharded."""
   stacked = param.get_value().ndim - len(param.axes)
   return NamedSharding(mesh, PartitionSpec(*[None] * stacked, *spec(param.axes, AT_REST)))
 
 
 def shardings(tree, mesh: Mesh):
-  """`tree` (parameters, or an optimizer state that mirrors them) with a NamedSharding for every leaf.
+  """A NamedSharding for every leaf of `tree`: parameters, or an optimizer state of the same structure.
 
-  What is no parameter with axis letters (a step count) is replicated.
+  Leaves without axis letters, such as a step count, are replicated.
   """
 
   def leaf(x):
@@ -195,16 +201,20 @@ def shardings(tree, mesh: Mesh):
 
 
 def place(tree, mesh: Mesh, dtype=None):
-  """`tree` resting on `mesh`, cast to `dtype` where given; across meshes over the same devices, without the host."""
+  """`tree` on `mesh`, sharded as between uses, and cast to `dtype` if it is given.
+
+  From another mesh of the same devices it is moved without the host.
+  """
   if dtype is not None:
     tree = jax.tree.map(lambda x: x.astype(dtype), tree)
   return jax.device_put(tree, shardings(tree, mesh))
 
 
 def local(tree, mesh: Mesh | None, dtype):
-  """`tree` for this process alone: cast to `dtype`, whole on each device of `mesh`, which are this process's own.
+  """`tree` for this process alone: cast to `dtype`, and whole on each device of `mesh`.
 
-  What several processes hold together is gathered, so all of them call this; what is no other's stays as it is.
+  mesh: of this process's own devices. Arrays that several processes hold together are gathered, so all processes must
+  call this. If all arrays are this process's own, the tree is returned as it is.
   """
   if all(x.is_fully_addressable for x in jax.tree.leaves(tree)):
     return tree
@@ -215,9 +225,9 @@ def local(tree, mesh: Mesh | None, dtype):
 
 
 def spread_rows(batch):
-  """Arrays [B,T] or [B] on the mesh that is set, rows over data and fsdp; without one, as they are.
+  """Arrays [B,T] or [B] on the mesh that is set, rows sharded over data and fsdp; without a mesh, as they are.
 
-  Every process has the whole batch in its memory and gives its own devices their rows.
+  Every process has the whole batch in its memory and copies their rows to its own devices.
   """
   mesh = jax.sharding.get_mesh()
   if mesh.empty:
@@ -231,19 +241,22 @@ def spread_rows(batch):
 
 
 class InFlight:
-  """Dispatched programs, kept few: `in_flight(result)` after each.
+  """Limits the number of dispatched programs: call `in_flight(result)` after each dispatch.
 
-  jax dispatches without waiting. A CPU device has some 30 places for dispatched programs, and a dispatch that finds
-  none waits for one on a thread of the few that also carry programs out: a collective then holds one thread for ever,
-  since its other device gets none. So every program waits for the one two before it. The next one is on its way
-  meanwhile, and no device is idle.
+  jax dispatches programs without waiting for them. A CPU device has about 30 places for dispatched programs. If all are
+  taken, a dispatch waits, and it does so on one of the few threads that also run programs. A collective whose other
+  device needs that thread then never ends. So at most two programs are dispatched and not finished: one runs, and the
+  next is ready, so that no device is idle.
   """
 
   def __init__(self):
     self._results: collections.deque = collections.deque()
 
   def __call__(self, result) -> None:
-    """A program is dispatched; `result` is something small of what it gives, that nobody gives away."""
+    """Note a dispatched program, and wait for the one two before it.
+
+    result: a small output of the program, which is not donated to a later one.
+    """
     self._results.append(result)
     if len(self._results) > 2:
       jax.block_until_ready(self._results.popleft())

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its text (HLO as XLA prints it)."""
+"""The bytes that a compiled program sends between devices, counted in its text (HLO as XLA prints it)."""
 
 import math
 import re
@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 
 def sent_bytes(hlo: str) -> float:
-  """Bytes a device sends in one call of a compiled program, counted as `traffic` counts; a loop's body once a turn."""
+  """Bytes that one device sends in one call of a compiled program.
+
+  They are counted as in `formulas.traffic`; the body of a loop counts once for every iteration.
+  """
   total = 0.0
   for kind, size, devices, times in _collectives(hlo):
     per_byte = {'all-reduce': 2, 'reduce-scatter': devices}.get(kind, 1) * (devices - 1) / devices
@@ -15,7 +18,7 @@ def sent_bytes(hlo: str) -> float:
 
 
 def _collectives(hlo: str) -> Iterator[tuple[str, int, int, int]]:
-  """(kind, bytes of the result, devices of a group, times it is done) of every collective of a program's text."""
+  """(kind, bytes of the result, devices of a group, number of executions) of every collective of a program."""
   blocks: dict[str, list[str]] = {}
   name = entry = ''
   for line in hlo.splitlines():
@@ -41,7 +44,7 @@ def _collectives(hlo: str) -> Iterator[tuple[str, int, int, int]]:
     for line in blocks[block]:
       call = re.search(r'= (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(-start)?\(', line)
       if call:
-        # an overlapped one is spelt out once for every piece of work beside it, always under one channel
+        # a collective that overlaps with other work is printed several times, always with the same channel
         channel = re.search(r'channel_id=(\d+)', line)
         key = channel[1] if channel else line
         found[key] = max(found.get(key, (0,)), (times[block], call[2], _bytes(call[1]), _group(line)))
@@ -56,7 +59,7 @@ def _bytes(shapes: str) -> int:
 
 
 def _group(line: str) -> int:
-  """How many devices take part: groups stand as axes of a mesh, one by one, or as rows of an array."""
+  """How many devices take part. XLA prints groups as axes of a mesh, as lists, or as rows of an array."""
   if axes := re.search(r'replica_groups=mesh\[(.*?)\].*? \{(.*?)\}', line):
     size = dict(re.findall(r"'(\w+)'=(\d+)", axes[1]))
     return math.prod(int(size[axis]) for axis in re.findall(r"'(\w+)'", axes[2]))

@@ -1,4 +1,4 @@
-"""The mesh and the micro-batches for a machine, by the memory model and the roofline alone."""
+"""Chooses the mesh and the micro-batches for a machine, by the memory model and the roofline, without compiling."""
 
 import dataclasses
 import math
@@ -15,10 +15,11 @@ from vibethinker_jax.plan.stage import PROMPT, StagePlan, stages_of
 
 
 def meshes(s: RunConfig, c: Config, on: Machine) -> Iterator[RunConfig]:
-  """The settings with every mesh on which all devices of `on` have whole rows, or a part of each that its kernel takes.
+  """The config `s` with every mesh that the machine `on` can use.
 
-  EngineConfig that the machine's kernel does not take have the plain form. But for GPUs, whose kernel takes whole rows
-  only, a mesh that would have a step see more tokens is left out: there the sequence is sharded.
+  Every device has whole rows, or of each row a part whose length the attention kernel takes. If the kernel of the
+  machine does not take the config's lengths, the plain form is used. Meshes that need more rows than a step has are
+  left out, since the sequence can be sharded instead; except on GPUs, whose kernel takes whole rows only.
   """
   total, attention = s.sft.rows * s.sft.accumulation, KERNELS[on.chip.platform]
   attention = 'xla' if s.sft.length % unit(attention, 1) else attention
@@ -35,30 +36,31 @@ def meshes(s: RunConfig, c: Config, on: Machine) -> Iterator[RunConfig]:
 
 
 def fitted(s: RunConfig, c: Config, on: Machine, share: float = 0.85) -> RunConfig | None:
-  """The settings with the mesh and the micro-batches of `on`: the fastest by roofline of those that fit by `memory`.
+  """The config `s` with a mesh and micro-batches for the machine `on`, or None if nothing fits.
 
-  A step keeps its tokens: rows that do not fit at a time are accumulated. Not more than `share` of the memory is used,
-  since the model is not exact. None where nothing fits.
+  Of those that fit by `formulas.memory` it is the fastest by `formulas.roofline`. A step keeps its number of tokens:
+  rows that do not fit at a time are accumulated. At most `share` of the memory is used, since the memory model is not
+  exact.
   """
   best, least = None, math.inf
   for candidate in meshes(s, c, on):
     tried = _micro_batches(candidate, c, on, share)
     if tried is not None:
       seconds = sum(stage_seconds(tried, c, on).values())
-      # at equal speed, the simpler mesh: less of the sequence sharded
+      # of meshes of about equal speed the first one is kept, in which the sequence is sharded less
       if seconds < 0.98 * least:
         best, least = tried, seconds
   return best
 
 
 def _micro_batches(s: RunConfig, c: Config, on: Machine, share: float) -> RunConfig | None:
-  """The largest micro-batches on the mesh of `s`, or None; every device has whole rows, and kernels their lengths."""
+  """The config `s` with the largest micro-batches that fit on its mesh, or None if none does."""
   split = s.mesh.data * s.mesh.fsdp
   total = s.sft.rows * s.sft.accumulation
   c = computing(c, s.model)
 
   def largest(name: str, least: int, wanted: int, change: Callable[[int], RunConfig]) -> int:
-    """`least` times the greatest power of 2 that fits and is not more than `wanted`; 0 where not even `least` fits."""
+    """The most rows for the stage `name`: `least` times a power of 2, at most `wanted`; 0 if not even `least` fits."""
     rows = 0
     for n in [least * 2**i for i in range(20)]:
       stage = next(stage for stage in stages_of(change(n), c) if stage.name == name)
@@ -69,10 +71,8 @@ def _micro_batches(s: RunConfig, c: Config, on: Machine, share: float) -> RunCon
 
   rows = largest('sft', split, total, lambda n: dataclasses.replace(s, sft=dataclasses.replace(s.sft, rows=n)))
   in_rl = lambda n: dataclasses.replace(s, rl=dataclasses.replace(s.rl, micro_rows=n))
-  samples, own = (
-    s.rl.prompts * s.rl.num_generations,
-    split * s.rl.share,
-  )  # the responses that share a row stay on one device
+  samples = s.rl.prompts * s.rl.num_generations
+  own = split * s.rl.share  # the responses that share a row stay on one device
   micro = min((largest(f'rl/{stage.name}', own, samples, in_rl) for stage in s.rl.stages), default=own)
   in_engine = lambda n: dataclasses.replace(s, engine=dataclasses.replace(s.engine, rows=n))
   rows_held = largest('decode', split * s.mesh.seq, samples, in_engine)
@@ -87,12 +87,15 @@ def _micro_batches(s: RunConfig, c: Config, on: Machine, share: float) -> RunCon
 
 
 def _bytes(stage: StagePlan, s: RunConfig) -> float:
-  """What a device holds in the stage, by the memory model."""
+  """Bytes on one device during the stage, by the memory model."""
   return sum(memory(stage).values()) + resident(stage, s.mgpo.kl_coef > 0)
 
 
 def smallest(s: RunConfig, c: Config, on: Machine) -> RunConfig:
-  """What takes the least memory there: a row a device, on the mesh that needs least. Raises BadInput without a mesh."""
+  """The config `s` with what takes the least memory on the machine `on`: one row for each device, on the best mesh.
+
+  Raises BadInput if no mesh of the machine can be used.
+  """
   total, found = s.sft.rows * s.sft.accumulation, []
   for candidate in meshes(s, c, on):
     split = candidate.mesh.data * candidate.mesh.fsdp
@@ -113,7 +116,7 @@ def smallest(s: RunConfig, c: Config, on: Machine) -> RunConfig:
 
 
 def suggestion(s: RunConfig, c: Config, on: Machine) -> dict | None:
-  """What would fit: the same machine with another mesh and smaller micro-batches, or else more of its devices."""
+  """What would fit: another mesh and smaller micro-batches on this machine, or on 2 to 64 times as many devices."""
   for times in (1, 2, 4, 8, 16, 32, 64):
     more = dataclasses.replace(on, devices=on.devices * times)
     if (better := fitted(s, c, more)) is not None:
@@ -128,10 +131,15 @@ def suggestion(s: RunConfig, c: Config, on: Machine) -> dict | None:
 
 
 def stage_seconds(s: RunConfig, c: Config, on: Machine, sent: dict | None = None) -> dict[str, float]:
-  """Seconds of the run's parts at the roofline: all of SFT, probing, every RL stage, evaluation."""
+  """Seconds of all of SFT, of probing, of every RL stage and of evaluation, at the roofline.
+
+  sent: bytes that one call of a stage sends, by the stage's name; None or missing: by formula.
+  """
   named = {stage.name: stage for stage in stages_of(s, computing(c, s.model))}
   layers, table = sizes(c)
-  update = 28 * (layers + table) / (s.mesh.fsdp * s.mesh.tensor) / on.chip.bandwidth  # the optimizer's reads and writes
+  update = (
+    28 * (layers + table) / (s.mesh.fsdp * s.mesh.tensor) / on.chip.bandwidth
+  )  # seconds to read and write its state
   call = lambda name: max(roofline(named[name], on, (sent or {}).get(name)).values())
 
   def decoding(samples: int, limit: int) -> float:

@@ -1,8 +1,8 @@
-"""A stage's memory, traffic and work by formula, and its time at the roofline.
+"""Formulas for a stage's memory, traffic and work, and its time at the roofline.
 
-`memory` is a model held to programs that the TPU's compiler made (docs/planning.md). Work is counted by formula because
-the compiler counts a scan's body once, and nothing inside a kernel. A stage's time is the longest of computing, moving
-memory and moving between devices, each alone at the chip's published rate.
+`memory` was fitted to programs of the TPU's compiler (docs/planning.md). Work is counted by formula because the
+compiler counts the body of a scan only once, and nothing inside a kernel. The time of a stage is the longest of three:
+computing, reading and writing memory, and sending between devices, each by itself at the chip's published rate.
 """
 
 import jax.numpy as jnp
@@ -14,13 +14,16 @@ from vibethinker_jax.plan.stage import StagePlan
 
 
 def sizes(c: Config) -> tuple[int, int]:
-  """Parameters of the layers, and of one table [V,D]."""
+  """Number of parameters of all layers, and of one embedding table [V,D]."""
   layer = 2 * c.D * c.K * (c.G + 1) * c.H + c.K * (c.G + 2) * c.H + 3 * c.D * c.F + 2 * c.D
   return c.L * layer, c.V * c.D
 
 
 def resident(stage: StagePlan, kl: bool) -> float:
-  """Bytes a device holds that are no argument of the stage's program: the optimizer's, the trainer's while decoding."""
+  """Bytes on one device that the stage's program does not use: optimizer state, and while decoding the trainer's model.
+
+  kl: whether a reference model for the KL term is kept too.
+  """
   layers, table = sizes(stage.model)
   share = (layers + table * (1 if stage.model.tied else 2)) / (stage.mesh.fsdp * stage.mesh.tensor)
   if stage.kind in ('prefill', 'decode'):
@@ -29,9 +32,9 @@ def resident(stage: StagePlan, kl: bool) -> float:
 
 
 def memory(stage: StagePlan) -> dict[str, float]:
-  """What a device holds at the worst moment of the stage's program, in bytes by what it is.
+  """Peak memory of the stage's program on one device: bytes by purpose.
 
-  Training has two such moments, the loss and the middle of the backward pass; the greater one counts.
+  Training has two peaks, in the loss and in the middle of the backward pass; the larger one counts.
   """
   c, m = stage.model, stage.mesh
   layers, table = sizes(c)
@@ -52,13 +55,13 @@ def memory(stage: StagePlan) -> dict[str, float]:
   heads = c.K * c.G * c.H / m.tensor
   keys = rows * stage.length * 2 * c.K * c.H * wide / m.tensor
   kept = {
-    'offload': c.D / c.L,  # those of the layer at hand; c.L x n x c.D numbers are on the host
+    'offload': c.D / c.L,  # of the current layer only; the other inputs are in the host's memory
     'full': c.D,
     'dots': 3 * c.D + 2 * c.K * c.H + 2 * heads + 2 * c.F / m.tensor,
     'none': 10 * c.D + 8 * heads + 6 * c.F / m.tensor,
   }[c.remat]
   layer = layers / c.L
-  # the coefficients are those of the programs that docs/planning.md says they were fitted to
+  # docs/planning.md says to which programs the coefficients were fitted
   loss = table * (wide + 4) / m.tensor + 2 * 4 * rows * min(c.logit_chunk, stage.length / m.seq) * c.V / m.tensor
   backward = 4 * (layers + tables) / own + 4 * keys + 2 * layer * wide / m.tensor
   partial = stage.length / 1024 * heads if c.attention == 'splash' and stage.length <= FUSED else 0
@@ -73,7 +76,10 @@ def memory(stage: StagePlan) -> dict[str, float]:
 
 
 def traffic(stage: StagePlan) -> float:
-  """Bytes that one device sends in one call. All-gather: its result's others; all-reduce: twice that."""
+  """Bytes that one device sends in one call of the stage's program.
+
+  An all-gather of n devices sends (n - 1) / n of its result, an all-reduce twice as much.
+  """
   c, m = stage.model, stage.mesh
   wide = jnp.dtype(c.dtype).itemsize
   if stage.kind in ('prefill', 'decode'):
@@ -89,9 +95,15 @@ def traffic(stage: StagePlan) -> float:
 
 
 def work(stage: StagePlan, context: float | None = None) -> tuple[float, float, float]:
-  """Of one call on one device: operations of the model, those with what is computed again, and bytes moved.
+  """The work of one call on one device.
 
-  `context`: tokens that a decoded one sees on average (default: half the cache).
+  Args:
+    stage: the program.
+    context: positions that a token sees on average; None: half the stage's length.
+
+  Returns:
+    Operations of the model; operations including those that are computed again in the backward pass; and bytes that are
+    read and written in the device's memory.
   """
   c, m = stage.model, stage.mesh
   layers, table = sizes(c)
@@ -106,7 +118,7 @@ def work(stage: StagePlan, context: float | None = None) -> tuple[float, float, 
   if stage.kind == 'prefill':
     flops = stage.tokens * body
     return flops, flops, weights + stage.tokens * c.L * 20 * c.D
-  # with a causal mask the last device of a sequence has the most to see
+  # with a causal mask the last device of a sequence has the most work
   body += attention * (m.seq - 1) / m.seq
   again = {'none': 0.0, 'dots': attention, 'full': body, 'offload': body}[c.remat]
   passes = 4 if c.remat in ('full', 'offload') else 3
@@ -118,10 +130,20 @@ def work(stage: StagePlan, context: float | None = None) -> tuple[float, float, 
 def roofline(
   stage: StagePlan, on: Machine, sent: float | None = None, context: float | None = None
 ) -> dict[str, float]:
-  """Seconds of one call by what would bound it: 'compute', 'memory', 'links' (`sent` bytes; default: by formula)."""
+  """Seconds of one call if only one thing limited it: 'compute', 'memory' or 'links'.
+
+  Args:
+    stage: the program.
+    on: the machine.
+    sent: bytes that one device sends; None: by `traffic`.
+    context: positions that a token sees on average; None: half the stage's length.
+  """
   _, flops, moved = work(stage, context)
   links = (traffic(stage) if sent is None else sent) / on.chip.link
-  if on.devices > on.chip.group and stage.kind in ('sft', 'rl'):  # gradients, scattered within a group, go across
+  if on.devices > on.chip.group and stage.kind in (
+    'sft',
+    'rl',
+  ):  # gradients, already scattered within a group, are summed across
     m, (layers, table) = stage.mesh, sizes(stage.model)
     across = 2 * (m.data - 1) / m.data * 2 * (layers + 2 * table) / (m.fsdp * m.seq * m.tensor)
     links += across / on.chip.network

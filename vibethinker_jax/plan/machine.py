@@ -1,4 +1,4 @@
-"""Machines by their data sheets: what a device has, and what `--topology` names."""
+"""Machines by their data sheets: what one device has, and which machine `--topology` names."""
 
 import dataclasses
 import math
@@ -9,16 +9,16 @@ from vibethinker_jax.errors import BadInput
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """A device by its data sheet: bytes, bf16 operations and bytes a second (`link`: all its links, one direction)."""
+  """One device by its data sheet."""
 
-  platform: str
-  memory: float
-  flops: float
-  bandwidth: float
-  link: float
-  group: int = 1 << 30  # devices that `link` joins; between groups there is `network`
-  network: float = 0.0
-  axes: int = 0  # of the torus that a slice is cut out of; 0: devices are only counted
+  platform: str  # jax's name
+  memory: float  # bytes
+  flops: float  # bfloat16 operations a second
+  bandwidth: float  # of the memory, bytes a second
+  link: float  # bytes a second over all links of the device, in one direction
+  group: int = 1 << 30  # devices that the links connect; groups are connected by the network
+  network: float = 0.0  # bytes a second
+  axes: int = 0  # of the torus whose parts are slices; 0: there is no torus, the topology is a number of devices
 
 
 CHIPS = {
@@ -30,13 +30,13 @@ CHIPS = {
   'h200': Chip('cuda', 141 * 2**30, 989e12, 4800e9, 450e9, 8, 50e9),
   'cpu': Chip('cpu', 16 * 2**30, 0.1e12, 20e9, 10e9),
 }
-MOST = 1 << 16  # devices of a machine
+MOST = 1 << 16  # the most devices of a machine
 KERNELS = {'tpu': 'splash', 'cuda': 'triton', 'cpu': 'xla'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-  """Some devices of one kind, as `topology` names them: v5e:4x4 (a TPU slice), a100:8, cpu:1."""
+  """Devices of one kind, named by a topology such as v5e:4x4 (a TPU slice), a100:8 or cpu:1."""
 
   topology: str
   chip: Chip
@@ -44,12 +44,12 @@ class Machine:
 
   @property
   def name(self) -> str:
-    """The chip's, as config.cost.prices has it."""
+    """The name of the chip, as in config.cost.prices."""
     return self.topology.split(':')[0]
 
 
 def machine(topology: str) -> Machine:
-  """Raises BadInput for what names no machine."""
+  """The machine of a `--topology`. Raises BadInput if it names none."""
   name, _, grid = topology.partition(':')
   if name not in CHIPS or not re.fullmatch(r'[1-9][0-9]*(x[1-9][0-9]*)*', grid):
     raise BadInput(

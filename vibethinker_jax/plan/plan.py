@@ -1,9 +1,9 @@
-"""Whether a run fits a machine, and what it costs, told before the machine is rented.
+"""Whether a run fits a machine and what it costs, before the machine is rented.
 
 A plan goes through the stages of a config (SFT, the RL updates, prefill, decoding) on a machine such as `v5e:4x4` or
-`a100:8`. For a TPU slice each stage is compiled by the TPU's own compiler, which needs libtpu but no TPU, and the
-memory is what that compiler assigned. For GPUs and CPUs each stage is traced and lowered, which finds shapes and
-layouts that do not go together, and the memory is that of the model in `formulas`.
+`a100:8`. For a TPU slice each stage is compiled by the TPU's compiler, which needs libtpu but no TPU, and the memory is
+the compiler's own figure. For GPUs and CPUs each stage is traced and lowered, which finds shapes and shardings that do
+not fit together, and the memory is estimated by `formulas.memory`.
 """
 
 import dataclasses
@@ -17,21 +17,27 @@ from vibethinker_jax.plan.machine import KERNELS, Machine
 from vibethinker_jax.plan.program import check_lowered, compiled
 from vibethinker_jax.plan.stage import StagePlan, model_of, stages_of
 
-RESERVED = 0.03  # of a device's memory: the runtime's own, and what fragmentation costs
+RESERVED = 0.03  # share of a device's memory for the runtime and for fragmentation
 
 
 def plan(s: RunConfig, on: Machine, cache: pathlib.Path | None) -> dict:
-  """The whole report, as JSON. `cache`: folder of compiled stages; None: by the memory model alone, in seconds.
+  """The whole report, as JSON.
 
-  A config for another machine (another number of devices, another's kernel) is first fitted to this one. Raises
-  BadInput.
+  Args:
+    s: the config; if it is for another machine (number of devices, attention kernel) it is first fitted to this one.
+    on: the machine.
+    cache: folder in which the results of compilations are kept; None: do not compile, use the memory model alone, which
+      takes seconds.
+
+  Raises:
+    BadInput: the config cannot run on the machine.
   """
   c = model_of(s)
   elsewhere = s.model.attention not in ('xla', KERNELS[on.chip.platform])
   chosen = elsewhere or math.prod(dataclasses.astuple(s.mesh)) != on.devices
   if chosen:
     better = fitted(s, c, on)
-    s = smallest(s, c, on) if better is None else better  # the latter is there to say how far it is from fitting
+    s = smallest(s, c, on) if better is None else better  # if nothing fits, report by how much
   check_mesh(s, c)
   c = computing(c, s.model)
   limit = (1 - RESERVED) * on.chip.memory
@@ -69,7 +75,7 @@ def _report(stage: StagePlan, s: RunConfig, on: Machine, limit: float, cache: pa
   modelled = sum(parts.values())
   found, by = {'bytes': modelled, 'sent': None}, 'memory model'
   if modelled > 1.5 * on.chip.memory:
-    cache = None  # hopeless: the compiler would take minutes to say so
+    cache = None  # it cannot fit, and the compiler would need minutes to find that out
   if cache is not None and on.chip.platform == 'tpu':
     found, by = compiled(stage, s, on, cache), 'compiler'
   elif cache is not None:
@@ -100,7 +106,7 @@ def _report(stage: StagePlan, s: RunConfig, on: Machine, limit: float, cache: pa
 
 
 def table(report: dict) -> str:
-  """The report for people."""
+  """The report as text."""
   mesh = ', '.join(f'{axis} {n}' for axis, n in report['mesh'].items() if n > 1) or 'one device'
   lines = [
     f'{report["topology"]}, {_devices(report["devices"])}; mesh: {mesh}'
@@ -136,7 +142,7 @@ def _devices(n: int) -> str:
 
 
 def _amount(value: float) -> str:
-  """Whole where there are ten or more, else in two digits: a run of minutes is not said to take 0 hours."""
+  """A number as text: whole if 10 or more, else with two digits, so that a run of minutes does not take 0 hours."""
   return f'{value:,.0f}' if value >= 10 else f'{value:.2g}'
 
 

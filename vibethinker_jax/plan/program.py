@@ -1,4 +1,4 @@
-"""A stage's program without its machine: traced with nothing but shapes, lowered, or compiled for a TPU slice."""
+"""A stage's program without its machine: traced from shapes alone, lowered, or compiled for a TPU slice."""
 
 import dataclasses
 import hashlib
@@ -30,7 +30,7 @@ from vibethinker_jax.train.state import gradient_adder
 
 
 def lower(stage: StagePlan, s: RunConfig, mesh: Mesh) -> jax.stages.Traced:
-  """The stage's program, traced for `mesh` with nothing but shapes."""
+  """The stage's program, traced for `mesh` from shapes alone."""
   on = decode_mesh(mesh) if stage.kind in ('prefill', 'decode') else mesh
   model = jax.eval_shape(lambda: Qwen2(stage.model, jax.random.key(0)))
   if stage.kind in ('prefill', 'decode'):
@@ -56,7 +56,7 @@ def lower(stage: StagePlan, s: RunConfig, mesh: Mesh) -> jax.stages.Traced:
 
 
 def _trace_engine(stage: StagePlan, s: RunConfig, model: Qwen2, mesh: Mesh) -> jax.stages.Traced:
-  """The engine's own programs, weights in the dtype the layers compute in."""
+  """The engine's program for prefill or decoding, with weights in the dtype in which the layers compute."""
   c = stage.model
   put = lambda tree, where: jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, where)), tree
@@ -85,7 +85,7 @@ def _laid_out(tree, mesh: Mesh):
 
 
 def check_lowered(stage: StagePlan, s: RunConfig, on: Machine) -> None:
-  """Finds what does not go together, without a compiler for the machine. Raises BadInput."""
+  """Lower the stage for the machine, without its compiler. Raises BadInput if shapes or shardings do not match."""
   if len(jax.devices('cpu')) < on.devices:
     raise BadInput(f'--topology {on.topology}: {on.devices} devices are more than this process has set up')
   try:
@@ -97,9 +97,10 @@ def check_lowered(stage: StagePlan, s: RunConfig, on: Machine) -> None:
 
 
 def compiled(stage: StagePlan, s: RunConfig, on: Machine, cache: pathlib.Path) -> dict:
-  """What the TPU's compiler says of the stage: bytes by kind, and bytes sent. Minutes; kept in the folder `cache`.
+  """Compile the stage for a TPU slice, which takes minutes. The result is kept in the folder `cache`.
 
-  Raises BadInput where libtpu is missing or knows no such slice.
+  Returns {'bytes': peak memory of one device, 'sent': bytes that it sends in one call, None if unknown}. Raises
+  BadInput if libtpu is missing or does not know the slice.
   """
   source = b''.join(path.read_bytes() for path in sorted(pathlib.Path(__file__).parents[1].rglob('*.py')))
   asked = [dataclasses.asdict(stage) | {'name': ''}, s.mgpo.kl_coef, s.mgpo.aggregate, s.engine.block, on.topology]
@@ -113,7 +114,7 @@ def compiled(stage: StagePlan, s: RunConfig, on: Machine, cache: pathlib.Path) -
     raise BadInput(f'--topology {on.topology}: no such TPU slice ({str(error).splitlines()[0]})') from None
   try:
     program = lower(stage, s, make_mesh(stage.mesh, slice_.devices)).lower().compile()
-  except jax.errors.JaxRuntimeError as error:  # the compiler gives up on what is far too large
+  except jax.errors.JaxRuntimeError as error:  # the program is too large for the compiler
     needed = re.search(r'Used ([\d.]+)([MG]) of', str(error))
     if 'RESOURCE_EXHAUSTED' not in str(error) or needed is None:
       raise
@@ -127,7 +128,7 @@ def compiled(stage: StagePlan, s: RunConfig, on: Machine, cache: pathlib.Path) -
 
 
 def _sent(program: jax.stages.Compiled) -> float | None:
-  """`sent_bytes`, or None where libtpu cannot write down what it has compiled (0.0.42: programs for v5p)."""
+  """`sent_bytes`, or None if libtpu cannot print the compiled program (version 0.0.42: programs for v5p)."""
   try:
     return sent_bytes(program.as_text())
   except jax.errors.JaxRuntimeError:

@@ -1,21 +1,21 @@
-"""The programs of a run that are worth planning, with their sizes."""
+"""The programs of a run that a plan looks at, with their sizes."""
 
 import dataclasses
 
 from vibethinker_jax.config import TINY_BASE, RunConfig, computing
-from vibethinker_jax.engine.engine import PREFILL_BATCH
+from vibethinker_jax.engine.buckets import PREFILL_BATCH
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.attention import unit
 from vibethinker_jax.model.mesh import MeshShape
 from vibethinker_jax.model.qwen2 import Config
 from vibethinker_jax.train import rl
 
-PROMPT = 1024  # tokens that a prompt is taken to have at most
+PROMPT = 1024  # assumed length of the longest prompt, in tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class StagePlan:
-  """One program of a run: `rows` rows of `length` tokens at a time, on a mesh."""
+  """One program of a run: it computes `rows` rows of `length` tokens at a time on a mesh."""
 
   name: str
   kind: str  # 'sft', 'rl', 'prefill' or 'decode'
@@ -23,19 +23,19 @@ class StagePlan:
   mesh: MeshShape
   rows: int
   length: int
-  cache_positions: int = 0  # of the whole cache, where it lies in pages; 0: `length` for each row
+  cache_positions: int = 0  # positions of all pages of a paged cache; 0: contiguous, `length` positions for each row
 
   @property
   def tokens(self) -> float:
     """Tokens of one call on one device."""
     split = self.mesh.size
     if self.kind in ('sft', 'rl'):
-      split //= self.mesh.tensor  # whose devices share the tokens of a row
+      split //= self.mesh.tensor  # its devices share the tokens of a row
     return self.rows * (1 if self.kind == 'decode' else self.length) / split
 
 
 def model_of(s: RunConfig) -> Config:
-  """The sizes the run will have: of its base's directory, of its random model, or of config.cost.sizes."""
+  """The sizes of the run's model: from the directory of its base, of its random model, or from config.cost.sizes."""
   if s.model.random is not None:
     c = s.model.random
   elif s.cost.sizes is not None and not s.model.path:
@@ -46,7 +46,7 @@ def model_of(s: RunConfig) -> Config:
 
 
 def stages_of(s: RunConfig, c: Config) -> list[StagePlan]:
-  """Every program of the run that takes memory worth planning."""
+  """Every program of the run that takes much memory."""
   whole = lambda tokens: rl.rounded_up(tokens, unit(c.attention, s.mesh.seq))
   out = [StagePlan('sft', 'sft', c, s.mesh, s.sft.rows, s.sft.length)]
   for stage in s.rl.stages:

@@ -35,7 +35,7 @@ def echo(tokenizer: ChatTokenizer, prompt: str | list[int], ids: Sequence[int], 
 
 def likeliest_of(score: Score):
   """Ids and ln p of the likeliest tokens, as TokenChunk has them."""
-  return score.likeliest_ids, score.likeliest_logps
+  return score.top_ids, score.top_logps
 
 
 def of_chat(tokens: Sequence[Token]) -> dict:

@@ -67,7 +67,13 @@ class Service:
       raise ApiError(400, f'n is {n}, this server takes at most {self.worker.capacity} samples at a time', 'n')
     seed = secrets.randbits(32) if seed is None else seed
     request = engines.Request(
-      tuple(ids), limit or min(most, room), n, sampling, seed=seed % 2**32, number=(seed >> 32) % 2**32, top=top
+      tuple(ids),
+      limit or min(most, room),
+      n,
+      sampling,
+      seed=seed % 2**32,
+      number=(seed >> 32) % 2**32,
+      top_logprobs=top,
     )
     if (why := self.worker.engine.validate(request)) is not None:
       raise ApiError(400, why)
@@ -161,7 +167,7 @@ async def each_step(
       sample = samples[i]
       if sample.finish:
         continue  # met its stop string while this was being drawn
-      text, tokens = sample.detokenizer.feed(chunk.tokens.tolist(), chunk.logps.tolist(), chunk.likeliest)
+      text, tokens = sample.detokenizer.feed(chunk.tokens.tolist(), chunk.logps.tolist(), chunk.top_logprobs)
       if chunk.finish:
         rest, more = sample.detokenizer.end()
         text, tokens = text + rest, tokens + more

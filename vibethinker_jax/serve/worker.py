@@ -19,7 +19,8 @@ import jax
 import numpy as np
 
 from vibethinker_jax import runtime
-from vibethinker_jax.engine.engine import Engine, Request, Scheduler, TokenChunk
+from vibethinker_jax.engine.engine import Engine, Request, TokenChunk
+from vibethinker_jax.engine.scheduler import Scheduler
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.serve.exceptions import Busy, Closing, EngineFailure
 from vibethinker_jax.serve.metrics import Metrics

@@ -1,7 +1,7 @@
 """Expert Model Fusion: the weighted mean of models (report 3.3: M = sum_i w_i M_i, w_i = 1/N), and other merges.
 
-Models are pytrees of equal structure. Merges compute in float32 and give back the first one's dtypes; what is done per
-tensor is done per leaf, in which a stack of layers is one tensor.
+Models are pytrees of equal structure. Merges compute in float32, and the result has the dtypes of the first model. What
+a method defines for each tensor is done for each leaf; stacked layers are one leaf.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 
 def check_weights(weights: Sequence[float], models: int) -> None:
-  """Raises ValueError, in one line, unless there is one non-negative weight a model and they sum to 1."""
+  """Raises ValueError unless there is one weight for each model, none is negative, and they sum to 1."""
   if len(weights) != models:
     raise ValueError(f'{len(weights)} weights for {models} models, expected one each')
   if any(not math.isfinite(w) or w < 0 for w in weights):
@@ -23,9 +23,16 @@ def check_weights(weights: Sequence[float], models: int) -> None:
 
 
 def fuse(models: Sequence, weights: Sequence[float]):
-  """Weighted mean of pytrees of equal structure: summed in float32, cast back to the first one's dtypes.
+  """The weighted mean of models, summed in float32 and cast to the dtypes of the first model.
 
-  Tied embeddings are one leaf and stay tied; a model given twice counts twice. Raises ValueError.
+  Tied embeddings are one leaf and stay tied. A model that is given twice counts twice.
+
+  Args:
+    models: pytrees of equal structure.
+    weights: one for each model; they sum to 1.
+
+  Raises:
+    ValueError: `check_weights` fails, or the models have different shapes.
   """
   check_weights(weights, len(models))
   shapes = [jax.tree.map(lambda x: x.shape, model) for model in models]
@@ -36,17 +43,22 @@ def fuse(models: Sequence, weights: Sequence[float]):
     total = weights[0] * first.astype(jnp.float32)
     for weight, x in zip(weights[1:], rest):
       total = total + weight * x.astype(jnp.float32)
-    # one tensor at a time: few programs are on their way, and few sums in float32 lie in memory
+    # wait for each tensor: so few programs are dispatched at a time, and few float32 sums are in memory
     return jax.block_until_ready(total.astype(first.dtype))
 
   return jax.tree.map(mean, models[0], *models[1:])
 
 
 def slerp(a, b, t: float):
-  """Spherical interpolation, tensor by tensor: from `a` (t = 0) to `b` (t = 1) along the arc between their directions.
+  """Spherical interpolation of each tensor (Shoemake, Animating rotation with quaternion curves, 1985).
 
-  With tensors of equal norm the norm is kept, which a mean would shorten. Nearly parallel tensors are interpolated
-  linearly (Shoemake, Animating rotation with quaternion curves, 1985).
+  It moves along the arc between the directions of two tensors. If both have the same norm the result has it too; a mean
+  would be shorter. Nearly parallel tensors are interpolated linearly.
+
+  Args:
+    a: the model at t = 0.
+    b: the model at t = 1, a pytree of equal structure.
+    t: in [0, 1].
   """
 
   def arc(x, y):
@@ -64,9 +76,19 @@ def slerp(a, b, t: float):
 
 
 def ties(base, models: Sequence, weights: Sequence[float], density: float):
-  """TIES: of each model's change from `base` only the largest `density` share of a tensor's entries is kept; each entry
-  takes the sign that the weighted changes agree on, and the weighted mean of those that have it (Yadav et al., 2023,
-  arXiv 2306.01708). Raises ValueError.
+  """TIES merging (Yadav et al., 2023, arXiv 2306.01708).
+
+  Of each model's change from the base, only the largest entries of a tensor are kept. The sign of an entry is that of
+  the weighted sum of the changes. Its value is the weighted mean of the changes that have this sign.
+
+  Args:
+    base: the model from which the others were trained.
+    models: pytrees of equal structure.
+    weights: one for each model; they sum to 1.
+    density: share of a tensor's entries that is kept, 0 < density <= 1.
+
+  Raises:
+    ValueError: weights or density out of range.
   """
   check_weights(weights, len(models))
   if not 0 < density <= 1:
@@ -89,13 +111,25 @@ def ties(base, models: Sequence, weights: Sequence[float], density: float):
 
 
 def _whole(x: jax.Array) -> jax.Array:
-  """`x` on every device of the mesh that is set: its entries can be put into one row."""
+  """`x` replicated on the mesh that is set, so that it can be flattened; without a mesh, as it is."""
   return x if jax.sharding.get_abstract_mesh().empty else jax.reshard(x, jax.sharding.PartitionSpec())
 
 
 def dare(base, models: Sequence, weights: Sequence[float], drop: float, key: jax.Array):
-  """DARE: each entry of a model's change from `base` is dropped with probability `drop` and else grows by 1/(1 - drop),
-  before the weighted mean; in expectation it is that mean (Yu et al., 2024, arXiv 2311.03099). Raises ValueError.
+  """DARE merging (Yu et al., 2024, arXiv 2311.03099).
+
+  Each entry of a model's change from the base is set to 0 with probability `drop`, or else divided by 1 - drop. Then
+  the weighted mean is taken. Its expectation is the mean without drops.
+
+  Args:
+    base: the model from which the others were trained.
+    models: pytrees of equal structure.
+    weights: one for each model; they sum to 1.
+    drop: probability, 0 <= drop < 1.
+    key: of the random numbers.
+
+  Raises:
+    ValueError: weights or drop out of range.
   """
   check_weights(weights, len(models))
   if not 0 <= drop < 1:
@@ -114,12 +148,15 @@ def dare(base, models: Sequence, weights: Sequence[float], drop: float, key: jax
 
 
 def ema_weights(n: int, decay: float) -> list[float]:
-  """Weights of n models in their order whose mean is their exponential moving average, begun at the first one."""
+  """The n weights with which `fuse` gives the exponential moving average of n models, started with the first.
+
+  decay: of the average, in [0, 1].
+  """
   return [decay ** (n - 1)] + [(1 - decay) * decay ** (n - 1 - i) for i in range(1, n)]
 
 
 def simplex_grid(n: int, parts: int) -> list[tuple[float, ...]]:
-  """All n weights that are whole multiples of 1/parts and sum to 1: C(parts + n - 1, n - 1) of them."""
+  """All tuples of n weights that are multiples of 1/parts and sum to 1: C(parts + n - 1, n - 1) tuples."""
   borders = itertools.combinations(range(parts + n - 1), n - 1)
   cuts = [(-1, *cut, parts + n - 1) for cut in borders]
   return [tuple((right - left - 1) / parts for left, right in itertools.pairwise(cut)) for cut in cuts]

@@ -1,4 +1,4 @@
-"""Pass@K and maj@K without bias, and their uncertainty. P problems, N samples of each."""
+"""Unbiased estimates of Pass@K and maj@K, and their confidence intervals. P problems, N samples of each."""
 
 import math
 import statistics
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Bounds the memory of the bootstrap: at most this many resampled values exist at a time.
+# The most resampled values that the bootstrap has in memory at a time.
 _CHUNK = 4_000_000
 
 
 def pass_at_k(n: int | np.ndarray, c: np.ndarray, k: int) -> np.ndarray:
-  """The probability that k samples, drawn without replacement from n of which c are right, hold a right one.
+  """The probability that a right sample is among k samples, drawn without replacement from n of which c are right.
 
   Args:
     n: samples per problem, one number or int [P].
     c: right samples per problem, int [P] (any shape that broadcasts with n).
-    k: samples one may try, 1 <= k <= n.
+    k: samples drawn, 1 <= k <= n.
 
   Returns:
     float64 [P] in [0, 1]: 1 - C(n-c, k) / C(n, k), the unbiased estimate of Pass@K
@@ -32,8 +32,8 @@ def pass_at_k(n: int | np.ndarray, c: np.ndarray, k: int) -> np.ndarray:
     raise ValueError(f'pass@{k} needs at least {k} samples of each problem, got n = {int(n.min())}')
   if np.any(c < 0) or np.any(c > n):
     raise ValueError('pass@k needs 0 <= c <= n: more right samples than samples, or fewer than none')
-  # The binomials overflow long before their ratio does, so the ratio is taken factor by factor. With fewer
-  # than k wrong samples one of the factors is exactly 0.
+  # The binomials overflow although their ratio does not, so the ratio is computed factor by factor. With fewer than k
+  # wrong samples one of the factors is exactly 0.
   j = np.arange(k)
   factors = (n[..., None] - c[..., None] - j) / (n[..., None] - j)
   return 1.0 - np.prod(factors, axis=-1)
@@ -43,8 +43,8 @@ def mean_pass_at_k(passed: np.ndarray, k: int) -> float:
   """Pass@K of a problem set: the mean over problems of `pass_at_k`.
 
   Args:
-    passed: bool [P, N], verdict of every sample.
-    k: samples one may try, 1 <= k <= N.
+    passed: bool [P, N], whether each sample is right.
+    k: samples drawn, 1 <= k <= N.
 
   Raises:
     ValueError: passed is not two-dimensional or has no problem, or k does not fit N.
@@ -56,17 +56,17 @@ def mean_pass_at_k(passed: np.ndarray, k: int) -> float:
 
 
 def maj_at_k(right: int, wrong: Sequence[int], silent: int, k: int) -> float:
-  """The probability that the answer most frequent among k samples, drawn without replacement, is the right one.
+  """The probability that the most frequent answer of k samples, drawn without replacement, is the right one.
 
   Args:
-    right: samples with the right answer.
-    wrong: samples with each of the wrong answers.
-    silent: samples without an answer: they are drawn and do not vote.
-    k: samples drawn, 1 <= k <= all of them.
+    right: number of samples with the right answer.
+    wrong: for each wrong answer, the number of samples with it.
+    silent: number of samples without an answer; they are drawn, but do not vote.
+    k: samples drawn, 1 <= k <= all samples.
 
   Returns:
-    The exact expectation over all subsets of size k, the mean of what majority voting scores on them. Where answers
-    tie, each of them is chosen equally often; without any vote the outcome is wrong.
+    The exact mean score of majority voting over all subsets of size k. Of tied answers each is chosen with the same
+    probability; a subset without votes counts as wrong.
 
   Raises:
     ValueError: k does not fit, or a count is negative.
@@ -76,7 +76,7 @@ def maj_at_k(right: int, wrong: Sequence[int], silent: int, k: int) -> float:
     raise ValueError(f'maj@{k} needs 1 <= k <= {n} samples and counts that are not negative')
   total = 0.0
   for votes in range(1, min(right, k) + 1):
-    # ways[t][m]: subsets of m others in which no wrong answer has more votes than the right one and t have as many
+    # ways[t][m]: subsets of m other samples in which no wrong answer has more votes than the right one and t have equal
     ways = [[math.comb(silent, m) for m in range(k - votes + 1)]]
     for count in wrong:
       ways = _with_answer(ways, count, votes)
@@ -85,7 +85,7 @@ def maj_at_k(right: int, wrong: Sequence[int], silent: int, k: int) -> float:
 
 
 def _with_answer(ways: list[list[int]], count: int, votes: int) -> list[list[int]]:
-  """`ways` once one more wrong answer, of `count` samples, may have at most `votes` votes."""
+  """`ways` after one more wrong answer was added, which `count` samples have and which gets at most `votes` votes."""
   size = len(ways[0])
   out = [[0] * size for _ in range(len(ways) + (count >= votes))]
   for ties, row in enumerate(ways):
@@ -98,21 +98,31 @@ def _with_answer(ways: list[list[int]], count: int, votes: int) -> list[list[int
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
-  """The 95% interval of a mean of per-problem scores in [0, 1]: the bootstrap's, or `wilson` where it says nothing.
+  """The 95% interval of a mean of per-problem scores: by bootstrap, or by `wilson` if that gives a single point.
 
-  Where all scores are the same, every resample is too: none right of 20 problems would be exactly 0% of all problems.
+  If all scores are equal, all resamples are equal too: from 20 problems without a right sample the bootstrap would
+  conclude that exactly 0% of all problems can be solved.
+
+  Args:
+    values: float [P] in [0, 1], one score per problem.
+
+  Returns:
+    (lo, hi).
   """
   lo, hi = bootstrap_ci(values)
   return (lo, hi) if lo < hi else wilson(float(np.mean(values)), len(values))
 
 
 def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
-  """Wilson's score interval of a share of n (Journal of the American Statistical Association 22, 1927).
+  """Wilson's score interval of a proportion (Journal of the American Statistical Association 22, 1927).
 
   Args:
-    share: in [0, 1].
-    n: how many it is a share of, 1 or more.
+    share: the proportion, in [0, 1].
+    n: number of trials, 1 or more.
     level: coverage, 0 < level < 1.
+
+  Returns:
+    (lo, hi), within [0, 1].
   """
   z2 = statistics.NormalDist().inv_cdf((1 + level) / 2) ** 2
   middle = (share + z2 / (2 * n)) / (1 + z2 / n)
@@ -123,13 +133,13 @@ def wilson(share: float, n: int, level: float = 0.95) -> tuple[float, float]:
 def bootstrap_ci(values: np.ndarray, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> tuple[float, float]:
   """Percentile bootstrap interval of a mean of per-problem scores.
 
-  Problems are what is resampled, not samples: samples of one problem are not independent of each other,
-  and the question is how the score would move on other problems of the same kind.
+  Problems are resampled, not samples: samples of one problem are not independent of each other, and the question is how
+  the score would change with other problems of the same kind.
 
   Args:
-    values: float [P], one score per problem, such as `pass_at_k` gives.
-    seed: same seed, same interval.
-    resamples: how many problem sets of size P are drawn.
+    values: float [P], one score per problem, for example from `pass_at_k`.
+    seed: of the resampling.
+    resamples: number of problem sets of size P that are drawn.
     level: coverage, 0 < level < 1.
 
   Returns:

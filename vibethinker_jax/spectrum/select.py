@@ -1,26 +1,26 @@
-"""Domain-Aware Diversity Probing: for each domain the checkpoint with the widest spectrum."""
+"""Domain-Aware Diversity Probing: select, for each domain, the checkpoint with the highest Pass@K (widest spectrum)."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 
 def select(scores: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
-  """The expert of each domain, argmax over checkpoints of Pass@K (VibeThinker-1.5B, section 3.3).
+  """The expert of each domain: the checkpoint with the highest Pass@K (VibeThinker-1.5B, section 3.3).
 
-  Ties go to the later step: Pass@K on a probing set takes few distinct values, so ties are common, and of two
-  equally wide checkpoints the more trained one has the lower loss and the more settled format.
+  Of tied checkpoints the latest one is selected. Ties are common, because Pass@K on a probing set has few distinct
+  values; and the checkpoint that was trained longer has the lower loss and keeps the format more reliably.
 
-  The score of a selected checkpoint is biased upwards, being the best of several noisy ones: report it on
-  problems that took no part in the selection.
+  The score of a selected checkpoint is biased upwards, since it is the best of several noisy scores. Report it on
+  problems that were not used for the selection.
 
   Args:
-    scores: {step: {domain: Pass@K}}; every step scores the same domains.
+    scores: {step: {domain: Pass@K}}; every step has the same domains.
 
   Returns:
-    {domain: step}, domains in the order of the first step.
+    {domain: step}, with the domains in the order of the first step.
 
   Raises:
-    ValueError: no checkpoint, no domain, a domain that some step lacks, or a score that is not finite.
+    ValueError: no checkpoint, no domain, steps with different domains, or a score that is not finite.
   """
   if not scores:
     raise ValueError('no checkpoint to select from: scores is empty')
@@ -38,5 +38,5 @@ def select(scores: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
 
 
 def told(scores: Sequence[float]) -> bool:
-  """Whether the scores of a domain's checkpoints tell its expert: not all are one, and a single one is not 0."""
+  """Whether a domain's scores decide which checkpoint is its expert: they differ, or a single score is above 0."""
   return len({*scores}) > 1 if len(scores) > 1 else scores[0] > 0
