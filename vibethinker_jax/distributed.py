@@ -6,9 +6,11 @@ in a workdir that all of them see. The machine's scheduler (SLURM, GKE, the TPU 
 others by what it has put into the environment.
 """
 
+import os
 import pathlib
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -44,14 +46,19 @@ def join(coordinator: str = '', processes: int = 1, process: int = 0) -> None:
     jax.distributed.initialize()
 
 
-def cpu_devices(n: int) -> None:
-  """Where the CPU computes, it counts as n devices, 256 at most (accelerators are what they are).
+def cpu_devices(n: int | None) -> None:
+  """Where jax computes on the CPU, make it count as n devices, 256 at most; None: one device for each core.
 
-  One device a core is how decoding uses all of them: a device goes through its program one operation after the other,
-  and few of decoding's operations are large enough to be shared among cores. Before anything else that uses jax's
-  devices; raises RuntimeError after it.
+  Accelerators are not changed. A CPU device runs one operation of its program after the other, and few operations of
+  decoding are large enough to be shared among cores: one device for each core is how decoding uses all of them. Call
+  this before anything else that uses jax's devices; raises RuntimeError after it.
   """
-  jax.config.update('jax_num_cpu_devices', min(n, _CPU_DEVICES))
+  jax.config.update('jax_num_cpu_devices', min(_cores() if n is None else n, _CPU_DEVICES))
+
+
+def _cores() -> int:
+  """The cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count() or 1
 
 
 def barrier(what: str) -> None:

@@ -17,7 +17,7 @@ from vibethinker_jax.plan.stage import PROMPT, StagePlan, stages_of
 def meshes(s: RunConfig, c: Config, on: Machine) -> Iterator[RunConfig]:
   """The settings with every mesh on which all devices of `on` have whole rows, or a part of each that its kernel takes.
 
-  EngineConfig that the machine's kernel does not take have the plain form. But for GPUs, whose kernel takes whole rows
+  Rows whose length the machine's kernel does not take have the plain form. But for GPUs, whose kernel takes whole rows
   only, a mesh that would have a step see more tokens is left out: there the sequence is sharded.
   """
   total, attention = s.sft.rows * s.sft.accumulation, KERNELS[on.chip.platform]
@@ -135,7 +135,7 @@ def stage_seconds(s: RunConfig, c: Config, on: Machine, sent: dict | None = None
   call = lambda name: max(roofline(named[name], on, (sent or {}).get(name)).values())
 
   def decoding(samples: int, limit: int) -> float:
-    tokens = min(s.cost.response, limit)
+    tokens = min(s.plan.response, limit)
     rows_held = max(1, min(s.engine.rows, samples))
     step = dataclasses.replace(named['decode'], rows=rows_held)
     return samples * tokens / rows_held * max(roofline(step, on, context=PROMPT / 2 + tokens / 2).values())

@@ -44,7 +44,7 @@ class Machine:
 
   @property
   def name(self) -> str:
-    """The chip's, as config.cost.prices has it."""
+    """The chip's, as config.plan.prices has it."""
     return self.topology.split(':')[0]
 
 
