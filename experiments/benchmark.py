@@ -28,16 +28,17 @@ from tqdm import tqdm
 
 from vibethinker_jax import distributed
 from vibethinker_jax.config_io import config_flag, freeze, run_app
-from vibethinker_jax.disk import beginning
+from vibethinker_jax.disk import beginning, write_json
 from vibethinker_jax.engine.engine import Completion, Engine, Request
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import attention, hf
 from vibethinker_jax.model.mesh import decode_mesh, make_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.tasks import Benchmarking, check_benchmarking
-from vibethinker_jax.train import rl
-from vibethinker_jax.train.metric_writer import write_json
 from vibethinker_jax.train.optim import optimizer
+from vibethinker_jax.train.rl import MGPO
+from vibethinker_jax.train.rl_batches import responses, rounded_up, sharing
+from vibethinker_jax.train.rl_loss import make_loss
 from vibethinker_jax.train.state import gradient_adder, start, updater
 
 CONFIG = config_flag('configs/benchmark.py')
@@ -92,17 +93,17 @@ def update(s: Benchmarking, model: Qwen2, done: list[Completion], asked: list[Re
   """Times of the update on these responses: every one has a signal, none is skipped."""
   g, rng = s.grpo_step, np.random.default_rng(s.seed + 2)
   rows = [(asked[c.request].prompt, c, float(rng.normal())) for c in done]
-  add = gradient_adder(rl.make_loss(rl.MGPO(lam=1.0), 1.0))
+  add = gradient_adder(make_loss(MGPO(lam=1.0).loss, 1.0))
   transform = optimizer(s.optim, 100)
   step, state = updater(transform), start(model, transform)
   unit = attention.unit(s.model.attention, 1)
-  N, S = g.micro_rows // g.share, rl.rounded_up(g.prompt_tokens - 1, unit)
+  N, S = g.micro_rows // g.share, rounded_up(g.prompt_tokens - 1, unit)
 
   def work():
     nonlocal state
-    shares, sums = rl.sharing(rows, g.share), None
+    shares, sums = sharing(rows, g.share), None
     for i in range(0, len(shares), N):
-      sums, _ = add(sums, state.model, spread_rows(rl.responses(shares[i : i + N], N, g.share, S, unit)))
+      sums, _ = add(sums, state.model, spread_rows(responses(shares[i : i + N], N, g.share, S, unit)))
     state, norms = step(state, sums)
     jax.block_until_ready((state, norms))
 

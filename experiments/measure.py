@@ -24,16 +24,17 @@ from vibethinker_jax import distributed
 from vibethinker_jax.config import RunConfig, check_fields, check_mesh
 from vibethinker_jax.config_io import config_flag, freeze, run_app
 from vibethinker_jax.data.batches import Batch
-from vibethinker_jax.disk import beginning
+from vibethinker_jax.disk import beginning, write_json
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.attention import attend_packed, unit
 from vibethinker_jax.model.mesh import make_mesh, no_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.plan.formulas import memory, resident, work
-from vibethinker_jax.plan.stage import PROMPT, Stage, model_of
-from vibethinker_jax.train import rl, sft
-from vibethinker_jax.train.metric_writer import write_json
+from vibethinker_jax.plan.stage import PROMPT, StagePlan, model_of
+from vibethinker_jax.train import sft
 from vibethinker_jax.train.optim import optimizer
+from vibethinker_jax.train.rl_batches import Responses
+from vibethinker_jax.train.rl_loss import make_loss
 from vibethinker_jax.train.state import Diverged, gradient_adder, start, updater
 
 CONFIG = config_flag()
@@ -68,7 +69,7 @@ def main(argv) -> None:
     for length in lengths:
       result[f'attention_error_{length}'] = attention_error(c, length)
       for kind, rows in (('sft', s.sft.rows), ('rl', s.rl.micro_rows)):
-        stage = Stage(kind, kind, c, s.mesh, rows, length)
+        stage = StagePlan(kind, kind, c, s.mesh, rows, length)
         result[f'{kind}_{length}'] = row = step(s, stage, model, rate)
         tqdm.write(f'{kind} {rows} x {length}: ' + ', '.join(f'{k} {v:,.4g}' for k, v in row.items()))
   write_json(out, result)
@@ -86,10 +87,12 @@ def lengths_of(texts: Sequence[str], multiple: int) -> list[int]:
   return lengths
 
 
-def step(s: RunConfig, stage: Stage, model: Qwen2, rate: float) -> dict:
+def step(s: RunConfig, stage: StagePlan, model: Qwen2, rate: float) -> dict:
   """One micro-batch and one update."""
   batch = packed(stage) if stage.kind == 'sft' else responses(s, stage)
-  loss, optim = (sft.loss, s.sft.optim) if stage.kind == 'sft' else (rl.make_loss(s.mgpo, s.rl.temperature), s.rl.optim)
+  loss, optim = (
+    (sft.loss, s.sft.optim) if stage.kind == 'sft' else (make_loss(s.mgpo.loss, s.rl.temperature), s.rl.optim)
+  )
   transform = optimizer(optim, 1000)
   add, update, state = gradient_adder(loss), updater(transform), start(model, transform)
   seconds = []
@@ -111,8 +114,8 @@ def step(s: RunConfig, stage: Stage, model: Qwen2, rate: float) -> dict:
   }
 
 
-def packed(stage: Stage) -> Batch:
-  """EngineConfig of four documents each."""
+def packed(stage: StagePlan) -> Batch:
+  """Rows of four documents each."""
   rng, (B, T) = np.random.default_rng(0), (stage.rows, stage.length)
   ids = lambda: rng.integers(0, stage.model.V, (B, T), np.int32)
   segments = np.broadcast_to(np.arange(T, dtype=np.int32) * 4 // T, (B, T))
@@ -120,7 +123,7 @@ def packed(stage: Stage) -> Batch:
   return Batch(ids(), ids(), positions, segments + 1, np.ones((B, T), np.float32))
 
 
-def responses(s: RunConfig, stage: Stage) -> rl.Responses:
+def responses(s: RunConfig, stage: StagePlan) -> Responses:
   """Responses that fill their rows, half of them right."""
   rng, B, n = np.random.default_rng(0), stage.rows, s.rl.share
   S = min(PROMPT, stage.length // 2)
@@ -128,7 +131,7 @@ def responses(s: RunConfig, stage: Stage) -> rl.Responses:
   ids = lambda *sizes: rng.integers(0, stage.model.V, sizes, np.int32)
   ones, advantages = np.ones((B, T), np.float32), np.where(np.arange(B) % 2, 1, -1).astype(np.float32)
   prompts, lengths = ids(B // n, S), np.full(B // n, S - 1, np.int32)
-  return rl.Responses(prompts, lengths, ids(B, T), ids(B, T), ones, -11.9 * ones, 0 * ones, advantages)
+  return Responses(prompts, lengths, ids(B, T), ids(B, T), ones, -11.9 * ones, 0 * ones, advantages)
 
 
 def attention_error(c: Config, length: int) -> float:

@@ -3,17 +3,14 @@
   python experiments/ssp.py --config=configs/tiny.py --workdir=runs/tiny
   python experiments/ssp.py --config=configs/tiny.py --workdir=runs/lam2 --config.mgpo.lam=2
 
-Run again with the same workdir it continues; --stages=sft,probe carries out only those. SIGTERM saves and ends it.
-With --distributed it is one of several processes that a scheduler has started (docs/clusters.md).
+The same command continues a run; --stages=sft,probe carries out only these. SIGTERM saves the run and ends it. With
+--distributed this is one of several processes that a scheduler has started (docs/clusters.md).
 """
-
-import os
 
 from vibethinker_jax import runtime
 
 if __name__ == '__main__':
-  runtime.huge_pages()
-os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')  # only its tokenizers are used: it need not miss torch
+  runtime.begin()
 
 from absl import flags, logging
 
@@ -23,9 +20,9 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.ssp import STAGES, Pipeline
 
 CONFIG, JOIN = config_flag(), process_flags()
-WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; an existing one is continued.', required=True)
-ONLY = flags.DEFINE_list('stages', list(STAGES), 'Which stages to carry out.')
-PROFILE = flags.DEFINE_string('profile', '', 'STAGE:STEP, such as rl/math_short:3: trace that step into the workdir.')
+WORKDIR = flags.DEFINE_string('workdir', None, 'The directory of the run, new or to be continued.', required=True)
+ONLY = flags.DEFINE_list('stages', list(STAGES), 'The stages to carry out.')
+PROFILE = flags.DEFINE_string('profile', '', 'STAGE:STEP, such as rl/math_short:3: trace this step into the workdir.')
 WANDB = flags.DEFINE_string('wandb', '', 'A project of Weights & Biases that gets the metrics too.')
 
 

@@ -25,7 +25,8 @@ from vibethinker_jax import config_docs, fields
 from vibethinker_jax.config import TINY_BASE, RunConfig
 from vibethinker_jax.config_io import freeze, load_config
 from vibethinker_jax.errors import BadInput, Failure
-from vibethinker_jax.ssp import Pipeline, ready
+from vibethinker_jax.run_data import load_run_data
+from vibethinker_jax.ssp import Pipeline
 from vibethinker_jax.study import ablation, selection, simplex
 from vibethinker_jax.tasks import (
   Benchmarking,
@@ -125,9 +126,9 @@ CASES = [
   ('mesh.data', 0, 'expected a whole number of 1 to'),
   ('mesh.data', 3, 'wants 3 devices, there are 1'),
   ('cost.price_per_hour', -1.0, 'expected a number of 0 or more$'),
-  ('seed', -1, 'expected a whole number of 0 to 4000$'),
+  ('seed', -1, 'expected a whole number of 0 or more$'),
   ('seed', True, 'True, expected a whole number'),
-  ('seed', 10**5000, 'expected a whole number of 0 to 4000$'),
+  ('seed', 10**5000, 'expected a whole number of at most 2147483647 in size$'),
   ('sft.steps', 10**12, 'expected a whole number of at most 2147483647 in size$'),
   ('sft.steps', '3', "'3', expected a whole number of 1 or more$"),
   ('sft.steps', 3.0, '3.0, expected a whole number of 1 or more$'),
@@ -137,7 +138,7 @@ CASES = [
 @pytest.mark.parametrize('name, value, expected', CASES, ids=[name for name, *_ in CASES])
 def test_odd_values_are_refused_by_name(name, value, expected):
   with pytest.raises(BadInput) as refused:
-    ready(freeze(RunConfig, small(**{name.replace('.', '__'): value})), ONE)
+    load_run_data(freeze(RunConfig, small(**{name.replace('.', '__'): value})), ONE)
   line = str(refused.value)
   assert re.search(expected, line) and '\n' not in line and len(line) < 400, line
   assert line.startswith(f'config.{name.split("[")[0].split(".")[0]}'), line
@@ -385,10 +386,10 @@ DRAWS = [pytest.param(0, 60), *(pytest.param(seed, 250, marks=pytest.mark.slow) 
 def test_any_value_of_any_field_is_taken_or_refused_in_a_line(seed, n, files):
   """Of experiments/ssp.py: on the embedded world, and on files. What is taken has gone through all that is loaded."""
   dotted = {name.replace('__', '.'): value for name, value in files(22).items()}
-  dotted |= {'data.decontaminate': {}, 'cost.sizes': dict(V=9, D=4, L=1, K=1, G=1, H=2, F=4), 'cost.prices': {'cpu': 1}}
+  dotted |= {'data.decontaminate': {}, 'plan.sizes': dict(V=9, D=4, L=1, K=1, G=1, H=2, F=4), 'plan.prices': {'cpu': 1}}
   stretched = {'model.random.rope_scaling': dict(factor=2.0, original_max_position_embeddings=256, attention_factor=1)}
   bases = [lambda c: load_config(TINY, SMALL | stretched | c), lambda c: load_config(TINY, SMALL | dotted | c)]
-  draw_and_look(RunConfig, '', bases, lambda values: ready(freeze(RunConfig, values), ONE), seed, n)
+  draw_and_look(RunConfig, '', bases, lambda values: load_run_data(freeze(RunConfig, values), ONE), seed, n)
 
 
 @pytest.mark.parametrize('seed, n', DRAWS)
@@ -438,7 +439,7 @@ def test_what_is_taken_runs_to_its_end_or_ends_in_a_line(seed, files, tmp_path):
     changes = {name: modest(kind, rng) for name, kind in rng.sample(names, 4)}
     with contextlib.suppress(BadInput):
       tried = freeze(RunConfig, load_config(TINY, base | {n: v for n, v in changes.items() if v is not None}))
-      ready(tried, ONE)
+      load_run_data(tried, ONE)
       settings = tried
   with no_hang(str(changes)):
     try:

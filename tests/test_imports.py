@@ -8,9 +8,9 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'vibethinker_jax'
 # rank of each room, or of a file where it differs from its room's
 RANKS = {
   'errors': -1,
+  'distributed': -1,
   'boxes': 0,
   'fields': 0,
-  'distributed': 0,
   'runtime': 0,
   'disk': 0,
   'config_io': 1,
@@ -30,6 +30,8 @@ RANKS = {
   'train.state': 2,
   'rollout': 3,
   'train.sft': 3,
+  'train.rl_batches': 3,
+  'train.rl_loss': 3,
   'train.rl': 4,
   'evaluate': 4,
   'config': 5,
@@ -37,6 +39,8 @@ RANKS = {
   'run_data': 6,
   'tasks': 6,
   'plan': 6,
+  'experts': 6,
+  'run_summary': 6,
   'ssp': 7,
   'study': 8,
   'reproduce': 8,

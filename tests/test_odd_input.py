@@ -178,7 +178,7 @@ VERB_CASES = (
     (f'{PLAN} --set {field}={value}', f'config.{field}: {value!r}')
     for field, value in (
       *(('sft.rows', -28), ('sft.length', 0), ('sft.save_every', 0), ('rl.micro_rows', 0), ('rl.share', 0)),
-      *(('engine.rows', 0), ('cost.utilization', 0), ('cost.response', -5), ('cost.price_per_hour', -5)),
+      *(('engine.rows', 0), ('plan.utilization', 0), ('plan.response', -5), ('cost.price_per_hour', -5)),
       *(('mesh.data', 0), ('model.dtype', 'float99'), ('model.remat', 'nosuch'), ('model.attention', 'nosuch')),
     )
   ),

@@ -92,8 +92,8 @@ def test_fused_is_the_mean_of_the_selected(whole, settings):
   workdir, summary = whole
   pipeline = Pipeline(settings, workdir, TWO)
   chosen = [(e['run'], e['selected_step']) for e in summary['experts'].values()]
-  with pipeline.claimed() as base:
-    experts = [hf.tensors(pipeline.mean_of(base, [one])) for one in chosen]
+  with pipeline.claimed():
+    experts = [hf.tensors(pipeline.experts.mean_of([one])) for one in chosen]
   fused = hf.tensors(hf.load(workdir / 'fused'))
   for name, value in fused.items():
     np.testing.assert_allclose(value, np.mean([e[name].astype(np.float64) for e in experts], 0), atol=1e-6)
@@ -338,7 +338,7 @@ def test_spaced_checkpoints_where_they_are_few(settings, tmp_path):
   for every, steps in ((3, [3, 3, 6, 6]), (2, [2, 4, 6, 6]), (1, [2, 3, 5, 6])):
     sft = dataclasses.replace(settings.sft, save_every=every)
     pipeline = Pipeline(dataclasses.replace(settings, sft=sft), tmp_path / str(every), TWO)
-    assert pipeline.spaced() == [('all', step) for step in steps]
+    assert pipeline.experts.spaced() == [('all', step) for step in steps]
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from vibethinker_jax import disk, lock, provenance
+from vibethinker_jax.disk import read_json, write_json
 from vibethinker_jax.errors import BadInput, CannotWrite
-from vibethinker_jax.train.metric_writer import MetricWriter, read_json, write_json
+from vibethinker_jax.train.metric_writer import MetricWriter
 from vibethinker_jax.workdir import check_claim, claim
 
 ROOT = pathlib.Path(__file__).parents[1]

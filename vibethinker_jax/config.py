@@ -1,4 +1,4 @@
-"""What is asked of a run: the settings that a config is frozen into, and what has to go together in them."""
+"""The config of a run: its fields, and the checks of fields that depend on each other."""
 
 import dataclasses
 import pathlib
@@ -29,22 +29,22 @@ TINY_BASE = pathlib.Path(__file__).parent / 'tiny_base'
 
 @dataclasses.dataclass(frozen=True)
 class BaseConfig:
-  """The base model, and how it is computed with.
+  """The base model, and how it is computed.
 
-  path: its Hugging Face directory; '' is the shipped tiny base, None is still to be given. Published:
+  path: its Hugging Face directory; '' is the shipped tiny base, None must still be given. Published:
     Qwen2.5-Math-1.5B.
-  random: sizes of a model of random weights in its place.
+  random: the sizes of a model with random weights, instead of `path`.
   tokenizer: a directory with the tokenizer; '' is the model's.
-  system: system prompt; None is the chat template's own.
-  rope_theta: None keeps the base's own; longer contexts want more.
-  positions: the longest sequence; None keeps the base's own.
-  param_dtype: of the weights that are trained.
-  dtype: what layers compute in.
-  attention: kernel of training: 'xla', 'splash' (TPU) or 'triton' (GPU).
-  remat: what backward need not compute again: 'none' is everything kept, 'dots' matmul results, 'full' layer inputs
-    only, 'offload' those on the host.
-  unroll: layers that a scan step holds: more compiles longer, and saves copies of what backward needs.
-  logit_chunk: positions whose logits exist at the same time.
+  system: the system prompt; None is the default of the chat template.
+  rope_theta: the base of the rotary frequencies, larger for longer contexts; None is the base model's.
+  positions: the longest sequence, in tokens; None is the base model's.
+  param_dtype: the dtype of the weights that are trained.
+  dtype: the dtype in which layers compute.
+  attention: the attention kernel of training: 'xla', 'splash' (TPU) or 'triton' (GPU).
+  remat: what the forward pass keeps for the backward pass: 'none' recomputes nothing and keeps everything, 'dots' keeps
+    the results of matrix products, 'full' the inputs of layers, 'offload' these in the memory of the host.
+  unroll: layers in one step of the scan over layers; more take longer to compile, and save copies of what is kept.
+  logit_chunk: positions whose logits are in memory at the same time.
   """
 
   path: str | None = ''
@@ -63,13 +63,13 @@ class BaseConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EngineConfig:
-  """The engine.
+  """The engine, which samples responses.
 
-  rows: samples decoded at a time, of all processes together.
-  block: tokens between two looks by the host.
-  pages: of all devices together, where keys and values lie in pages; 0: as many positions a row as the longest sample
-    has.
-  page: positions of a page.
+  rows: samples that are decoded at the same time, over all processes.
+  block: tokens that are decoded before the host looks which samples have ended.
+  pages: pages of keys and values, over all devices; 0: a cache without pages, in which each row has as many positions
+    as the longest sample.
+  page: positions in a page.
   """
 
   rows: Annotated[int, Interval(ge=1, le=1 << 20)]
@@ -80,10 +80,10 @@ class EngineConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GraderConfig:
-  """The graders of each process.
+  """The grader of each process, which judges responses.
 
-  workers: processes of each kind at most.
-  deadline_s: seconds that one response may take.
+  workers: worker processes of each kind (algebra, programs), at most.
+  deadline_s: seconds that the judgement of one response may take.
   """
 
   workers: Annotated[int, Interval(ge=1, le=1024)] = 2
@@ -92,9 +92,9 @@ class GraderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Fusion:
-  """How experts become one model.
+  """How the experts are fused into one model.
 
-  weights: one for each of data.domains, in their order, 0 or more, summing to 1; () is 1/N. Published: 1/N.
+  weights: one for each of data.domains, in their order, 0 or more, with a sum of 1; () is 1/N each. Published: 1/N.
   """
 
   weights: tuple[NonNegativeFloat, ...] = ()
@@ -102,18 +102,26 @@ class Fusion:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What a device costs. All but the first two are for `vibethinker plan` only.
+  """What the machine costs, for the summary of a run.
 
-  price_per_hour: dollars.
-  devices: that are paid for.
-  prices: dollars an hour by chip, {'v5e': 1.2}; for others price_per_hour counts.
-  utilization: share of the roofline's speed to count on.
-  response: tokens of a response on average, at most the stage's limit.
-  sizes: the base's, as in model.random, while model.path is not there yet.
+  price_per_hour: dollars for one device and one hour.
+  devices: devices that are paid for.
   """
 
   price_per_hour: NonNegativeFloat
   devices: PositiveInt = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Planning:
+  """What `vibethinker plan` assumes; a run does not read it.
+
+  prices: dollars for one chip and one hour, by the chip's name, as {'v5e': 1.2}; for other chips cost.price_per_hour.
+  utilization: the share of the roofline's speed that is expected.
+  response: the mean number of tokens of a response, at most the stage's limit.
+  sizes: the sizes of the base, as in model.random, as long as model.path is not given.
+  """
+
   prices: dict[str, NonNegativeFloat] = dataclasses.field(default_factory=dict)
   utilization: Annotated[float, Interval(gt=0, le=1)] = 0.45
   response: PositiveInt = 8192
@@ -124,27 +132,28 @@ class Cost:
 class RunConfig:
   """A whole run.
 
-  name: the heading of its report.
-  seed: of everything that is drawn.
-  model: the base model, and how it is computed with.
-  mesh: how devices share the work.
+  name: the heading of the report.
+  seed: the seed of all random numbers (`base_seed` in vibethinker_jax/config.py).
+  model: the base model, and how it is computed.
+  mesh: how the devices share the work.
   data: the problems.
-  experts: 'one_run': one SFT run, a selection per domain; 'per_domain': one run per domain. Published: reads as
-    'one_run'.
+  experts: 'one_run': one SFT run, and a checkpoint of it for each domain; 'per_domain': an SFT run for each domain.
+    Published: reads as 'one_run'.
   sft: supervised fine-tuning.
   probe: how checkpoints are probed. Published: by Pass@K, K not given.
-  fusion: of the experts.
+  fusion: how the experts are fused.
   mgpo: the RL algorithm.
   rl: the RL loop.
-  engine: what samples.
+  engine: the engine, which samples responses.
   evaluate: how all models of the run are evaluated. The published protocol is that of `vibethinker evaluate`.
-  cost: what the run costs.
-  grader: what judges.
-  prune: once the experts are chosen, delete the SFT checkpoints that nothing is to read any more.
+  cost: what the machine costs.
+  grader: the grader, which judges responses.
+  plan: what `vibethinker plan` assumes.
+  prune: after the experts are chosen, delete the SFT checkpoints that no later stage reads.
   """
 
   name: str
-  seed: Annotated[int, Interval(ge=0, le=4000)]  # times a million it is still a seed (Pipeline.base_seed)
+  seed: NonNegativeInt
   model: BaseConfig
   mesh: MeshShape
   data: Data
@@ -158,18 +167,19 @@ class RunConfig:
   evaluate: Evaluate
   cost: Cost
   grader: GraderConfig = dataclasses.field(default_factory=GraderConfig)
+  plan: Planning = dataclasses.field(default_factory=Planning)
   prune: bool = False
 
 
 def check(s: RunConfig) -> None:
-  """Raises BadInput for what can be told of a run without a device or a file."""
+  """Raises BadInput for every error of a config that can be found without a device or a file."""
   if s.model.path is None:
     raise bad_value('config.model.path', None, "the base model's directory")
   check_fields(s)
 
 
 def check_fields(s: RunConfig) -> None:
-  """`check` of a config whose base need not be there yet: the range of every field, and what goes together."""
+  """As `check`, of a config whose base model may still be missing."""
   check_ranges(s)
   for name, value, expected in _faults(s):
     raise bad_value(f'config.{name}', value, expected)
@@ -177,7 +187,10 @@ def check_fields(s: RunConfig) -> None:
 
 
 def _faults(s: RunConfig) -> Iterator[tuple[str, object, str]]:
-  """What does not go together, each time as a field, its value, and what was expected beside the others."""
+  """Fields that contradict other fields: each as its name, its value, and what was expected."""
+  if list(dataclasses.astuple(s.mesh)).count(-1) > 1:
+    yield 'mesh', dataclasses.asdict(s.mesh), '-1 for one axis at most'
+
   yield from optim_faults('sft.optim', s.sft.optim)
   yield from optim_faults('rl.optim', s.rl.optim)
   if s.sft.rows * s.sft.length > LARGEST:
@@ -186,7 +199,7 @@ def _faults(s: RunConfig) -> Iterator[tuple[str, object, str]]:
     if e.k > e.samples:
       yield f'{name}.k', e.k, f'at most {name}.samples, {e.samples}'
     if e.temperature == 0 and e.samples > 1:
-      yield f'{name}.samples', e.samples, f'1 with {name}.temperature 0, which makes all samples of a problem one'
+      yield f'{name}.samples', e.samples, f'1 with {name}.temperature 0, where all samples of a problem are equal'
   if s.rl.micro_rows % s.rl.share:
     yield 'rl.micro_rows', s.rl.micro_rows, f'a multiple of rl.share, {s.rl.share}'
   if s.rl.prompts * s.rl.num_generations > 1 << 24:
@@ -212,38 +225,38 @@ def _faults(s: RunConfig) -> Iterator[tuple[str, object, str]]:
       if not files:
         yield f'data.{name}', files, "one source or more with data.source 'files'"
   if s.data.source == 'synthetic' and (unknown := {*s.data.paths} - {*PATHS}):
-    yield 'data.paths', s.data.paths, f'none but {", ".join(PATHS)}; {min(unknown)!r} is none of these'
-  for name, c in (('model.random', s.model.random), ('cost.sizes', s.cost.sizes)):
+    yield 'data.paths', s.data.paths, f'some of {", ".join(PATHS)}; {min(unknown)!r} is none of these'
+  for name, c in (('model.random', s.model.random), ('plan.sizes', s.plan.sizes)):
     yield from () if c is None else _size_faults(name, c)
   if s.model.random is not None and s.model.path:
-    yield 'model.path', s.model.path, 'none beside model.random: a model is read, or made of random weights'
+    yield 'model.path', s.model.path, 'no path beside model.random: the model is either read or made of random weights'
 
 
 def optim_faults(name: str, o: Optim) -> Iterator[tuple[str, object, str]]:
-  """As `_faults`, of an optimizer. A run may end within its warm-up, and says so (`optim.remark`)."""
+  """As `_faults`, of an optimizer. A run that ends within its warm-up is allowed, and warns (`optim.remark`)."""
   if 0 < o.horizon <= o.warmup:
     yield f'{name}.horizon', o.horizon, f'0, or more than {name}.warmup, {o.warmup}'
 
 
 def _size_faults(name: str, c: Config) -> Iterator[tuple[str, object, str]]:
-  """Of the sizes of a model. How it computes is not said there."""
+  """As `_faults`, of the sizes of a model: fields that say how it computes belong to config.model."""
   for field in dataclasses.fields(Config):
     if field.name in HOW and vars(c)[field.name] != field.default:
-      yield f'{name}.{field.name}', vars(c)[field.name], f'it in config.model.{field.name}, which counts'
+      yield f'{name}.{field.name}', vars(c)[field.name], f'the default here: config.model.{field.name} counts'
   scaling = c.rope_scaling
   if isinstance(scaling, Llama3) and not scaling.low_freq_factor < scaling.high_freq_factor:
     least = scaling.low_freq_factor
     yield f'{name}.rope_scaling.high_freq_factor', scaling.high_freq_factor, f'more than low_freq_factor, {least}'
 
 
-# what summary.json, the report and the workdir call by a name, beside domains
-_RESERVED = ('math', 'all')  # rows of domains taken together, and the one SFT run
-# fields of a model's config that are the run's own
+# names beside those of domains in summary.json, the report and the workdir: domains taken together, and the one SFT run
+_RESERVED = ('math', 'all')
+# fields of a model's config that the run sets
 HOW = ('dtype', 'attention', 'remat', 'unroll', 'logit_chunk')
 
 
 def _check_domains(s: RunConfig) -> None:
-  """Names of domains and stages, which become directories and rows; and that stages know their domains."""
+  """Raises BadInput for names of domains and stages that cannot be directories, and for stages of unknown domains."""
   domains = (*s.data.domains, *s.data.extra_domains)
   if not s.data.domains:
     raise bad_value('config.data.domains', (), 'one or more: each has its expert')
@@ -259,26 +272,26 @@ def _check_domains(s: RunConfig) -> None:
 
 
 def check_names(where: str, names: Sequence[str], reserved: Sequence[str] = ()) -> None:
-  """Raises BadInput where a name could not be a directory of its own, on any file system, or a row of its own."""
+  """Raises BadInput where a name cannot be a directory on every file system, is reserved, or equals another name."""
   seen: dict[str, str] = {}
   for name in names:
     key = unicodedata.normalize('NFKC', name).casefold()
     plain = name.isprintable() and name == name.strip() and not set(name) & set('/\\:*?"<>|')
     if not plain or not 1 <= len(name.encode()) <= 100 or name[0] in '.-' or name[-1] == '.':
       raise BadInput(
-        f'{where}: the name {shown(name)} is no plain one, expected up to 100 printable characters without any of '
-        '/ \\ : * ? " < > |, with no blank, dot or hyphen before and no blank or dot after them'
+        f'{where}: the name {shown(name)} is no plain one, expected up to 100 printable characters without '
+        '/ \\ : * ? " < > |, which do not begin with a blank, dot or hyphen or end with a blank or dot'
       )
     if key in reserved:
-      raise BadInput(f'{where}: the name {name!r} is taken by the summary, expected none of {", ".join(reserved)}')
+      raise BadInput(f'{where}: the name {name!r} is reserved for the summary, expected none of {", ".join(reserved)}')
     if key in seen:
       twice = f'{shown(seen[key])} and {shown(name)}'
-      raise BadInput(f'{where}: the names {twice} are one on some disks, expected different ones')
+      raise BadInput(f'{where}: the names {twice} are one on some disks, expected names that differ')
     seen[key] = name
 
 
 def check_mesh(s: RunConfig, c: Config) -> None:
-  """Raises BadInput where the mesh does not divide what it is to spread, or a kernel does not take a row's length."""
+  """Raises BadInput where the mesh does not divide what it shards, or where a kernel cannot compute a row's length."""
   m = s.mesh
   spread(m, c, {'sft.rows': s.sft.rows, 'rl.micro_rows / rl.share': s.rl.micro_rows // s.rl.share})
   if s.sft.length % m.seq:
@@ -286,11 +299,22 @@ def check_mesh(s: RunConfig, c: Config) -> None:
   if c.attention != 'xla' and s.sft.length % (whole := unit(c.attention, m.seq)):
     raise bad_value('config.sft.length', s.sft.length, f'a multiple of {whole} with model.attention {c.attention!r}')
   if c.attention == 'triton' and m.seq > 1:
-    raise bad_value('config.mesh.seq', m.seq, "1 with model.attention 'triton', which wants sequences whole")
+    raise bad_value('config.mesh.seq', m.seq, "1 with model.attention 'triton', which cannot shard sequences")
+
+
+def on_devices(s: RunConfig, devices: int) -> RunConfig:
+  """The config with a number for every axis of its mesh: -1 is what the other axes leave of `devices`.
+
+  Raises BadInput.
+  """
+  try:
+    return dataclasses.replace(s, mesh=s.mesh.on(devices))
+  except ValueError as error:
+    raise BadInput(f'config.mesh: {error}') from None
 
 
 def spread(m: MeshShape, c: Config, rows: Mapping[str, int]) -> None:
-  """Raises BadInput where the mesh does not divide a model's axes, or numbers of `rows`."""
+  """Raises BadInput where the mesh does not divide an axis of the model, or one of `rows` (numbers by field)."""
   for what, size, axes, n in (
     ('the model width', c.D, 'fsdp', m.fsdp),
     ('the number of kv heads', c.K, 'tensor', m.tensor),
@@ -299,11 +323,11 @@ def spread(m: MeshShape, c: Config, rows: Mapping[str, int]) -> None:
     *((name, size, 'data x fsdp', m.data * m.fsdp) for name, size in rows.items()),
   ):
     if size % n:
-      raise BadInput(f'config.mesh: {axes} is {n}, which does not divide {what}, {size}')
+      raise BadInput(f'config.mesh: {axes} is {n}, which does not divide {what}, {size}, expected a divisor')
 
 
 def check_pages(s: RunConfig, c: Config, processes: int, devices: int) -> None:
-  """Raises BadInput where the pages of a process with so many `devices` do not hold a sample for each of them."""
+  """Raises BadInput where a process with so many `devices` has too few pages for a longest sample on each of them."""
   own = -(-s.engine.pages // processes) // devices
   if s.engine.pages and own * s.engine.page < c.positions:
     least = -(-c.positions // s.engine.page) * devices * processes
@@ -315,7 +339,7 @@ def check_pages(s: RunConfig, c: Config, processes: int, devices: int) -> None:
 
 
 def computing(c: Config, s: BaseConfig) -> Config:
-  """A base's config with the run's way of computing."""
+  """The config of a model with the fields that the run sets: `s` over `c`."""
   return dataclasses.replace(
     c,
     rope_theta=c.rope_theta if s.rope_theta is None else s.rope_theta,
@@ -329,12 +353,22 @@ def computing(c: Config, s: BaseConfig) -> Config:
 
 
 def sft_runs(s: RunConfig) -> dict[str, tuple[str, ...]]:
-  """SFT runs and the domains each trains on; domains without an expert go along with every run."""
+  """The SFT runs, and the domains that each trains on; domains without an expert are part of every run."""
   if s.experts == 'one_run':
     return {'all': (*s.data.domains, *s.data.extra_domains)}
   return {domain: (domain, *s.data.extra_domains) for domain in s.data.domains}
 
 
 def own_config(s: RunConfig) -> Config:
-  """The base's own config. Raises BadInput."""
+  """The config of the base as it was pretrained. Raises BadInput."""
   return s.model.random or read_config(s.model.path or TINY_BASE)
+
+
+def base_seed(seed: int) -> int:
+  """The first random seed of a run; epochs, stages and RL seeds add less than 2^28 to it.
+
+  Up to config.seed 4000 it is a million times config.seed, so that the seeds of two runs do not meet. Larger products
+  do not fit into the 32 bits of a seed: they are taken modulo a prime, which gives each config.seed below 2^31 a number
+  of its own.
+  """
+  return 1_000_000 * seed % 4_026_531_833  # the largest prime below 2^32 - 2^28

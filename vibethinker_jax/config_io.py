@@ -1,4 +1,4 @@
-"""The door for configs: an ml_collections ConfigDict stops here and becomes frozen dataclasses."""
+"""Config files and command lines: an ml_collections ConfigDict is read here and becomes frozen dataclasses."""
 
 import ast
 import dataclasses
@@ -22,51 +22,61 @@ from vibethinker_jax import distributed, fields, runtime
 from vibethinker_jax.errors import BadInput, Failure
 
 
-def load_config(where: str | pathlib.Path, changes: Mapping[str, object] | None = None) -> dict:
-  """The values of a config file, FILE or FILE:PRESET, with changes in them: {'mgpo.lam': 2.0, 'rl.stages[0].steps': 3}.
+def load_config(
+  where: str | pathlib.Path,
+  changes: Mapping[str, object] | None = None,
+  texts: Sequence[tuple[str, str]] = (),
+) -> dict:
+  """The values of a config file.
 
-  Raises BadInput.
+  Args:
+    where: FILE, or FILE:PRESET, which calls the file's get_config(PRESET). The file can import its neighbours.
+    changes: values by field, as {'mgpo.lam': 2.0, 'rl.stages[0].steps': 3}.
+    texts: fields with values as a command line has them, as [('mgpo.lam', '2')].
+
+  Raises:
+    BadInput: the file cannot be run, or a change does not fit it. Which fields exist is checked by `freeze`.
   """
   name, _, preset = str(where).partition(':')
+  folder = str(pathlib.Path(name).absolute().parent)
+  sys.path.insert(0, folder)
   try:
     loader = importlib.machinery.SourceFileLoader('config', name)  # whatever the file's name ends in
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader('config', loader))
     loader.exec_module(module)
     values = module.get_config(*([preset] if preset else [])).to_dict()
-  except (Exception, SystemExit) as error:  # whatever a file may raise that is run as a config
+  except (Exception, SystemExit) as error:  # a file that is run as a config may raise anything
     raise BadInput(f'--config {where}: no config ({type(error).__name__}: {error})') from None
+  finally:
+    sys.path.remove(folder)
   for path, value in (changes or {}).items():
     values = _changed(values, _steps(path), lambda was, value=value: value, path)
+  for path, text in texts:
+    values = _changed(values, _steps(path), lambda was, text=text: _read(text, was), path)
   return values
 
 
 class ConfigFlag:
-  """--config=FILE[:PRESET], and --config.a.b=VALUE for any field, whether the file names it or leaves it out.
-
-  Which fields there are is for `freeze` to say.
-  """
+  """--config=FILE[:PRESET], and --config.a.b=VALUE for any field, also one that the file leaves out."""
 
   def __init__(self, default: str | None):
     self._where = flags.DEFINE_string('config', default, 'FILE or FILE:PRESET; --config.a.b=VALUE changes a field.')
 
   @functools.cached_property
   def value(self) -> dict:
-    """The values of the file, with those of the command line in them. Raises BadInput."""
+    """The values of the file, with the values of the command line in their places. Raises BadInput."""
     if self._where.value is None:
       raise BadInput('--config is not given, expected FILE or FILE:PRESET')
-    values = load_config(self._where.value)
-    for path, text in _given(sys.argv)[1]:
-      values = _changed(values, _steps(path), lambda was, text=text, path=path: _read(text, was, path), path)
-    return values
+    return load_config(self._where.value, texts=field_flags(sys.argv)[1])
 
 
 def config_flag(default: str | None = None) -> ConfigFlag:
-  """The flags of a config, to be asked for its `value` in main."""
+  """The flags of a config; its `value` is read in main. `default`: the config file where no flag names one."""
   return ConfigFlag(default)
 
 
-def _given(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-  """Arguments without those of a config's fields; and these, as (path, text)."""
+def field_flags(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+  """A command line taken apart: the other arguments, and the flags --config.a.b=VALUE as pairs ('a.b', 'VALUE')."""
   rest, given, argv = [], [], [*argv]
   while argv:
     argument = argv.pop(0)
@@ -96,7 +106,7 @@ def _steps(path: str) -> list[str | int]:
 
 
 def _changed(values, steps: Sequence[str | int], change: Callable, path: str):
-  """`values` with what lies at `steps` replaced by `change` of it (of None where there is nothing)."""
+  """`values` with the value at `steps` replaced by `change(value)`; `change(None)` where there is none."""
   if not steps:
     return change(values)
   step, *rest = steps
@@ -111,8 +121,8 @@ def _changed(values, steps: Sequence[str | int], change: Callable, path: str):
   return {**values, step: _changed(values.get(step), rest, change, path)}
 
 
-def _read(text: str, was, path: str):
-  """The value that a text on the command line stands for, where the file has `was`."""
+def _read(text: str, was):
+  """The value of a text of the command line, in place of the file's value `was`."""
   if isinstance(was, str):
     return text
   if text.lower() in ('true', 'false'):
@@ -120,44 +130,51 @@ def _read(text: str, was, path: str):
   try:
     value = ast.literal_eval(text)
   except (ValueError, SyntaxError, MemoryError, RecursionError):
-    value = tuple(part for part in text.split(',') if part) if isinstance(was, list | tuple) else text
+    value = _parts(text) if isinstance(was, list | tuple) else text
   if isinstance(was, bool) and value in (0, 1):
     return bool(value)
   return (value,) if isinstance(was, list | tuple) and isinstance(value, str | int | float) else value
 
 
-def process_flags() -> Callable[[int], None]:
+def _parts(text: str) -> tuple[str, ...]:
+  """A list of texts as a command line has it: 'algebra,code'."""
+  return tuple(part for part in text.split(',') if part)
+
+
+def process_flags() -> Callable[[int | None], None]:
   """The flags by which one of several processes finds the others.
 
-  Returns what joins them, to be called once flags are parsed and before anything that uses jax, with the number of
-  devices that the CPUs of all processes are to count as (distributed.cpu_devices).
+  Returns the function that joins them. Call it after the flags are parsed and before anything else that uses jax. Its
+  argument is the number of devices that the CPUs of all processes together count as; None: one device for each core
+  of each process's machine (distributed.cpu_devices).
   """
-  automatic = flags.DEFINE_bool('distributed', False, 'One of several processes; jax finds the others.')
-  coordinator = flags.DEFINE_string('coordinator', '', 'Where jax cannot find them: the address of the first process,')
-  processes = flags.DEFINE_integer('processes', 1, lower_bound=1, help='how many there are,')
-  process = flags.DEFINE_integer('process', 0, lower_bound=0, help='and which of them this is.')
+  automatic = flags.DEFINE_bool('distributed', False, 'This is one of several processes; jax finds the others.')
+  coordinator = flags.DEFINE_string('coordinator', '', 'HOST:PORT of the first process, where jax cannot find it.')
+  processes = flags.DEFINE_integer('processes', 1, lower_bound=1, help='With --coordinator: the number of processes.')
+  process = flags.DEFINE_integer('process', 0, lower_bound=0, help='With --coordinator: the number of this process.')
 
-  def join(devices: int) -> None:
+  def join(devices: int | None) -> None:
     n, which, several = processes.value, process.value, automatic.value or coordinator.value
     if which >= n:
       raise BadInput(f'--process {which}: expected 0 to {n - 1} of --processes {n}')
     if n > 1 and not several:
-      raise BadInput(f'--processes {n}: expected --coordinator or --distributed too, or they would not meet')
+      raise BadInput(f'--processes {n}: expected --coordinator or --distributed as well')
     if coordinator.value and not re.fullmatch(r'\S+:\d+', coordinator.value):
       raise BadInput(f'--coordinator {coordinator.value}: expected HOST:PORT')
-    distributed.cpu_devices(max(1, devices // n))
+    distributed.cpu_devices(None if devices is None else max(1, devices // n))
     if several:
       try:
         distributed.join(coordinator.value, n, which)
       except (RuntimeError, ValueError) as error:
-        raise BadInput(f'--distributed: the other processes are not found ({str(error).splitlines()[0]})') from None
+        raise BadInput(f'--distributed: the other processes cannot be found ({str(error).splitlines()[0]})') from None
 
   return join
 
 
 def run_app(main: Callable) -> None:
-  """absl's app.run, where every foreseen end is one line: bad input (exit code 2), a full disk, a full memory or
-  divergence (1), interruption (130), SIGTERM (0).
+  """Run `main` as absl's app.run does. Every expected end of a program is one line.
+
+  Exit codes: 2 for bad input; 1 for a full disk, a full memory or divergence; 130 for Ctrl-C; 0 for SIGTERM.
   """
 
   def guarded(argv):
@@ -169,7 +186,7 @@ def run_app(main: Callable) -> None:
       _refused(str(error))
       sys.stdout.flush()
       sys.stderr.flush()
-      os._exit(1)  # threads of libraries that were writing would tell of it, page after page, while Python ends
+      os._exit(1)  # otherwise library threads that were writing print pages of errors while Python ends
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
       if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
         raise
@@ -188,7 +205,7 @@ def run_app(main: Callable) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
   try:
-    rest = flags.FLAGS(_given(argv)[0])
+    rest = flags.FLAGS(field_flags(argv)[0])
   except flags.Error as error:
     sys.exit(_refused(str(error)))
   if len(rest) > 1:
@@ -203,30 +220,43 @@ def _refused(why: str) -> int:
   return 2
 
 
-# fields whose old name is still refused with the new one; for the release after 0.1
+# old names of fields, which are refused with the new names; for the release after 0.1
 _RENAMED = {
-  'config.start': 'model',
-  'config.data.others': 'extra_domains',
-  'config.rl.group': 'num_generations',
-  'config.mgpo.kl': 'kl_coef',
-  'config.mgpo.updates': 'minibatches',
-  'config.mgpo.steps': 'step_penalty',
-  'config.grpo_step.group': 'num_generations',
+  'config.start': 'config.model',
+  'config.data.others': 'config.data.extra_domains',
+  'config.rl.group': 'config.rl.num_generations',
+  'config.mgpo.kl': 'config.mgpo.kl_coef',
+  'config.mgpo.updates': 'config.mgpo.minibatches',
+  'config.mgpo.steps': 'config.mgpo.step_penalty',
+  'config.grpo_step.group': 'config.grpo_step.num_generations',
+  'config.cost.prices': 'config.plan.prices',
+  'config.cost.utilization': 'config.plan.utilization',
+  'config.cost.response': 'config.plan.response',
+  'config.cost.sizes': 'config.plan.sizes',
 }
 
 
 def freeze(kind: type, values: Mapping, where: str = 'config'):
-  """An instance of the dataclass `kind` from a mapping that names every field without a default and no other.
+  """An instance of the dataclass `kind` from a mapping.
 
-  Fields that are dataclasses are frozen in turn, tuples of dataclasses element by element. Raises BadInput naming the
-  field and what it may be (fields.py), as "config.sft.save_every: 0, expected a whole number of 1 or more".
+  The mapping has every field without a default, and only fields of `kind`. Fields that are dataclasses, or tuples of
+  dataclasses, are made in the same way. Where a field is a list of texts, one text with commas is such a list.
+
+  Args:
+    kind: a dataclass.
+    values: the fields by name.
+    where: the dotted name of this object, for messages.
+
+  Raises:
+    BadInput: names the field and its values (fields.py): "config.sft.save_every: 0, expected a whole number of 1 or
+      more".
   """
   declared = {f.name: f for f in dataclasses.fields(kind)}
   if not isinstance(values, Mapping | ConfigDict):
     raise fields.bad_value(where, values, fields.words(kind))
   for name in values:
     if name not in declared and f'{where}.{name}' in _RENAMED:
-      raise BadInput(f'{where}.{name}: this field was renamed, expected {where}.{_RENAMED[f"{where}.{name}"]}')
+      raise BadInput(f'{where}.{name}: this field was renamed, expected {_RENAMED[f"{where}.{name}"]}')
     if name not in declared:
       near = difflib.get_close_matches(str(name), declared, 1, 0.0)[0]
       raise BadInput(
@@ -242,12 +272,12 @@ def freeze(kind: type, values: Mapping, where: str = 'config'):
 
 
 def check_ranges(made, where: str = 'config') -> None:
-  """Raises BadInput where a field of a dataclass that was not made by `freeze` is not what it may be."""
+  """Raises BadInput where a field of a dataclass that `freeze` has not made has a value that it may not have."""
   freeze(type(made), vars(made), where)
 
 
 def _frozen(kind, value, where: str):
-  """A field's value, of type `kind`."""
+  """The value of a field of type `kind`."""
   kinds = fields.union(kind) or (kind,)
   if value is None and types.NoneType in kinds:
     return None
@@ -259,6 +289,8 @@ def _frozen(kind, value, where: str):
   origin, parts = typing.get_origin(kind), typing.get_args(kind)
   if origin is tuple:
     endless = parts[1:] == (...,)
+    if isinstance(value, str) and parts == (str, ...):
+      value = _parts(value)
     if not isinstance(value, list | tuple) or (not endless and len(value) != len(parts)):
       raise fields.bad_value(where, value, fields.words(kind))
     each = parts[:1] * len(value) if endless else parts
@@ -272,7 +304,7 @@ def _frozen(kind, value, where: str):
 
 
 def _meant(kinds: Sequence[type], value) -> type:
-  """Of several dataclasses the one with most of the fields that are given; of equals the one with the fewest."""
+  """Of several dataclasses the one that has most of the given fields; of equals the one with the fewest fields."""
   given = {*value} if isinstance(value, Mapping | ConfigDict) else set()
   known = lambda kind: {*fields.kinds(kind)}
   return max(kinds, key=lambda kind: (len(given & known(kind)), -len(known(kind))))

@@ -1,43 +1,54 @@
-"""Writing to file systems that may be full, read-only or gone: one line says which, and no file is half-written."""
+"""Writing files: a file is written completely or not at all, and a file system that refuses is named in one line.
+
+`atomic` is the one place where a file is written under a temporary name and then renamed; `write_text` and `write_json`
+call it for all processes of a run together.
+"""
 
 import contextlib
 import errno
+import json
 import os
 import pathlib
 import shutil
 from collections.abc import Iterator
 
+import jax
+
+from vibethinker_jax.distributed import barrier, wait_for_file
 from vibethinker_jax.errors import BadInput, CannotWrite, Failure
 
-# what a file system may answer to a write that is right in itself
-_TROUBLE = (
+# error numbers by which a file system refuses a correct write: full, over quota, read-only, gone, ...
+_REFUSALS = (
   *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.ESTALE, errno.ENOTCONN, errno.EACCES),
   *(errno.EPERM, errno.ENODEV, errno.ENXIO, errno.ENOTDIR),
 )
+_REMEDY = 'delete the file, and the same command writes it again'
 
 
 @contextlib.contextmanager
 def writing(path: pathlib.Path) -> Iterator[None]:
-  """What is done within writes `path`. Raises CannotWrite where the file system refuses, naming it and its room.
+  """A block that writes `path`. Raises CannotWrite where the file system refuses, with its name and its free space.
 
-  Libraries that write in threads and in other languages wrap the system's answer in errors of their own: it is looked
-  for in what caused an error, and in its words.
+  Libraries that write in threads or in other languages wrap the system's error in errors of their own. It is therefore
+  also looked for among the causes of an error, and in its text.
   """
   try:
     yield
   except (BadInput, Failure):
     raise
   except Exception as error:
-    if (answer := _answer(error)) is None:
+    if (found := _refusal(error)) is None:
       raise
-    why, file = answer
+    why, file = found
     elsewhere = file is not None and pathlib.Path(path).parent not in pathlib.Path(file).parents
     raise CannotWrite(_line(pathlib.Path(file) if elsewhere else path, why)) from error
 
 
 @contextlib.contextmanager
 def beginning(path: pathlib.Path) -> Iterator[None]:
-  """As `writing`, where nothing has begun: raises BadInput, unless the disk is full."""
+  """As `writing`, for the first write of a program: raises BadInput, since the path was wrong; CannotWrite only where
+  the disk is full.
+  """
   try:
     with writing(path):
       yield
@@ -49,8 +60,62 @@ def beginning(path: pathlib.Path) -> Iterator[None]:
     raise BadInput(_line(path, error.strerror or str(error))) from None
 
 
+@contextlib.contextmanager
+def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a temporary path to write to, which is renamed to `path` when the block ends without an error.
+
+  Folders are made as needed. Where the block fails, what was at `path` before is still there. Raises CannotWrite.
+  """
+  scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+  with writing(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+      yield scratch
+      scratch.replace(path)
+    except BaseException:
+      with contextlib.suppress(OSError):
+        scratch.unlink(missing_ok=True)
+      raise
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Write a text file in UTF-8, atomically. All processes call this; the first one writes, and the others wait for the
+  file. Raises CannotWrite.
+  """
+  path = pathlib.Path(path)
+  barrier(f'write {path.name}')  # every process has seen by now that the file was not there
+  if jax.process_index() == 0:
+    with atomic(path) as scratch:
+      scratch.write_text(text, encoding='utf-8')
+  wait_for_file(path)
+
+
+def write_json(path: pathlib.Path, value) -> None:
+  """Write `value` as JSON, as `write_text` does."""
+  write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def read_json(path: pathlib.Path) -> dict:
+  """The object of a JSON file of a workdir. Raises BadInput, which names the file and the line."""
+  if not path.exists():
+    raise BadInput(f'{path}: not found; the stage that writes it has not run in this workdir')
+  try:
+    value = json.loads(path.read_bytes().decode())
+  except UnicodeDecodeError as error:
+    line = error.object.count(b'\n', 0, error.start) + 1
+    raise BadInput(f'{path}, line {line}: damaged (not UTF-8), expected JSON; {_REMEDY}') from None
+  except json.JSONDecodeError as error:
+    raise BadInput(f'{path}, line {error.lineno}: damaged ({error.msg}), expected JSON; {_REMEDY}') from None
+  if not isinstance(value, dict):
+    raise BadInput(f'{path}: damaged, expected a JSON object, found {type(value).__name__}; {_REMEDY}')
+  return value
+
+
 def append(path: pathlib.Path, line: str) -> None:
-  """Add `line` to a file whole or not at all; one before it that a kill has cut short goes. Raises CannotWrite."""
+  """Append `line` to a file, completely or not at all. A last line that an earlier kill has cut short is removed first.
+
+  Raises CannotWrite.
+  """
   with writing(path), open(path, 'a+b', buffering=0) as file:
     size = file.seek(0, os.SEEK_END)
     if size and os.pread(file.fileno(), 1, size - 1) != b'\n':
@@ -65,36 +130,22 @@ def append(path: pathlib.Path, line: str) -> None:
       raise
 
 
-@contextlib.contextmanager
-def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Another name to write under; the file is called `path` once the block has ended well. Raises CannotWrite."""
-  scratch = path.with_name(f'.{path.name}.{os.getpid()}')
-  with writing(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-      yield scratch
-      scratch.replace(path)
-    except BaseException:
-      with contextlib.suppress(OSError):
-        scratch.unlink(missing_ok=True)
-      raise
-
-
-def _answer(error: BaseException) -> tuple[str, str | None] | None:
-  """The system's answer behind an error, in words, and the file where it is known; None where it has no part in it."""
+def _refusal(error: BaseException) -> tuple[str, str | None] | None:
+  """The file system's refusal behind an error: its text, and the file where it is known; None where there is none."""
   if isinstance(error, OSError) and error.errno is not None:
-    file = error.filename2 or error.filename  # of a copy or a renaming the second is written
+    file = error.filename2 or error.filename  # a copy or a renaming has two: the second is written
     file = file if isinstance(file, str) else None
-    return (os.strerror(error.errno), file) if error.errno in _TROUBLE else None
+    return (os.strerror(error.errno), file) if error.errno in _REFUSALS else None
   inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
   for one in (*inner, error.__cause__, None if error.__suppress_context__ else error.__context__):
-    if one is not None and (found := _answer(one)) is not None:
+    if one is not None and (found := _refusal(one)) is not None:
       return found
-  said = next((words for words in map(os.strerror, _TROUBLE[:7]) if words in str(error)), None)
-  return None if said is None else (said, None)
+  text = next((words for words in map(os.strerror, _REFUSALS[:7]) if words in str(error)), None)
+  return None if text is None else (text, None)
 
 
 def _line(path: pathlib.Path, why: str) -> str:
+  """The message: the path, the reason, and the free space of its file system."""
   where = pathlib.Path(path).absolute()
   try:
     while not where.exists():

@@ -6,9 +6,11 @@ processes see. The cluster's scheduler (SLURM, GKE, the TPU runtime) starts the 
 environment variables, by which jax finds them.
 """
 
+import os
 import pathlib
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -50,14 +52,19 @@ def join(coordinator: str = '', processes: int = 1, process: int = 0) -> None:
     jax.distributed.initialize()
 
 
-def cpu_devices(n: int) -> None:
-  """Divide the CPU into n devices, 256 at most. It has no effect on accelerators.
+def cpu_devices(n: int | None) -> None:
+  """Where jax computes on the CPU, make it count as n devices, 256 at most; None: one device for each core.
 
-  Decoding uses all cores only if there is a device for each: a device runs one operation after the other, and few
-  operations of decoding are large enough to be divided among cores. Call it before anything else that uses jax's
-  devices; after that it raises RuntimeError.
+  Accelerators are not changed. A CPU device runs one operation of its program after the other, and few operations of
+  decoding are large enough to be shared among cores: one device for each core is how decoding uses all of them. Call
+  this before anything else that uses jax's devices; raises RuntimeError after it.
   """
-  jax.config.update('jax_num_cpu_devices', min(n, _CPU_DEVICES))
+  jax.config.update('jax_num_cpu_devices', min(_cores() if n is None else n, _CPU_DEVICES))
+
+
+def _cores() -> int:
+  """The cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count() or 1
 
 
 def barrier(what: str) -> None:

@@ -11,10 +11,10 @@ import jax
 from vibethinker_jax import provenance
 from vibethinker_jax.config import RunConfig
 from vibethinker_jax.config_io import freeze
+from vibethinker_jax.disk import read_json
 from vibethinker_jax.distributed import cpu_devices
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.ssp import STAGES, Pipeline
-from vibethinker_jax.train.metric_writer import read_json
 
 TIMES = ('seconds_rollout', 'seconds_grade', 'seconds_update', 'tokens_per_s')
 SURROUNDINGS = ('commit', 'changed', 'versions', 'device', 'processes', 'cpu', 'xla_flags', 'matmul_precision')

@@ -47,6 +47,21 @@ class Rollout:
     """bool [P,G]: which responses ran out of tokens."""
     return np.array([[c.finish == 'length' for c in row] for row in self.completions])
 
+  def select(self, which: Sequence[int]) -> 'Rollout':
+    """The rollout of the problems at the places `which`, in that order."""
+    take = lambda rows: [rows[i] for i in which]
+    return Rollout(*map(take, (self.problems, self.prompts, self.completions, self.responses, self.verdicts)))
+
+  def concat(self, other: 'Rollout') -> 'Rollout':
+    """This rollout, followed by `other`."""
+    return Rollout(
+      [*self.problems, *other.problems],
+      self.prompts + other.prompts,
+      self.completions + other.completions,
+      self.responses + other.responses,
+      self.verdicts + other.verdicts,
+    )
+
 
 def sample(
   engine: Engine,

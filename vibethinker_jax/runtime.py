@@ -8,6 +8,14 @@ import sys
 from tqdm import tqdm
 
 
+def begin() -> None:
+  """What a program that trains does before its imports: huge pages, and no advice of transformers to install PyTorch
+  (only its tokenizers are used).
+  """
+  huge_pages()
+  os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
+
+
 def huge_pages() -> None:
   """Let large allocations use huge pages (Linux with glibc; elsewhere it has no effect).
 

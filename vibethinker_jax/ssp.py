@@ -1,19 +1,17 @@
-"""The Spectrum-to-Signal pipeline, stage by stage: each stage reads files of the workdir and leaves files in it.
+"""The Spectrum-to-Signal pipeline. Each stage reads files of the workdir and writes files to it.
 
-  sft      domain experts' training, a checkpoint every k steps     -> sft/<run>/<step>/
-  probe    Pass@K of every checkpoint on the probing halves         -> probe/<run>/<step>.json, experts.json
-  fuse     weighted mean of the selected checkpoints                -> fused/
-  rl       MGPO, stage after stage                                  -> rl/<stage>/<step>/, final/
-  evaluate all models on the test sets                              -> evaluate/<model>.json, summary.json, report.html
+  sft       trains the SFT runs, with a checkpoint every k steps   -> sft/<run>/<step>/
+  probe     Pass@K of every checkpoint; chooses the experts        -> probe/<run>/<step>-<half>.json, experts.json
+  fuse      the weighted mean of the experts                       -> fused/
+  rl        MGPO, one RL stage after another                       -> rl/<stage>/<step>/, final/
+  evaluate  all models on the test problems                        -> evaluate/<model>.json, summary.json, report.html
 
-Run again on the same workdir it goes on where it stopped, and ends with the same bits as a run never stopped.
+A run that is started again on its workdir continues, and ends with the same bits as a run without interruption.
 """
 
 import contextlib
 import dataclasses
-import json
 import pathlib
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -22,51 +20,42 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from vibethinker_jax import provenance
-from vibethinker_jax.config import (
-  TINY_BASE,
-  RunConfig,
-  check,
-  check_mesh,
-  check_pages,
-  computing,
-  own_config,
-  sft_runs,
-)
+from vibethinker_jax.config import TINY_BASE, RunConfig, base_seed, check_mesh, computing, own_config
 from vibethinker_jax.data.augment import sft_examples
+from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.tokenizer import render
-from vibethinker_jax.disk import writing
+from vibethinker_jax.disk import read_json, write_json, writing
 from vibethinker_jax.distributed import Stop, Stopped, share_work
 from vibethinker_jax.engine.cache import KVCache
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.pages import PagedLayout
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.evaluate.evaluate import Evaluate, evaluate, table
+from vibethinker_jax.evaluate.evaluate import Evaluate, evaluate
 from vibethinker_jax.evaluate.report import write_report
-from vibethinker_jax.fields import bad_value
-from vibethinker_jax.lock import held
+from vibethinker_jax.experts import Checkpoint, Experts
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.config import eos_ids
-from vibethinker_jax.model.mesh import make_mesh, own_mesh, place
+from vibethinker_jax.model.mesh import own_mesh, place
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.rollout import Rollout
-from vibethinker_jax.run_data import RunData, load_run_data
-from vibethinker_jax.spectrum.fusion import fuse
+from vibethinker_jax.run_data import load_run_data
+from vibethinker_jax.run_summary import verdicts, write_summary, write_verdicts
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
-from vibethinker_jax.spectrum.select import select, told
+from vibethinker_jax.spectrum.select import told
 from vibethinker_jax.train import rl, sft
-from vibethinker_jax.train.metric_writer import MetricWriter, read_json, write_json, write_text
-from vibethinker_jax.train.optim import optimizer
+from vibethinker_jax.train.metric_writer import MetricWriter
 from vibethinker_jax.train.profile import Profile
-from vibethinker_jax.train.state import Checkpoints
 from vibethinker_jax.verify.grader import Grader
-from vibethinker_jax.workdir import check_claim, claim
+from vibethinker_jax.workdir import at_work, check_claim, seconds_of, timed
 
 STAGES = ('sft', 'probe', 'fuse', 'rl', 'evaluate')
 
 
 class Pipeline:
-  """A run in a workdir. Each stage is a method that does what is not yet done; `run` calls them in order."""
+  """A run in a workdir. Each stage is a method that does what is still to do; `run` calls them in order.
+
+  A stage that is called by itself needs the workdir: `with pipeline.claimed(): pipeline.probe()`.
+  """
 
   def __init__(
     self,
@@ -76,14 +65,27 @@ class Pipeline:
     profile: str = '',
     wandb: str = '',
   ):
-    """`devices`: those of the mesh; None is all there are. Raises BadInput.
+    """Checks the config, reads tokenizer and problems, and writes nothing.
 
-    `profile`: STAGE:STEP of the one step to be traced (train/profile.py); `wandb`: a project of Weights & Biases.
+    Args:
+      settings: the run's config.
+      workdir: the run's directory, new or to be continued.
+      devices: the devices of the mesh; None: all.
+      profile: STAGE:STEP, the one step to trace (train/profile.py); '': none.
+      wandb: a project of Weights & Biases for the metrics; '': none.
+
+    Raises:
+      BadInput: the config cannot be used on these devices, or with its files, or in this workdir.
     """
+    found = load_run_data(settings, devices)
+    settings, self.mesh, self.tokenizer, self.sets = found.settings, found.mesh, found.tokenizer, found.sets
     self.s, self.workdir = settings, pathlib.Path(workdir)
-    self.mesh, found = _prepared(settings, devices)
-    self.tokenizer, self.sets, self.rolled, self.left_out = found.tokenizer, found.sets, found.rolled, found.left_out
+    self.rolled, self.left_out = found.rolled, found.left_out
     check_claim(self.workdir, dataclasses.asdict(settings))
+    self.seed = base_seed(settings.seed)
+    self.experts = Experts(settings, self.workdir, self.mesh)
+    self.grader = Grader(settings.grader.workers, settings.grader.deadline_s)
+    self.engine = _engine(settings, self.mesh, self.stop_ids)
     self.writer = MetricWriter(self.workdir / 'metrics.jsonl', wandb)
     self.profile = Profile(profile, self.workdir)
     self._check_profile(profile)
@@ -92,93 +94,56 @@ class Pipeline:
       tqdm.write(line)
 
   def run(self, stages: tuple[str, ...] = STAGES) -> dict:
-    """Carry out `stages`; the summary (as summary.json holds it) where the last one is among them, else {}.
+    """Carry out `stages`, in the order of STAGES.
 
-    Raises Stopped where SIGTERM has come and everything is saved.
+    Returns the content of summary.json where 'evaluate' is among them, else {}. Raises Stopped after SIGTERM, when
+    everything is saved.
     """
-    with self.claimed() as base:
-      todo = {
-        'sft': self.sft,
-        'probe': lambda: self.probe(base),
-        'fuse': lambda: self.fuse(base),
-        'rl': lambda: self.rl(self.workdir / 'fused'),
-        'evaluate': lambda: self.evaluate(base),
-      }
+    todo = {
+      'sft': self.sft,
+      'probe': self.probe,
+      'fuse': self.fuse,
+      'rl': lambda: self.rl(self.workdir / 'fused'),
+      'evaluate': self.evaluate,
+    }
+    with self.claimed():
       for stage in STAGES:
         if stage in stages:
-          with self.timed(stage):
+          with timed(self.workdir, stage):
             todo[stage]()
           self.pause(f'stage {stage} is done')
     return read_json(self.workdir / 'summary.json') if 'evaluate' in stages else {}
 
   @contextlib.contextmanager
-  def claimed(self) -> Iterator[Qwen2]:
-    """The workdir, and what `computing` gives, as long as stages are carried out.
+  def claimed(self) -> Iterator[None]:
+    """The workdir belongs to this run within the block, and its stages can be called.
 
-    Raises BadInput where another run is at work in the workdir, or it holds another run; CannotWrite.
+    Raises BadInput where another run is at work in the workdir, or where it holds another run; CannotWrite.
     """
-    with held(self.workdir), writing(self.workdir), self.computing() as base:
-      provenance.check_data(self.workdir, self.sets.fingerprints)
-      claim(self.workdir, dataclasses.asdict(self.s))
-      provenance.record(self.workdir, self.sets.fingerprints)
-      yield base
+    with at_work(self.workdir, dataclasses.asdict(self.s), self.sets.fingerprints), self.computing():
+      yield
 
   @contextlib.contextmanager
-  def computing(self) -> Iterator[Qwen2]:
-    """Grader, engine and mesh.
-
-    Yields the base without its weights, as what checkpoints are laid out like: training wants their memory.
-    """
+  def computing(self) -> Iterator[None]:
+    """The mesh is set, SIGTERM is caught, and the grader may start workers, within the block; no file is claimed."""
     mesh = jax.set_mesh(self.mesh) if self.mesh.size > 1 else contextlib.nullcontext()
-    judges = self.s.grader
-    with Grader(judges.workers, judges.deadline_s) as self.grader, self.stop, contextlib.closing(self.writer), mesh:
-      base = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.base())
-      # each process decodes its share of the samples with its own devices
-      spread = own_mesh(self.mesh.local_devices)
-      rows = self.s.engine
-      own = lambda n: -(-n // jax.process_count())
-      kernel = {'tpu': 'tpu', 'gpu': 'gpu'}.get(self.mesh.devices.flat[0].platform, 'xla')
-      cache = PagedLayout(own(rows.pages), rows.page, kernel) if rows.pages else KVCache
-      self.engine = Engine(base.config, self.stop_ids, own(rows.rows), rows.block, cache=cache, mesh=spread)
-      yield base
+    with self.grader, self.stop, contextlib.closing(self.writer), mesh:
+      yield
 
-  def _check_profile(self, asked: str) -> None:
-    """Raises BadInput for a step that the run does not have."""
-    stages = {f'sft/{run}': self.s.sft.steps for run in self.runs()}
-    stages |= {f'rl/{stage.name}': stage.steps for stage in self.s.rl.stages}
-    stage, _, step = asked.rpartition(':')
-    if asked and not 1 <= int(step) <= stages.get(stage, 0):
-      there = ', '.join(f'{name}:1 to {steps}' for name, steps in stages.items())
-      raise BadInput(f'--profile {asked}: the run has no such step, expected one of {there}')
+  def pause(self, done: str) -> None:
+    """Raises Stopped, with the message `done`, after SIGTERM."""
+    if self.stop():
+      raise Stopped(done)
 
-  def base(self) -> Qwen2:
-    """The model the run starts from."""
-    if self.s.model.random is None:
-      return self.load(self.s.model.path or TINY_BASE)
-    return self._ready(jax.jit(lambda key: Qwen2(self.s.model.random, key))(jax.random.key(self.s.seed)))
-
-  def native_base(self) -> Qwen2:
-    """The base with the rope of its own training, whatever the run computes with: what the other models are held to."""
-    base = self.base()
-    base.config = dataclasses.replace(base.config, rope_theta=own_config(self.s).rope_theta)
-    return base
-
-  @property
-  def stop_ids(self) -> tuple[int, ...]:
-    """Ids that end a response: the tokenizer's, and the base's own."""
-    own = () if self.s.model.random is not None else eos_ids(self.s.model.path or TINY_BASE)
-    return tuple(sorted({*self.tokenizer.stop_ids, *own}))
-
-  @property
-  def base_seed(self) -> int:
-    """The seed of orders and samples. Epochs and stages add to it, so those of neighbouring runs lie far apart."""
-    return 1_000_000 * self.s.seed
+  # ---- stages -------------------------------------------------------------------------------------------------------
 
   def sft(self) -> None:
-    """Train the experts' runs, keeping a checkpoint every k steps."""
-    for name, domains in self.runs().items():
+    """Train the SFT runs, and keep a checkpoint every k steps."""
+    right = lambda answers: [verdict.score == 1 for verdict in share_work(answers, self.grader.grade)]
+    steps = lambda answers: share_work(answers, self.grader.steps)
+    for name, domains in self.experts.runs().items():
       problems = [problem for domain in domains for problem in self.sets.train[domain]]
-      rows, left_out = sft_examples(problems, self.s.data.spectrum, self._right, self._held, self.s.seed)
+      rows, left_out = sft_examples(problems, self.s.data.spectrum, right, steps, self.s.seed)
       if left_out:
         tqdm.write(f'sft/{name}: solutions left out: ' + ', '.join(f'{n} for {why}' for why, n in left_out.items()))
       if not rows:
@@ -192,329 +157,215 @@ class Pipeline:
         self.tokenizer,
         self.workdir / 'sft' / name,
         self.writer,
-        self.base_seed,
+        self.seed,
         self.stop,
         self.profile,
       )
 
-  def _passes(self, rows: Sequence) -> float:
-    """About how often SFT meets each of `rows`, by the length of some."""
-    s = self.s.sft
-    some = rows[:: -(-len(rows) // 200)]
-    mean = sum(len(render(self.tokenizer, *row)['tokens']) for row in some) / len(some)
-    return s.steps * s.accumulation * s.rows * s.length / (mean * len(rows))
+  def probe(self) -> None:
+    """Choose the expert of each domain: the checkpoint with the highest Pass@K on probing half A.
 
-  def probe(self, base: Qwen2) -> None:
-    """Pass@K of every checkpoint on half A, the expert of each domain by argmax, and its Pass@K on half B."""
-    k, experts = self.s.probe.k, {}
-    chosen = self.chosen_by(base, k)
-    for name, domains in self._probed().items():
-      curves = self._curves(base, name, domains)
-      held = {
-        step: self._probe(base, name, step, 'b', {d: self.sets.probe_b[d] for d in domains if chosen[d][1] == step})
+    Its Pass@K is measured again on half B: the maximum of noisy scores is too high. Writes experts.json.
+    """
+    k, found = self.s.probe.k, {}
+    curves = self._curves()
+    chosen = self.experts.best(curves, k)
+    for run, domains in self.experts.probed().items():
+      held_out = {
+        step: self._probe(run, step, 'b', {d: self.sets.probe_b[d] for d in domains if chosen[d][1] == step})
         for step in sorted({chosen[d][1] for d in domains})
       }
       for domain in domains:
         step = chosen[domain][1]
-        scores = [mean_pass_at_k(row[domain], k) for row in curves.values()]
-        experts[domain] = {
-          'run': name,
-          'steps': list(curves),
+        scores = [mean_pass_at_k(row[domain], k) for row in curves[run].values()]
+        found[domain] = {
+          'run': run,
+          'steps': list(curves[run]),
           'pass_at_k': scores,
           'k': k,
           'selected_step': step,
-          'held_out': mean_pass_at_k(held[step][domain], k),
+          'held_out': mean_pass_at_k(held_out[step][domain], k),
           'signal': told(scores),
         }
         tqdm.write(
           f'expert for {domain}: step {step}, Pass@{k} {max(scores):.3f} where chosen, '
-          f'{experts[domain]["held_out"]:.3f} held out'
+          f'{found[domain]["held_out"]:.3f} held out'
         )
         if not told(scores):
           same = f'all {len(scores)} checkpoints have Pass@{k} {scores[0]:.3f}'
           tqdm.write(f'WARNING expert for {domain}: cannot be told, {same}; the last one is taken')
-    write_json(self.workdir / 'experts.json', {d: experts[d] for d in self.s.data.domains})
+    write_json(self.workdir / 'experts.json', {d: found[d] for d in self.s.data.domains})
     if self.s.prune:
-      self.prune()
+      self.experts.prune()
 
-  def prune(self) -> None:
-    """Delete the SFT checkpoints that neither fusion nor evaluation reads: not chosen, not spaced, not the last."""
-    experts = read_json(self.workdir / 'experts.json')
-    read = {*self.last(), *self.spaced(), *((e['run'], e['selected_step']) for e in experts.values())}
-    for run in self.runs():
-      with contextlib.closing(Checkpoints(self.workdir / 'sft' / run)) as checkpoints:
-        checkpoints.delete([step for step in checkpoints.steps() if (run, step) not in read])
-
-  def chosen_by(self, base: Qwen2, k: int) -> dict[str, tuple[str, int]]:
-    """The checkpoint (run, step) of each domain with the best Pass@k on half A."""
-    chosen = {}
-    for name, domains in self._probed().items():
-      curves = self._curves(base, name, domains)
-      steps = select({step: {d: mean_pass_at_k(v, k) for d, v in row.items()} for step, row in curves.items()})
-      chosen |= {domain: (name, step) for domain, step in steps.items()}
-    return {domain: chosen[domain] for domain in self.s.data.domains}
-
-  def fuse(self, base: Qwen2) -> None:
-    """The weighted mean of the selected checkpoints, as a Hugging Face directory."""
+  def fuse(self) -> None:
+    """Write the weighted mean of the experts, as a Hugging Face"""
     if not (self.workdir / 'fused').exists():
-      self.save(self._fused(base), self.workdir / 'fused')
+      self.save(self.experts.fused(), self.workdir / 'fused')
 
   def rl(self, begin: pathlib.Path) -> None:
-    """MGPO through its stages, from the model of directory `begin` to final/."""
+    """Train the model of the directory `begin` through all RL stages, and write it to final/."""
     s, models = self.s, [self.load(begin)]
-    seed = self.base_seed + 10_000 * s.rl.seed
     trainer = rl.Trainer(
-      s.rl, s.mgpo, self.tokenizer, self.engine, self.grader, self.writer, seed, self.stop, self.profile
+      s.rl,
+      s.mgpo,
+      self.tokenizer,
+      self.engine,
+      self.grader,
+      self.writer,
+      self.seed + 10_000 * s.rl.seed,
+      self.stop,
+      self.profile,
     )
     for number, stage in enumerate(s.rl.stages):
-      # handed over, not held: two models and an optimizer's state are more than a device has to have
+      # popped, so that no second model is in memory beside the one that is trained
       problems, folder = self.rolled[stage.name], self.workdir / 'rl' / stage.name
       models.append(trainer.run(number, models.pop(), problems, folder).model)
     if not (self.workdir / 'final').exists():
       self.save(models.pop(), self.workdir / 'final')
 
-  def evaluate(self, base: Qwen2) -> None:
-    """Every model of the run on the test sets; summary.json and report.html."""
-    experts = read_json(self.workdir / 'experts.json')
-    named = {
-      'base': self.native_base,
-      'last': lambda: self.mean_of(base, self.last()),
-      'uniform': lambda: self.mean_of(base, self.spaced()),
-    }
-    for domain, expert in experts.items():
-      named[f'expert_{domain}'] = lambda e=expert: self.mean_of(base, [(e['run'], e['selected_step'])])
-    named['fused'] = lambda: self.load(self.workdir / 'fused')
-    named['rl'] = lambda: self.load(self.workdir / 'final')
-    # a checkpoint chosen for several domains is one model: it is evaluated once
-    same = {}
-    for domain, expert in experts.items():
-      same[f'expert_{domain}'] = (expert['run'], expert['selected_step'])
-    if len(self.runs()) == 1:
-      same['last'] = next((run, self.steps(run)[-1]) for run in self.runs())
-    done: dict = {}
-    for name, load in named.items():
-      key = same.get(name, name)
-      if key not in done:
-        done[key] = self.evaluate_model(name, load)
-    models = {name: done[same.get(name, name)] for name in named}
-    self._summarise(models, experts)
+  def evaluate(self) -> None:
+    """Evaluate every model of the run on the test problems; write summary.json and report.html."""
+    began = time.perf_counter()
+    models, results = {}, {}
+    for name, (made_of, load) in self._models().items():
+      if made_of not in results:
+        results[made_of] = self.evaluate_model(name, load)
+      models[name] = results[made_of]
+    seconds = seconds_of(self.workdir)
+    seconds['evaluate'] = seconds.get('evaluate', 0.0) + time.perf_counter() - began  # only the page is still to come
+    tokens = {t.name: sum(row['tokens'] for row in self.writer.rows(f'rl/{t.name}')) for t in self.s.rl.stages}
+    write_summary(self.workdir, self.s, models, self.left_out, tokens, seconds)
     if jax.process_index() == 0:
       print(f'report: {write_report(self.workdir)}')
 
-  def pause(self, done: str) -> None:
-    """Raises Stopped where SIGTERM has come."""
-    if self.stop():
-      raise Stopped(done)
-
-  def _probed(self) -> dict[str, list[str]]:
-    """The domains each run has an expert of."""
-    return {run: [d for d in domains if d in self.s.data.domains] for run, domains in self.runs().items()}
-
-  def _curves(self, base: Qwen2, run: str, domains: Sequence[str]) -> dict[int, dict[str, np.ndarray]]:
-    """Verdicts [P,N] of every checkpoint of a run on half A, by step and domain."""
-    sets = {d: self.sets.probe_a[d] for d in domains}
-    return {step: self._probe(base, run, step, 'a', sets) for step in self.steps(run)}
-
   # ---- models -------------------------------------------------------------------------------------------------------
 
-  def load(self, directory: pathlib.Path) -> Qwen2:
-    """The model of a Hugging Face directory, with the run's way of computing."""
-    return self._ready(hf.load(directory, self.s.model.param_dtype, self.mesh if self.mesh.size > 1 else None))
+  def base(self) -> Qwen2:
+    """The model that the run starts from."""
+    if self.s.model.random is None:
+      return self.load(self.s.model.path or TINY_BASE)
+    return self._ready(jax.jit(lambda key: Qwen2(self.s.model.random, key))(jax.random.key(self.s.seed)))
+
+  def native_base(self) -> Qwen2:
+    """The base with the rope_theta that it was pretrained with: the model that the others are compared with."""
+    base = self.base()
+    base.config = dataclasses.replace(base.config, rope_theta=own_config(self.s).rope_theta)
+    return base
+
+  def load(self, path: pathlib.Path) -> Qwen2:
+    """The model of a Hugging Face directory, with the config's dtypes and kernels, on the run's mesh."""
+    return self._ready(hf.load(path, self.s.model.param_dtype, self.mesh if self.mesh.size > 1 else None))
 
   def _ready(self, model: Qwen2) -> Qwen2:
-    """The model with the run's way of computing, on the run's mesh."""
     check_mesh(self.s, model.config)
     model.config = computing(model.config, self.s.model)
     model = jax.tree.map(lambda x: x.astype(self.s.model.param_dtype), model)
     return place(model, self.mesh) if self.mesh.size > 1 else model
 
-  def save(self, model: Qwen2, directory: pathlib.Path) -> None:
-    """The model as a Hugging Face directory with the run's tokenizer."""
+  def save(self, model: Qwen2, path: pathlib.Path) -> None:
+    """Write a model as a Hugging Face directory with the run's tokenizer."""
     source = self.s.model.tokenizer or self.s.model.path or TINY_BASE
-    with writing(directory):
-      hf.save(model, directory, source, self.stop_ids)
+    with writing(path):
+      hf.save(model, path, source, self.stop_ids)
 
-  def runs(self) -> dict[str, tuple[str, ...]]:
-    """SFT runs and the domains each trains on."""
-    return sft_runs(self.s)
+  @property
+  def stop_ids(self) -> tuple[int, ...]:
+    """The token ids that end a response: those of the tokenizer, and those of the base."""
+    own = () if self.s.model.random is not None else eos_ids(self.s.model.path or TINY_BASE)
+    return tuple(sorted({*self.tokenizer.stop_ids, *own}))
 
-  def steps(self, run: str) -> list[int]:
-    """Steps at which the run is to have checkpoints."""
-    steps, every = self.s.sft.steps, self.s.sft.save_every
-    return sorted({*range(every, steps + 1, every), steps})
+  def _models(self) -> dict[str, tuple[str | tuple[Checkpoint, ...], Callable[[], Qwen2]]]:
+    """For each model that is evaluated: what it is made of, and how to load it.
 
-  def last(self) -> list[tuple[str, int]]:
-    """The last checkpoint of every run."""
-    return [(run, self.steps(run)[-1]) for run in self.runs()]
-
-  def spaced(self) -> list[tuple[str, int]]:
-    """As many equally spaced checkpoints as there are experts, of every run."""
-    n = len(self.s.data.domains)
-    out = []
-    for run in self.runs():
-      steps = self.steps(run)
-      out += [(run, steps[-(-(i + 1) * len(steps) // n) - 1]) for i in range(n)]
+    A checkpoint that is the expert of several domains is one model, and is evaluated once.
+    """
+    last, spaced = self.experts.last(), self.experts.spaced()
+    out = {
+      'base': ('base', self.native_base),
+      'last': (tuple(last), lambda: self.experts.mean_of(last)),
+      'uniform': ('uniform', lambda: self.experts.mean_of(spaced)),
+    }
+    for domain, one in self.experts.chosen().items():
+      out[f'expert_{domain}'] = ((one,), lambda one=one: self.experts.mean_of([one]))
+    out['fused'] = ('fused', lambda: self.load(self.workdir / 'fused'))
+    out['rl'] = ('rl', lambda: self.load(self.workdir / 'final'))
     return out
 
-  def mean_of(self, base: Qwen2, chosen: list[tuple[str, int]]) -> Qwen2:
-    """The plain mean of checkpoints (run, step)."""
-    return self.weighted_mean(base, chosen, [1 / len(chosen)] * len(chosen))
+  # ---- sampling -----------------------------------------------------------------------------------------------------
 
-  def _fused(self, base: Qwen2) -> Qwen2:
-    experts = read_json(self.workdir / 'experts.json')
-    weights = self.s.fusion.weights or [1 / len(experts)] * len(experts)
-    return self.weighted_mean(base, [(e['run'], e['selected_step']) for e in experts.values()], weights)
+  def chosen_by(self, k: int) -> dict[str, Checkpoint]:
+    """For each domain the checkpoint with the highest Pass@k on probing half A."""
+    return self.experts.best(self._curves(), k)
 
-  def weighted_mean(self, base: Qwen2, chosen: list[tuple[str, int]], weights: Sequence[float]) -> Qwen2:
-    """The weighted mean of checkpoints (run, step)."""
-    return fuse([self.checkpoint(base, run, step) for run, step in chosen], weights)
+  def sample_and_grade(
+    self, e: Evaluate, model: Qwen2, sets: dict[str, Sequence[Problem]], what: str
+  ) -> dict[str, Rollout]:
+    """Sample and judge problems, all domains in one call of the engine.
 
-  def checkpoint(self, base: Qwen2, run: str, step: int) -> Qwen2:
-    """The model of an SFT run after `step` steps."""
-    with contextlib.closing(Checkpoints(self.workdir / 'sft' / run)) as checkpoints:
-      return checkpoints.model(base, optimizer(self.s.sft.optim, self.s.sft.steps), step)
+    Args:
+      e: how to sample.
+      model: which model.
+      sets: problems by domain.
+      what: the name of the progress bar; '': no bar.
 
-  # ---- judging ------------------------------------------------------------------------------------------------------
-
-  def _right(self, answers: list[tuple]) -> list[bool]:
-    """The grader's yes or no to (response, answer, tests)."""
-    return [verdict.score == 1 for verdict in share_work(answers, self.grader.grade)]
-
-  def _held(self, answers: list[tuple]) -> list[float | None]:
-    """Grader.steps of (response, answer, tests)."""
-    return share_work(answers, self.grader.steps)
-
-  def sample_and_grade(self, e: Evaluate, model: Qwen2, sets: dict, what: str) -> dict[str, Rollout]:
-    """The model on problems by domain: all domains in one go of the engine, taken apart again by domain."""
-    problems = [problem for domain in sets for problem in sets[domain]]
-    seed, stop = self.base_seed + 1000, self.stop.asked
+    Returns:
+      The rollout of each domain.
+    """
+    problems = [problem for own in sets.values() for problem in own]
+    seed, stop = self.seed + 1000, self.stop.asked
     whole = evaluate(e, self.engine, model, self.tokenizer, problems, self.grader, seed, what, stop)
     out, first = {}, 0
     for domain, own in sets.items():
-      part = slice(first, first + len(own))
-      out[domain] = Rollout(*(getattr(whole, f.name)[part] for f in dataclasses.fields(Rollout)))
+      out[domain] = whole.select(range(first, first + len(own)))
       first += len(own)
     return out
 
-  def _probe(self, base: Qwen2, run: str, step: int, half: str, sets: dict) -> dict[str, np.ndarray]:
+  def evaluate_model(self, name: str, load: Callable[[], Qwen2]) -> dict:
+    """A model's results on the test problems, from evaluate/<name>.json; sampled where the file is not there."""
+    path = self.workdir / 'evaluate' / f'{name}.json'
+    if not path.exists():
+      write_verdicts(path, self.sample_and_grade(self.s.evaluate, load(), self.sets.test, f'evaluate {name}'))
+    return read_json(path)
+
+  def _curves(self) -> dict[str, dict[int, dict[str, np.ndarray]]]:
+    """The verdicts [P,N] on half A of every checkpoint, by run, step and domain."""
+    half = self.sets.probe_a
+    return {
+      run: {step: self._probe(run, step, 'a', {d: half[d] for d in domains}) for step in self.experts.steps(run)}
+      for run, domains in self.experts.probed().items()
+    }
+
+  def _probe(self, run: str, step: int, half: str, sets: dict[str, Sequence[Problem]]) -> dict[str, np.ndarray]:
+    """The verdicts [P,N] of a checkpoint by domain, from probe/; sampled where the file is not there."""
     path = self.workdir / 'probe' / run / f'{step}-{half}.json'
     if not path.exists():
       self.pause(f'probing {run} at step {step} is next')
-      asked = self.sample_and_grade(self.s.probe, self.mean_of(base, [(run, step)]), sets, f'probe {run} {step}{half}')
-      write_asked(path, asked)
-    return {d: np.array(v, bool) for d, v in read_json(path)['correct'].items()}
+      model = self.experts.mean_of([(run, step)])
+      write_verdicts(path, self.sample_and_grade(self.s.probe, model, sets, f'probe {run} {step}{half}'))
+    return verdicts(read_json(path))
 
-  def evaluate_model(self, name: str, load: Callable[[], Qwen2]) -> dict:
-    """A model on the test sets, as evaluate/<name>.json holds it."""
-    path = self.workdir / 'evaluate' / f'{name}.json'
-    if not path.exists():
-      write_asked(path, self.sample_and_grade(self.s.evaluate, load(), self.sets.test, f'evaluate {name}'))
-    return read_json(path)
+  def _passes(self, rows: Sequence) -> float:
+    """About how often SFT sees each of `rows`, estimated from the lengths of some."""
+    s = self.s.sft
+    some = rows[:: -(-len(rows) // 200)]
+    mean = sum(len(render(self.tokenizer, *row)['tokens']) for row in some) / len(some)
+    return s.steps * s.accumulation * s.rows * s.length / (mean * len(rows))
 
-  def _summarise(self, models: dict, experts: dict) -> None:
-    s = self.s
-    rl_tokens = {
-      stage.name: sum(row['tokens'] for row in self.writer.rows(f'rl/{stage.name}')) for stage in s.rl.stages
-    }
-    asked = lambda folder: sum(read_json(p)['tokens'] for p in sorted((self.workdir / folder).rglob('*.json')))
-    seconds = read_json(self.workdir / 'seconds.json')
-    # this stage is not over; what is left of it is the page
-    seconds = {**seconds, 'evaluate': seconds.get('evaluate', 0.0) + time.perf_counter() - self._since}
-    hours = sum(seconds.values()) / 3600 * s.cost.devices
-    device = jax.devices()[0]
-    verdicts = lambda model: {d: np.array(v, bool) for d, v in model['correct'].items()}
-    summary = {
-      'models': {name: table(verdicts(m), s.evaluate.k, s.data.domains) for name, m in models.items()},
-      'experts': experts,
-      'left_out': list(self.left_out),
-      'mgpo': {
-        'lambda': s.mgpo.lam,
-        'p0': s.mgpo.p0,
-        'stages': [{**dataclasses.asdict(stage), 'tokens': rl_tokens[stage.name]} for stage in s.rl.stages],
-      },
-      'seconds': seconds,
-      'tokens': {
-        'sft': len(self.runs()) * s.sft.steps * s.sft.accumulation * s.sft.rows * s.sft.length,
-        'probe': asked('probe'),
-        'rl': sum(rl_tokens.values()),
-        'evaluate': asked('evaluate'),
-      },
-      'cost': {
-        'device_hours': hours,
-        'price_per_hour': s.cost.price_per_hour,
-        'dollars': hours * s.cost.price_per_hour,
-      },
-      'device': {'platform': device.platform, 'kind': device.device_kind, 'count': jax.device_count()},
-      'versions': {'python': platform.python_version(), 'jax': jax.__version__},
-    }
-    write_json(self.workdir / 'summary.json', summary)
-    shown = [
-      {'model': name, **row}
-      for name in ('base', 'fused', 'rl')
-      for row in read_json(self.workdir / 'evaluate' / f'{name}.json')['samples']
-    ]
-    write_text(self.workdir / 'samples.jsonl', ''.join(json.dumps(row) + '\n' for row in shown))
-
-  @contextlib.contextmanager
-  def timed(self, stage: str) -> Iterator[None]:
-    """Adds the seconds spent to seconds.json, over restarts. An error is raised at once: the others may not be here."""
-    self._since = time.perf_counter()
-    try:
-      yield
-    except (Stopped, KeyboardInterrupt):
-      self._spent(stage)
-      raise
-    self._spent(stage)
-
-  def _spent(self, stage: str) -> None:
-    path = self.workdir / 'seconds.json'
-    seconds = read_json(path) if path.exists() else {}
-    write_json(path, {**seconds, stage: seconds.get(stage, 0.0) + time.perf_counter() - self._since})
+  def _check_profile(self, asked: str) -> None:
+    """Raises BadInput for a step that the run does not have."""
+    stages = {f'sft/{run}': self.s.sft.steps for run in self.experts.runs()}
+    stages |= {f'rl/{stage.name}': stage.steps for stage in self.s.rl.stages}
+    stage, _, step = asked.rpartition(':')
+    if asked and not 1 <= int(step) <= stages.get(stage, 0):
+      there = ', '.join(f'{name}:1 to {steps}' for name, steps in stages.items())
+      raise BadInput(f'--profile {asked}: the run has no such step, expected one of {there}')
 
 
-def ready(s: RunConfig, devices: Sequence[jax.Device] | None = None) -> None:
-  """Raises BadInput for what a Pipeline of these settings would refuse, and leaves nothing behind."""
-  _prepared(s, devices)
-
-
-def _prepared(s: RunConfig, devices: Sequence[jax.Device] | None) -> tuple[Mesh, RunData]:
-  """The mesh and what the run works on. Raises BadInput, for what needs no device before any is looked for."""
-  check(s)
-  try:
-    mesh = make_mesh(s.mesh, devices)
-  except ValueError as error:
-    raise BadInput(f'config.mesh: {error}') from None
-  platform = mesh.devices.flat[0].platform
-  if (wants := {'splash': 'tpu', 'triton': 'gpu'}.get(s.model.attention, platform)) != platform:
-    raise bad_value('config.model.attention', s.model.attention, f"'xla' on a {platform}: that kernel wants a {wants}")
-  found = load_run_data(s)
-  check_pages(s, computing(own_config(s), s.model), jax.process_count(), len(mesh.local_devices))
-  return mesh, found
-
-
-def write_asked(path: pathlib.Path, asked: dict[str, Rollout]) -> None:
-  """Verdicts of every sample, and the first sample of each problem in full."""
-  samples = [
-    {
-      'domain': domain,
-      'id': problem.id,
-      'prompt': problem.prompt,
-      'response': rolled.responses[i][0],
-      'answer': problem.answer if problem.tests is None else 'tests',
-      'score': rolled.verdicts[i][0].score,
-      'extracted': rolled.verdicts[i][0].extracted,
-      'reason': rolled.verdicts[i][0].reason,
-    }
-    for domain, rolled in asked.items()
-    for i, problem in enumerate(rolled.problems)
-  ]
-  write_json(
-    path,
-    {
-      'correct': {domain: rolled.correct.astype(int).tolist() for domain, rolled in asked.items()},
-      'lengths': {domain: rolled.lengths.mean(1).tolist() for domain, rolled in asked.items()},
-      'tokens': int(sum(rolled.lengths.sum() for rolled in asked.values())),
-      'truncated': float(np.mean([rolled.truncated.mean() for rolled in asked.values()])),
-      'samples': samples,
-    },
-  )
+def _engine(s: RunConfig, mesh: Mesh, stop_ids: Sequence[int]) -> Engine:
+  """The engine of this process, with its own devices and its share of the config's rows and pages."""
+  rows, config = s.engine, computing(own_config(s), s.model)
+  share = lambda n: -(-n // jax.process_count())
+  kernel = {'tpu': 'tpu', 'gpu': 'gpu'}.get(mesh.devices.flat[0].platform, 'xla')
+  cache = PagedLayout(share(rows.pages), rows.page, kernel) if rows.pages else KVCache
+  return Engine(config, stop_ids, share(rows.rows), rows.block, cache=cache, mesh=own_mesh(mesh.local_devices))

@@ -1,24 +1,29 @@
-"""Which run a workdir holds (config.json), and whether a config may go on with it.
+"""A run's directory: which run it holds, who may continue it, and how long its stages have taken.
 
-A stage binds the fields that it reads, once it has left something in the workdir: `probe`, `fusion`, `mgpo` and `rl`,
-and `evaluate` are read by the stages of those names, everything else by all of them. What is bound cannot be changed;
-what only stages to come will read can. Fields that say how a run is carried out, not what it is, are never bound.
+config.json holds the config of the run. A stage binds the fields that it reads as soon as it has left a file in the
+directory: `probe`, `fusion`, `mgpo` and `rl`, and `evaluate` are read by the stages of those names, all other fields by
+every stage. A bound field cannot be changed any more; a field that only later stages read still can. Fields that say
+how a run is computed, and not what it computes (`_HOW`), are never bound.
 """
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 
 import jax
 from tqdm import tqdm
 
-from vibethinker_jax.distributed import gather
+from vibethinker_jax import provenance
+from vibethinker_jax.disk import read_json, write_json, writing
+from vibethinker_jax.distributed import Stopped, gather
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.train.metric_writer import read_json, write_json
+from vibethinker_jax.lock import held
 
-# fields that say how a run is carried out, not what it is: whoever takes it up may have others
+# fields that say how a run is computed: a run may be continued with other values
 _HOW = (
-  *('prune', 'mesh', 'engine', 'grader', 'cost', 'rl.micro_rows', 'rl.share', 'rl.save_every'),
+  *('prune', 'mesh', 'engine', 'grader', 'cost', 'plan', 'rl.micro_rows', 'rl.share', 'rl.save_every'),
   *('model.attention', 'model.remat', 'model.unroll', 'model.logit_chunk'),
 )
 _READ_BY = {'probe': ('probe',), 'fuse': ('fusion',), 'rl': ('mgpo', 'rl'), 'evaluate': ('evaluate',)}
@@ -31,17 +36,34 @@ _LEFT_BY = {
 }
 
 
+@contextlib.contextmanager
+def at_work(workdir: pathlib.Path, config: Mapping, data: dict[str, str]) -> Iterator[None]:
+  """No other run works in `workdir` within the block, and the workdir holds the run of `config`.
+
+  `data`: the fingerprints of the data by source. Raises BadInput where another run is at work, where the workdir holds
+  another run, or where its data has changed; CannotWrite.
+  """
+  with held(workdir), writing(workdir):
+    provenance.check_data(workdir, data)
+    claim(workdir, config)
+    provenance.record(workdir, data)
+    yield
+
+
 def check_claim(workdir: pathlib.Path, config: Mapping) -> None:
-  """Raises BadInput where `workdir` holds a run that `config` cannot go on with."""
+  """Raises BadInput where `workdir` holds a run that cannot be continued with `config`."""
   path = workdir / 'config.json'
   if path.exists():
     compare(path, read_json(path), _plain(config), _bound(workdir))
 
 
 def claim(workdir: pathlib.Path, config: Mapping) -> None:
-  """The workdir is this config's from now on. Whoever calls this holds the workdir (lock.py). Raises BadInput."""
+  """Write `config` as the config of the workdir, or continue the run that is there.
+
+  The caller holds the lock (lock.py). Raises BadInput.
+  """
   path, mine = workdir / 'config.json', _plain(config)
-  # the first process looks for all of them: it may be in the first stage before another one has looked
+  # the first process looks for all of them: it may have begun a stage before another process has looked
   seen = (path.exists() and read_json(path), _bound(workdir)) if jax.process_index() == 0 else None
   was, bound = gather(seen)[0]
   if not was:
@@ -49,15 +71,25 @@ def claim(workdir: pathlib.Path, config: Mapping) -> None:
     return
   how, free = compare(path, was, mine, bound)
   if how:
-    tqdm.write(f'taken up with other values of {", ".join(how)}: the same run, but for the rounding of sums')
+    tqdm.write(f'continued with other values of {", ".join(how)}: the same run, up to the rounding of sums')
   if free:
-    tqdm.write(f'taken up with other values of {", ".join(free)}: no stage that reads them has begun')
+    tqdm.write(f'continued with other values of {", ".join(free)}: no stage that reads them has begun')
     write_json(path, was | {name: mine[name] for name in {field.split('.')[0] for field in free}})
 
 
 def compare(path: pathlib.Path, was: Mapping, now: Mapping, bound: Collection[str]) -> tuple[list[str], list[str]]:
-  """The fields in which a run of config `was` (the file at `path`) would go on otherwise with config `now`: those that
-  say how, and those that no stage of `bound` reads. Raises BadInput for any other.
+  """The fields that differ between two configs of a run, and that may.
+
+  Args:
+    path: the file of the config `was`, for the message.
+    was, now: the configs, as JSON.
+    bound: the stages that have begun.
+
+  Returns:
+    The differing fields of `_HOW`, and the differing fields that no stage of `bound` reads.
+
+  Raises:
+    BadInput: another field differs.
   """
   was, now = _leaves(was), _leaves(now)
   differing = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
@@ -70,13 +102,39 @@ def compare(path: pathlib.Path, was: Mapping, now: Mapping, bound: Collection[st
   return how, free
 
 
+@contextlib.contextmanager
+def timed(workdir: pathlib.Path, stage: str) -> Iterator[None]:
+  """Add the time of the block to `stage` in seconds.json, also where the block is stopped or interrupted.
+
+  Any other error passes at once: writing waits for the other processes, and they may have failed too.
+  """
+  began = time.perf_counter()
+
+  def add() -> None:
+    seconds = seconds_of(workdir)
+    write_json(workdir / 'seconds.json', {**seconds, stage: seconds.get(stage, 0.0) + time.perf_counter() - began})
+
+  try:
+    yield
+  except (Stopped, KeyboardInterrupt):
+    add()
+    raise
+  add()
+
+
+def seconds_of(workdir: pathlib.Path) -> dict[str, float]:
+  """Seconds by stage, over all sessions of the run."""
+  path = workdir / 'seconds.json'
+  return read_json(path) if path.exists() else {}
+
+
 def _bound(workdir: pathlib.Path) -> set[str]:
   """The stages that have begun."""
   return {stage for stage, left in _LEFT_BY.items() if any((workdir / name).exists() for name in left)}
 
 
 def _plain(config: Mapping) -> dict:
-  """As JSON gives it back."""
+  """The config as JSON returns it."""
   return json.loads(json.dumps(config))
 
 

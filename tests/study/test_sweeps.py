@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from vibethinker_jax.disk import write_json
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import html
 from vibethinker_jax.study import ablation, selection, simplex, sweep
@@ -184,7 +185,7 @@ def begun(whole, values, small, tmp_path_factory):
     directory = tmp_path_factory.mktemp('sweep') / study
     shutil.copytree(whole / 'start', directory / 'start')
     config = {**parts, study: fields}
-    sweep.write_json(directory / 'sweep.json', {'study': study, 'config': json.loads(json.dumps(config))})
+    write_json(directory / 'sweep.json', {'study': study, 'config': json.loads(json.dumps(config))})
     return config, directory
 
   return make
@@ -205,7 +206,9 @@ def test_the_simplex_is_mapped_and_its_winner_confirmed(begun, monkeypatch):
   )
   text = (directory / 'report.html').read_text()
   assert 'won on half A' in text and text.count('<svg') == 3
-  monkeypatch.setattr('vibethinker_jax.ssp.Pipeline.ask', lambda *_: pytest.fail('a point was evaluated again'))
+  monkeypatch.setattr(
+    'vibethinker_jax.ssp.Pipeline.sample_and_grade', lambda *_: pytest.fail('a point was evaluated again')
+  )
   before = page(directory)
   simplex.run(config, directory, devices=ONE)
   assert page(directory) == before

@@ -1,7 +1,6 @@
 """The RL loop on a small random model: exact ratios, everything moves, resumed = uninterrupted, dynamic sampling."""
 
 import dataclasses
-import types
 
 import jax
 import numpy as np
@@ -20,6 +19,8 @@ from vibethinker_jax.train import mgpo, rl
 from vibethinker_jax.train.alarm import Alarm
 from vibethinker_jax.train.metric_writer import MetricWriter
 from vibethinker_jax.train.optim import Optim, optimizer
+from vibethinker_jax.train.rl_batches import informative, responses, rounded_up, sharing
+from vibethinker_jax.train.rl_loss import LossConfig, hidden_states, make_loss, score
 from vibethinker_jax.train.state import gradient_adder, start
 from vibethinker_jax.verify.answer import Verdict
 
@@ -87,11 +88,11 @@ def test_the_figures_of_the_docs(tokenizer, dtype, temperature):
   requests = [Request(tuple(tokenizer.prompt(p)), 96, 8, law, number=i) for i, p in enumerate(problems)]
   engine = Engine(model.config, tokenizer.stop_ids, rows=256, block=32)
   rows = [(list(requests[c.request].prompt), c, 1.0) for c in engine.generate(model, requests)]
-  shares, apart = rl.sharing(rows, 8), []
-  S = rl.rounded_up(max(len(share[0][0]) for share in shares) - 1, 32)
+  shares, apart = sharing(rows, 8), []
+  S = rounded_up(max(len(share[0][0]) for share in shares) - 1, 32)
   for i in range(0, len(shares), 8):
-    batch = rl.responses(shares[i : i + 8], 8, 8, S, 32)
-    apart.append((np.asarray(rl.score(model, batch, temperature)) - batch.old_logps)[batch.mask > 0])
+    batch = responses(shares[i : i + 8], 8, 8, S, 32)
+    apart.append((np.asarray(score(model, batch, temperature)) - batch.old_logps)[batch.mask > 0])
   apart = np.concatenate(apart)
   ratio, mean = np.exp([apart.min(), apart.max()]), np.abs(apart).mean()
   clipped = (np.abs(np.exp(apart) - 1) > 0.2).sum()
@@ -165,11 +166,11 @@ def test_micro_rows_do_not_change_the_gradient(tokenizer, small, algebra):
     tokens = rng.integers(5, 200, rng.integers(3, 40)).astype(np.int32)
     logps = np.full(len(tokens), -5.0, np.float32)
     rows.append((tokenizer.prompt(algebra[i]), Completion(0, i, tokens, logps, logps, 'stop'), float(rng.normal())))
-  add = gradient_adder(rl.make_loss(rl.MGPO(lam=0.0, clip_low=10.0, clip_high=10.0), 1.0))
-  whole, _ = add(None, small, rl.responses(rl.sharing(rows, 2), 8, 2, 64, 32))
+  add = gradient_adder(make_loss(LossConfig(10.0, 10.0, 'sequence', 0.0), 1.0))
+  whole, _ = add(None, small, responses(sharing(rows, 2), 8, 2, 64, 32))
   parts = None
   for i in range(0, 6, 2):
-    parts, _ = add(parts, small, rl.responses(rl.sharing(rows[i : i + 2], 1), 4, 1, 64, 32))
+    parts, _ = add(parts, small, responses(sharing(rows[i : i + 2], 1), 4, 1, 64, 32))
   for x, y in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
     np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4 * float(abs(x).max()) + 1e-7)
 
@@ -185,10 +186,9 @@ def test_dynamic_sampling_keeps_groups_with_a_signal(tokenizer, small, algebra, 
 
 
 def test_every_update_has_a_group():
-  rolled = types.SimpleNamespace(correct=np.array([[0, 0], [0, 1], [1, 1], [1, 0], [0, 1]], bool))
-  assert rl._informative(rolled, 2, 1).tolist() == [1, 3] and rl._informative(rolled, 8, 5).tolist() == [1, 3, 4, 0, 2]
-  silent = types.SimpleNamespace(correct=np.ones((3, 2), bool))
-  assert rl._informative(silent, 2, 1).tolist() == [0, 1]
+  rate = np.array([0, 0.5, 1, 0.5, 0.5])
+  assert informative(rate, 2, 1).tolist() == [1, 3] and informative(rate, 8, 5).tolist() == [1, 3, 4, 0, 2]
+  assert informative(np.ones(3), 2, 1).tolist() == [0, 1]
 
 
 def test_kl_and_several_updates_are_reported(tokenizer, small, algebra, tmp_path):
@@ -226,7 +226,7 @@ def completion(tokens: list[int]) -> Completion:
 
 def test_responses_put_the_mask_on_the_targets():
   rows = [([1, 2], completion([7, 8, 9]), 0.5), ([1, 3], completion([4]), 0.1), ([1, 2], completion([6]), -0.5)]
-  batch = rl.responses(rl.sharing(rows, 2), N=3, n=2, S=32, unit=32)
+  batch = responses(sharing(rows, 2), N=3, n=2, S=32, unit=32)
   assert batch.prompts[:2, 0].tolist() == [1, 1] and batch.lengths.tolist() == [1, 1, 0]
   at = batch.mask > 0
   assert [t[a].tolist() for t, a in zip(batch.targets, at)] == [[4], [], [6], [7, 8, 9], [], []]
@@ -240,11 +240,11 @@ def test_sharing_a_prompt_changes_no_hidden_state(small):
   rng = np.random.default_rng(0)
   prompts = [rng.integers(5, 200, n).tolist() for n in (1, 9, 20)]
   rows = [(p, completion(rng.integers(5, 200, n).tolist()), 1.0) for p in prompts for n in (3, 12, 30, 31)]
-  batch = rl.responses(rl.sharing(rows, 4), N=3, n=4, S=32, unit=32)
-  shared = jax.jit(rl.hidden_states)(small, batch)
+  batch = responses(sharing(rows, 4), N=3, n=4, S=32, unit=32)
+  shared = jax.jit(hidden_states)(small, batch)
   T = 64
   tokens, where = np.zeros((12, T), np.int32), []
-  for row, (prompt, c, _) in zip(tokens, (row for share in rl.sharing(rows, 4) for row in share)):
+  for row, (prompt, c, _) in zip(tokens, (row for share in sharing(rows, 4) for row in share)):
     row[: len(prompt) + len(c.tokens)] = [*prompt, *c.tokens]
     where.append(slice(len(prompt) - 1, len(prompt) - 1 + len(c.tokens)))
   alone = jax.jit(small.__class__.__call__)(
@@ -259,8 +259,8 @@ def test_a_mesh_changes_nothing_about_shared_prompts(small):
   rng = np.random.default_rng(0)
   prompts = [rng.integers(5, 200, n).tolist() for n in (1, 9, 20, 4)]
   rows = [(p, completion(rng.integers(5, 200, n).tolist()), 1.0) for p in prompts for n in (3, 30)]
-  batch = rl.responses(rl.sharing(rows, 2), N=4, n=2, S=32, unit=32)
-  gradient = jax.jit(jax.grad(lambda model, batch: rl.make_loss(rl.MGPO(lam=1.0), 0.9)(model, batch)[0]))
+  batch = responses(sharing(rows, 2), N=4, n=2, S=32, unit=32)
+  gradient = jax.jit(jax.grad(lambda model, batch: make_loss(rl.MGPO(lam=1.0).loss, 0.9)(model, batch)[0]))
   expected = gradient(small, batch)
   mesh = make_mesh(MeshShape(data=2, seq=2, tensor=2))
   with jax.set_mesh(mesh):
@@ -270,9 +270,9 @@ def test_a_mesh_changes_nothing_about_shared_prompts(small):
 
 
 def test_lengths_are_multiples_and_few():
-  sizes = [rl.rounded_up(n, 128) for n in range(1, 20_000)]
+  sizes = [rounded_up(n, 128) for n in range(1, 20_000)]
   assert all(s % 128 == 0 and n <= s <= max(128, 1.13 * n + 128) for n, s in enumerate(sizes, 1))
-  assert len(set(sizes)) < 60 and rl.rounded_up(0, 32) == 32
+  assert len(set(sizes)) < 60 and rounded_up(0, 32) == 32
 
 
 def test_rows_without_a_signal_are_left_out_and_counted(tokenizer, small, algebra, tmp_path):

@@ -39,11 +39,27 @@ class VerbParser(Parser):
 
   def parse_known_args(self, args: Sequence[str], namespace: argparse.Namespace | None = None):
     known = self._option_string_actions  # there is no public name for it
+    if '--set' in known:
+      args = _as_set(args)
     for given in itertools.takewhile('--'.__ne__, args):
       name = given.partition('=')[0]
       if _is_flag(given) and name not in known:
         self.error(f'unknown flag {name}{near(name, known)}')
     return super().parse_known_args(args, namespace)
+
+
+def _as_set(args: Sequence[str]) -> list[str]:
+  """--config.a.b=VALUE, as experiments have it, in the form --set a.b=VALUE."""
+  out, args = [], [*args]
+  while args:
+    given = args.pop(0)
+    if given == '--':
+      return [*out, given, *args]
+    if (match := re.fullmatch(r'--config\.([^=]+)(=.*)?', given, re.DOTALL)) is None:
+      out.append(given)
+    else:
+      out.append(f'--set={match[1]}{match[2] or (f"={args.pop(0)}" if args else "")}')
+  return out
 
 
 def _is_flag(given: str) -> bool:

@@ -1,7 +1,6 @@
 """Whether a config's stages fit a machine, and what the run costs; exit code 1 where they do not fit."""
 
 import argparse
-import ast
 import contextlib
 import json
 import os
@@ -37,7 +36,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     '--topology', required=True, metavar='T', help='v5e:4x4, v5p:4x4x4, v6e:8x8, a100:8, h200:1, cpu:1 ...'
   )
   parser.add_argument(
-    '--set', action='append', default=[], metavar='NAME=VALUE', help='a field of the config; repeatable'
+    '--set',
+    action='append',
+    default=[],
+    metavar='NAME=VALUE',
+    help='a field of the config, also --config.NAME=VALUE; repeatable',
   )
   parser.add_argument('--out', dest='output', type=pathlib.Path, metavar='F', help='the report as JSON (default: none)')
   parser.add_argument('--estimate', action='store_true', help='by the memory model alone: seconds, nothing compiled')
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     raise BadInput(f'--config {args.config}: {what}')
   files.apart([('--config', file)], [('--out', args.output)])
   cache = files.directory(args.cache)
-  settings = freeze(RunConfig, load_config(args.config, dict(map(_change, args.set))))
+  settings = freeze(RunConfig, load_config(args.config, texts=[*map(_pair, args.set)]))
   check_fields(settings)
   on = machine(args.topology)
   if on.chip.platform != 'tpu' and not args.estimate:
@@ -77,11 +80,9 @@ def run(args: argparse.Namespace) -> int:
   return 0 if report['fits'] else 1
 
 
-def _change(text: str) -> tuple[str, object]:
-  """NAME=VALUE; what is no literal is a text."""
+def _pair(text: str) -> tuple[str, str]:
+  """NAME=VALUE as (name, value). Raises BadInput."""
   name, given, value = text.partition('=')
   if not given:
     raise BadInput(f'--set {text}: expected NAME=VALUE')
-  with contextlib.suppress(ValueError, SyntaxError):
-    return name, ast.literal_eval(value)
   return name, value

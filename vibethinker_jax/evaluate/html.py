@@ -183,6 +183,6 @@ def write_page(path: pathlib.Path, name: str, subtitle: str, sections: Mapping[s
     '</main></body></html>\n'
   )
   # Whoever opens the page while a run renews it finds the old one or the new one, never half of one.
-  with disk.whole(path) as half:
+  with disk.atomic(path) as half:
     half.write_text(page, encoding='utf-8')
   return path

@@ -15,8 +15,9 @@ A mesh is optional. Without one (`jax.set_mesh` was not called) the functions he
 import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +30,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AT_REST = {'D': 'fsdp', 'F': 'tensor', 'K': 'tensor', 'V': 'tensor'}
 IN_USE = {'F': 'tensor', 'K': 'tensor', 'V': 'tensor'}
 ACTIVATION = {'B': ('data', 'fsdp'), 'T': 'seq', 'F': 'tensor', 'K': 'tensor', 'V': 'tensor'}
-Along = Annotated[int, Interval(ge=1, le=1 << 20)]  # devices
+Along = Literal[-1] | Annotated[int, Interval(ge=1, le=1 << 20)]  # devices; -1: all that the other axes leave
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshShape:
-  """Devices along each mesh axis; the product is the number of devices. A CPU is divided into that many devices.
+  """Devices along each mesh axis; the product is the number of devices.
+
+  One axis may be -1: it takes all devices that the other axes leave. A CPU counts as so many devices as the product, or
+  with -1 as one device for each core.
 
   data: replicas of the model.
   fsdp: over which the weights and the rows of a batch are sharded.
@@ -48,9 +52,22 @@ class MeshShape:
   tensor: Along = 1
 
   @property
-  def size(self) -> int:
-    """The number of devices."""
-    return self.data * self.fsdp * self.seq * self.tensor
+  def size(self) -> int | None:
+    """The number of devices; None where an axis is -1."""
+    sizes = dataclasses.astuple(self)
+    return None if -1 in sizes else math.prod(sizes)
+
+  def on(self, devices: int) -> 'MeshShape':
+    """This shape on so many devices, with a number for every axis. Raises ValueError where -1 cannot be one."""
+    free = [axis for axis, n in dataclasses.asdict(self).items() if n == -1]
+    if not free:
+      return self
+    if len(free) > 1:
+      raise ValueError(f'{" and ".join(free)} are -1, expected -1 at one axis at most')
+    rest = math.prod(n for n in dataclasses.astuple(self) if n != -1)
+    if devices % rest:
+      raise ValueError(f'{free[0]} is -1, but the other axes have {rest} devices, which do not divide {devices}')
+    return dataclasses.replace(self, **{free[0]: devices // rest})
 
 
 def make_mesh(shape: MeshShape, devices=None) -> Mesh:
@@ -59,6 +76,7 @@ def make_mesh(shape: MeshShape, devices=None) -> Mesh:
   Several TPU slices are replicas: the data axis goes across slices, every other axis stays within one.
   """
   devices = jax.devices() if devices is None else list(devices)
+  shape = shape.on(len(devices))
   sizes = dataclasses.astuple(shape)
   if shape.size != len(devices):
     raise ValueError(f'mesh {dataclasses.asdict(shape)} wants {shape.size} devices, there are {len(devices)}')

@@ -143,7 +143,7 @@ def stage_seconds(s: RunConfig, c: Config, on: Machine, sent: dict | None = None
   call = lambda name: max(roofline(named[name], on, (sent or {}).get(name)).values())
 
   def decoding(samples: int, limit: int) -> float:
-    tokens = min(s.cost.response, limit)
+    tokens = min(s.plan.response, limit)
     rows_held = max(1, min(s.engine.rows, samples))
     step = dataclasses.replace(named['decode'], rows=rows_held)
     return samples * tokens / rows_held * max(roofline(step, on, context=PROMPT / 2 + tokens / 2).values())

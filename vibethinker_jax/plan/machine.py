@@ -44,7 +44,7 @@ class Machine:
 
   @property
   def name(self) -> str:
-    """The name of the chip, as in config.cost.prices."""
+    """The name of the chip, as in config.plan.prices."""
     return self.topology.split(':')[0]
 
 

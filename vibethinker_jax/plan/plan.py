@@ -10,7 +10,7 @@ import dataclasses
 import math
 import pathlib
 
-from vibethinker_jax.config import RunConfig, check_mesh, computing
+from vibethinker_jax.config import RunConfig, check_mesh, computing, on_devices
 from vibethinker_jax.plan.fit import fitted, smallest, stage_seconds, suggestion
 from vibethinker_jax.plan.formulas import memory, resident, roofline, traffic, work
 from vibethinker_jax.plan.machine import KERNELS, Machine
@@ -32,6 +32,7 @@ def plan(s: RunConfig, on: Machine, cache: pathlib.Path | None) -> dict:
   Raises:
     BadInput: the config cannot run on the machine.
   """
+  s = on_devices(s, on.devices)
   c = model_of(s)
   elsewhere = s.model.attention not in ('xla', KERNELS[on.chip.platform])
   chosen = elsewhere or math.prod(dataclasses.astuple(s.mesh)) != on.devices
@@ -43,8 +44,8 @@ def plan(s: RunConfig, on: Machine, cache: pathlib.Path | None) -> dict:
   limit = (1 - RESERVED) * on.chip.memory
   report = {stage.name: _report(stage, s, on, limit, cache) for stage in stages_of(s, c)}
   seconds = stage_seconds(s, c, on, {name: row['sent_bytes'] for name, row in report.items()})
-  hours = {name: value / s.cost.utilization * on.devices / 3600 for name, value in seconds.items()}
-  price = s.cost.prices.get(on.name, s.cost.price_per_hour)
+  hours = {name: value / s.plan.utilization * on.devices / 3600 for name, value in seconds.items()}
+  price = s.plan.prices.get(on.name, s.cost.price_per_hour)
   worst = max(report, key=lambda name: report[name]['bytes_per_device'])
   fits = all(row['fits'] for row in report.values())
   share = report[worst]['bytes_per_device'] / report[worst]['hbm_per_device']
@@ -59,8 +60,8 @@ def plan(s: RunConfig, on: Machine, cache: pathlib.Path | None) -> dict:
     'remat': s.model.remat,
     'stages': report,
     'run': {
-      'utilization': s.cost.utilization,
-      'response_tokens': s.cost.response,
+      'utilization': s.plan.utilization,
+      'response_tokens': s.plan.response,
       'device_hours': {**hours, 'all': sum(hours.values())},
       'price_per_hour': price,
       'dollars': sum(hours.values()) * price,

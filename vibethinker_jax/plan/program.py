@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vibethinker_jax.config import RunConfig
 from vibethinker_jax.data.batches import Batch
+from vibethinker_jax.disk import write_json
 from vibethinker_jax.engine import decode
 from vibethinker_jax.engine.cache import KVCache
 from vibethinker_jax.engine.pages import POOL, PagedKVCache, PagedLayout
@@ -24,8 +25,9 @@ from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.plan.collectives import sent_bytes
 from vibethinker_jax.plan.machine import Machine
 from vibethinker_jax.plan.stage import PROMPT, StagePlan
-from vibethinker_jax.train import rl, sft
-from vibethinker_jax.train.metric_writer import write_json
+from vibethinker_jax.train import sft
+from vibethinker_jax.train.rl_batches import Responses
+from vibethinker_jax.train.rl_loss import make_loss
 from vibethinker_jax.train.state import gradient_adder
 
 
@@ -48,8 +50,8 @@ def lower(stage: StagePlan, s: RunConfig, mesh: Mesh) -> jax.stages.Traced:
     else:
       N, S = B // s.rl.share, min(PROMPT, T // 2)
       ids, real = row(jnp.int32, B, T - S), row(jnp.float32, B, T - S)
-      loss, prompts = rl.make_loss(s.mgpo, s.rl.temperature), (row(jnp.int32, N, S), row(jnp.int32, N))
-      batch = rl.Responses(*prompts, ids, ids, real, real, real, row(jnp.float32, B))
+      loss, prompts = make_loss(s.mgpo.loss, s.rl.temperature), (row(jnp.int32, N, S), row(jnp.int32, N))
+      batch = Responses(*prompts, ids, ids, real, real, real, row(jnp.float32, B))
     count = jax.ShapeDtypeStruct((), jnp.float32, sharding=NamedSharding(on, PartitionSpec()))
     add = gradient_adder(loss)
     return jax.jit(lambda sums, *rest: add(sums, *rest), donate_argnums=0).trace((model, count), model, batch)

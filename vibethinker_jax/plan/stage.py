@@ -8,7 +8,7 @@ from vibethinker_jax.model import hf
 from vibethinker_jax.model.attention import unit
 from vibethinker_jax.model.mesh import MeshShape
 from vibethinker_jax.model.qwen2 import Config
-from vibethinker_jax.train import rl
+from vibethinker_jax.train.rl_batches import rounded_up
 
 PROMPT = 1024  # assumed length of the longest prompt, in tokens
 
@@ -35,11 +35,11 @@ class StagePlan:
 
 
 def model_of(s: RunConfig) -> Config:
-  """The sizes of the run's model: from the directory of its base, of its random model, or from config.cost.sizes."""
+  """The sizes of the run's model: from the directory of its base, of its random model, or from config.plan.sizes."""
   if s.model.random is not None:
     c = s.model.random
-  elif s.cost.sizes is not None and not s.model.path:
-    c = s.cost.sizes
+  elif s.plan.sizes is not None and not s.model.path:
+    c = s.plan.sizes
   else:
     c = hf.read_config(s.model.path or TINY_BASE)
   return computing(c, s.model)
@@ -47,7 +47,7 @@ def model_of(s: RunConfig) -> Config:
 
 def stages_of(s: RunConfig, c: Config) -> list[StagePlan]:
   """Every program of the run that takes much memory."""
-  whole = lambda tokens: rl.rounded_up(tokens, unit(c.attention, s.mesh.seq))
+  whole = lambda tokens: rounded_up(tokens, unit(c.attention, s.mesh.seq))
   out = [StagePlan('sft', 'sft', c, s.mesh, s.sft.rows, s.sft.length)]
   for stage in s.rl.stages:
     out.append(StagePlan(f'rl/{stage.name}', 'rl', c, s.mesh, s.rl.micro_rows, whole(stage.max_tokens + PROMPT)))

@@ -1,4 +1,7 @@
-"""The ablation of MGPO's weight: lambda x seeds from one start, beside controls; lambda = 0 is GRPO, the reference."""
+"""The ablation of MGPO's weight: runs for each lambda and each seed from one start, with controls.
+
+The reference is lambda = 0, which is GRPO.
+"""
 
 import dataclasses
 import html
@@ -23,9 +26,9 @@ REFERENCE = 'GRPO'
 class Variant:
   """A control.
 
-  name: of its line in the report, and of its points' directories.
-  mgpo: fields that differ from config.mgpo.
-  rl: fields that differ from config.rl.
+  name: the name in the report and of the points' directories.
+  mgpo: the fields that differ from config.mgpo.
+  rl: the fields that differ from config.rl.
   """
 
   name: str
@@ -35,10 +38,10 @@ class Variant:
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-  """Which points there are; lambda = 0 always is.
+  """The points of the ablation: one for each variant and each seed. The variant lambda = 0 is always added.
 
-  lambdas: of MGPO, in place of mgpo.lam.
-  seeds: of RL, one or more, each once: every variant goes through all of them.
+  lambdas: values of mgpo.lam, each a variant.
+  seeds: the seeds of RL, one or more, each once.
   controls: further variants.
   """
 
@@ -48,7 +51,7 @@ class Ablation:
 
 
 def read(values: Mapping) -> tuple[RunConfig, Ablation]:
-  """A config's parts: those of experiments/ssp.py, and `ablation`. Raises BadInput."""
+  """The config in its two parts: the fields of experiments/ssp.py, and `ablation`. Raises BadInput."""
   s, a = sweep.read(values, 'ablation', Ablation)
   sweep.check_seeds(a.seeds, 'config.ablation.seeds')
   variants(s, a)
@@ -56,7 +59,7 @@ def read(values: Mapping) -> tuple[RunConfig, Ablation]:
 
 
 def variants(s: RunConfig, a: Ablation) -> dict[str, RunConfig]:
-  """RunConfig by variant, the reference first. Raises BadInput."""
+  """The run's config of each variant, the reference first. Raises BadInput."""
   ours = [Variant(REFERENCE, {'lam': 0.0})]
   ours += [Variant(f'lambda {lam:g}', {'lam': lam}) for lam in a.lambdas if lam != 0]
   check_names('config.ablation', [v.name.replace(' ', '_') for v in (*ours, *a.controls)])
@@ -74,7 +77,7 @@ def variants(s: RunConfig, a: Ablation) -> dict[str, RunConfig]:
 
 
 def points(directory: pathlib.Path, s: RunConfig, a: Ablation) -> list[sweep.Point]:
-  """Seed by seed, so that what is finished early can be compared."""
+  """The points, seed by seed, so that the first finished points can be compared."""
   begin = directory / 'start' / 'fused'
   return [
     sweep.Point(_name(variant, seed), dataclasses.replace(own, rl=dataclasses.replace(own.rl, seed=seed)), begin)
@@ -89,9 +92,16 @@ def run(
   which: Sequence[int] | None = None,
   devices: Sequence[jax.Device] | None = None,
 ) -> pathlib.Path:
-  """What is missing of the points numbered `which` (None: all; none: only what they share); the page's path.
+  """Run the points that are not finished, and write the page; returns its path.
 
-  Raises BadInput, Stopped; Diverged only from the start.
+  Args:
+    values: the config.
+    directory: of the sweep, new or to be continued.
+    which: the numbers of the points to run; None: all; (): none, only what all points share.
+    devices: of the runs; None: all.
+
+  Raises:
+    BadInput, Stopped; Diverged where SFT diverges, which all points share.
   """
   s, a = read(values)
   every = points(directory, s, a)
@@ -104,7 +114,7 @@ def run(
 
 
 def write_report(directory: pathlib.Path) -> pathlib.Path:
-  """The page of what has come out so far."""
+  """Write the page with the results so far; returns its path."""
   s, a = read(json.loads((directory / 'sweep.json').read_text())['config'])
   own = variants(s, a)
   head = ['', 'lambda', 'weight', 'rescaled', 'std', 'aggregate', 'questions a step']

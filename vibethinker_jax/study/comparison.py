@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vibethinker_jax.config import RunConfig
+from vibethinker_jax.disk import write_json
 from vibethinker_jax.evaluate.html import duration, missing, note, percent, plots_of, table, write_page
 from vibethinker_jax.evaluate.paired import Difference, conclusion, difference, strict_level
 from vibethinker_jax.evaluate.plots import (
@@ -25,7 +26,6 @@ from vibethinker_jax.evaluate.plots import (
 )
 from vibethinker_jax.spectrum.passk import pass_at_k
 from vibethinker_jax.study.sweep import diverged, result, spent
-from vibethinker_jax.train.metric_writer import write_json
 
 _PANELS = (  # title, y label, key of the metrics
   ('Pass@1 of training problems', 'share of samples right (%)', 'pass_rate'),

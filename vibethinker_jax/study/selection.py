@@ -1,7 +1,8 @@
-"""The report's claim put to the test: does a start with a wider spectrum (Pass@K) end higher after the same RL?
+"""A test of the report's claim: does RL end higher when its start has a higher Pass@K (a wider spectrum)?
 
-One SFT run, its checkpoints probed once; three rules choose the start of RL: the last checkpoint, the experts by Pass@1
-and the experts by Pass@K, both fused by plain means. Rules that choose the same checkpoints share their points.
+There is one SFT run, whose checkpoints are probed once. Three rules choose the start of RL: the last checkpoint; the
+mean of the experts chosen by Pass@1; and the mean of the experts chosen by Pass@K. Rules that choose the same
+checkpoints share their points.
 """
 
 import dataclasses
@@ -14,12 +15,12 @@ import jax
 import numpy as np
 
 from vibethinker_jax.config import RunConfig
+from vibethinker_jax.disk import write_json
 from vibethinker_jax.evaluate.html import note, percent, table
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.ssp import Pipeline
 from vibethinker_jax.study import sweep
 from vibethinker_jax.study.comparison import write_comparison
-from vibethinker_jax.train.metric_writer import write_json
 from vibethinker_jax.train.rl import Seed
 
 RULES = ('last', 'Pass@1', 'Pass@K')  # the first is the reference
@@ -27,16 +28,16 @@ RULES = ('last', 'Pass@1', 'Pass@K')  # the first is the reference
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-  """How many RL runs each rule's start goes through.
+  """The RL runs from each rule's start.
 
-  seeds: of RL, one or more, each once.
+  seeds: the seeds of RL, one or more, each once.
   """
 
   seeds: tuple[Seed, ...]
 
 
 def read(values: Mapping) -> tuple[RunConfig, Selection]:
-  """A config's parts: those of experiments/ssp.py, and `selection`. Raises BadInput."""
+  """The config in its two parts: the fields of experiments/ssp.py, and `selection`. Raises BadInput."""
   s, selection = sweep.read(values, 'selection', Selection)
   sweep.check_seeds(selection.seeds, 'config.selection.seeds')
   return s, selection
@@ -61,14 +62,14 @@ def run(
     points = [
       sweep.Point(name, dataclasses.replace(s, rl=dataclasses.replace(s.rl, seed=seed)), directory / 'begin' / rule)
       for (rule, seed), name in every.items()
-      if name in names and _first(chosen, rule) == rule  # else another number is this start's
+      if name in names and _first(chosen, rule) == rule  # else this start belongs to another number
     ]
     sweep.run_points(directory, points, devices)
   return write_report(directory)
 
 
 def write_report(directory: pathlib.Path) -> pathlib.Path:
-  """The page of what has come out so far."""
+  """Write the page with the results so far; returns its path."""
   s, selection = read(json.loads((directory / 'sweep.json').read_text())['config'])
   chosen = _read(directory)
   named = {rule: {seed: _name(_first(chosen, rule), seed) for seed in selection.seeds} for rule in RULES}
@@ -78,25 +79,25 @@ def write_report(directory: pathlib.Path) -> pathlib.Path:
     text = ', '.join(f'{run} {step}' for run, step in row['checkpoints']) + (f' (as {same})' if same != rule else '')
     rows.append([html.escape(rule), html.escape(text), *(percent(100 * x) for x in row['pass_at'])])
   head = ['', 'checkpoints', 'Pass@1 of the start', f'Pass@{s.probe.k} of the start']
-  facts = table(head, rows) + note('Starts are scored on the held-out probing half, which had no part in the choice.')
+  facts = table(head, rows) + note('Starts are scored on the held-out probing half, which was not used to choose them.')
   subtitle = 'The same RL from starts chosen by Pass@1, by Pass@K, and from the last checkpoint.'
   return write_comparison(directory, s.name, subtitle, s, named, facts)
 
 
 def _choose(directory: pathlib.Path, s: RunConfig, devices) -> None:
-  """starts.json, and a model directory below begin/ for each rule."""
+  """Write starts.json, and for each rule a model directory below begin/."""
   path = directory / 'starts.json'
   if path.exists():
     return
   pipeline, k = Pipeline(s, directory / 'start', devices), s.probe.k
   starts = {}
-  with pipeline.claimed() as base:
+  with pipeline.claimed():
     for rule, checkpoints in (
-      ('last', pipeline.last()),
-      ('Pass@1', list(pipeline.chosen_by(base, 1).values())),
-      ('Pass@K', list(pipeline.chosen_by(base, k).values())),
+      ('last', pipeline.experts.last()),
+      ('Pass@1', list(pipeline.chosen_by(1).values())),
+      ('Pass@K', list(pipeline.chosen_by(k).values())),
     ):
-      model = pipeline.mean_of(base, checkpoints)
+      model = pipeline.experts.mean_of(checkpoints)
       pipeline.save(model, directory / 'begin' / rule)
       asked = pipeline.sample_and_grade(s.probe, model, pipeline.sets.probe_b, f'probe {rule}')
       correct = np.concatenate([rolled.correct for rolled in asked.values()])
@@ -110,7 +111,7 @@ def _read(directory: pathlib.Path) -> dict:
 
 
 def _first(chosen: Mapping, rule: str) -> str:
-  """The first rule with the same mixture of checkpoints."""
+  """The first rule that has chosen the same checkpoints in the same proportions."""
   mixture = lambda r: sorted(map(tuple, chosen[r]['checkpoints']))
   return next(r for r in RULES if _weights(mixture(r)) == _weights(mixture(rule)))
 

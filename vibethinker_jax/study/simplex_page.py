@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vibethinker_jax.config import RunConfig
+from vibethinker_jax.disk import write_json
 from vibethinker_jax.evaluate.html import duration, missing, note, percent, plots_of, table, write_page
 from vibethinker_jax.evaluate.paired import Difference, conclusion, difference, strict_level
 from vibethinker_jax.evaluate.plots import AXIS, INK, ORANGE, STYLE
 from vibethinker_jax.spectrum.passk import pass_at_k
 from vibethinker_jax.study.sweep import spent
-from vibethinker_jax.train.metric_writer import write_json
 
 SETS = {'a': 'half A', 'b': 'half B', 'test': 'test'}
 _HEIGHT = 3**0.5 / 2  # of a triangle with sides of 1

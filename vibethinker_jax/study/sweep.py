@@ -1,13 +1,13 @@
-"""Sweeps: many runs from one config, in a directory that says what is done.
+"""Sweeps: many runs from one config, the points, in one directory.
 
-  sweep.json     which study it is, and its config: another one is refused
-  start/         the pipeline's workdir of what all points share (SFT, probing, fusion)
-  points/NAME/   a workdir a point
-  report.html    what has come out so far
+  sweep.json     the name of the study and its config: another one is refused
+  start/         the workdir of what all points share: SFT, probing, fusion
+  points/NAME/   the workdir of each point
+  report.html    the results so far
 
-A point is done once its file of results is there; it is never run again, and one cut short goes on by the pipeline's
-own means. In one process the points follow each other and share what jax has compiled; on a cluster each is a job of
-its own (`which`), and whoever comes last finds all results when it writes the page.
+A point is finished when its file of results is there. It is then never run again; a point that was interrupted
+continues as any run does. In one process the points run one after the other and share what jax has compiled. On a
+cluster each point can be a job of its own (`which`), and the job that ends last writes the page with all results.
 """
 
 import dataclasses
@@ -23,20 +23,21 @@ from tqdm import tqdm
 from vibethinker_jax import fields
 from vibethinker_jax.config import RunConfig, check
 from vibethinker_jax.config_io import freeze
+from vibethinker_jax.disk import read_json, write_json, write_text
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.html import duration
 from vibethinker_jax.fields import bad_value
-from vibethinker_jax.ssp import STAGES, Pipeline, ready
-from vibethinker_jax.train.metric_writer import read_json, write_json, write_text
+from vibethinker_jax.run_data import load_run_data
+from vibethinker_jax.ssp import STAGES, Pipeline
 from vibethinker_jax.train.state import Diverged
-from vibethinker_jax.workdir import compare
+from vibethinker_jax.workdir import compare, timed
 
 T = TypeVar('T')
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-  """RL with `settings` from the model in directory `begin`, and its evaluation."""
+  """A run of RL with `settings` from the model in the directory `begin`, and the evaluation of its result."""
 
   name: str
   settings: RunConfig
@@ -50,25 +51,39 @@ def claim(
   settings: RunConfig,
   devices: Sequence[jax.Device] | None = None,
 ) -> None:
-  """The directory is this sweep's from now on. Raises BadInput where it is another's, or could not begin."""
+  """Write sweep.json, or continue the sweep that is there.
+
+  Args:
+    directory: of the sweep.
+    study: the name of the study.
+    config: the values of its config file.
+    settings: the part of the config that a run has.
+    devices: of the runs; None: all.
+
+  Raises:
+    BadInput: the directory holds something else, or the runs cannot begin.
+  """
   path, mine = directory / 'sweep.json', {'study': study, 'config': json.loads(json.dumps(config))}
   if path.exists():
     theirs = read_json(path)
     was, now = {'study': theirs['study'], **theirs['config']}, {'study': study, **mine['config']}
     how, _ = compare(path, was, now, STAGES)
     if how:
-      tqdm.write(f'taken up with other values of {", ".join(how)}: the same points, but for the rounding of sums')
+      tqdm.write(f'continued with other values of {", ".join(how)}: the same points, up to the rounding of sums')
     return
   if directory.exists() and not directory.is_dir():
     raise BadInput(f'{directory}: is a file, expected a directory')
   if directory.exists() and any(not one.name.startswith('.') for one in directory.iterdir()):
     raise BadInput(f'{directory}: expected a new directory or one of a sweep')
-  ready(settings, devices)
+  load_run_data(settings, devices)
   write_json(path, mine)
 
 
 def read(values: Mapping, study: str, kind: type[T]) -> tuple[RunConfig, T]:
-  """A config's parts: those of experiments/ssp.py, and its field `study`, a `kind`. Raises BadInput."""
+  """A study's config in its two parts: the fields of experiments/ssp.py, and the field `study`, of type `kind`.
+
+  Raises BadInput.
+  """
   if study not in values:
     raise BadInput(f'config: field {study!r} is missing, expected {fields.words(kind)} in it')
   rest = {name: value for name, value in values.items() if name != study}
@@ -80,30 +95,33 @@ def read(values: Mapping, study: str, kind: type[T]) -> tuple[RunConfig, T]:
 
 
 def check_seeds(seeds: Sequence[int], where: str) -> None:
-  """Raises BadInput for no seeds, or one that is there twice."""
+  """Raises BadInput where there is no seed, or one twice."""
   if not seeds or len({*seeds}) < len(seeds):
     raise bad_value(where, seeds, 'one or more, each once')
 
 
 def make_start(directory: pathlib.Path, settings: RunConfig, devices: Sequence[jax.Device] | None = None) -> None:
-  """What all points share: start/fused, its experts and its evaluation. Raises BadInput."""
+  """Run what all points share: SFT, probing and fusion in start/, and the evaluation of the fused model.
+
+  Raises BadInput.
+  """
   workdir = directory / 'start'
   if result(workdir, 'fused').exists():
     return
   pipeline = Pipeline(settings, workdir, devices)
   pipeline.run(('sft', 'probe', 'fuse'))
-  with pipeline.claimed(), pipeline.timed('evaluate'):
+  with pipeline.claimed(), timed(workdir, 'evaluate'):
     pipeline.evaluate_model('fused', lambda: pipeline.load(workdir / 'fused'))
 
 
 def check_made(path: pathlib.Path) -> None:
-  """Raises BadInput where this part of the start is not there yet."""
+  """Raises BadInput where `path`, a part of the start, does not exist yet."""
   if not path.exists():
-    raise BadInput(f'{path}: not found; run --points= first, which makes what all points share')
+    raise BadInput(f'{path}: not found; run --points= first, which computes what all points share')
 
 
 def numbers(text: str | None) -> list[int] | None:
-  """'0,3' -> [0, 3], '' -> []; None, which is all, stays None. Raises BadInput."""
+  """The numbers of --points: '0,3' -> [0, 3], '' -> []; None (all points) stays None. Raises BadInput."""
   if text is None:
     return None
   parts = [part for part in text.split(',') if part]
@@ -113,7 +131,7 @@ def numbers(text: str | None) -> list[int] | None:
 
 
 def chosen(names: Sequence[str], which: Sequence[int] | None) -> list[str]:
-  """The points of numbers `which`, all where it is None. Raises BadInput."""
+  """The names of the points with the numbers `which`; None: all. Raises BadInput."""
   for number in which or ():
     if not 0 <= number < len(names):
       raise BadInput(f'--points {number}: there are {len(names)} points, 0 to {len(names) - 1}')
@@ -121,9 +139,9 @@ def chosen(names: Sequence[str], which: Sequence[int] | None) -> list[str]:
 
 
 def run_points(directory: pathlib.Path, points: Sequence[Point], devices: Sequence[jax.Device] | None = None) -> None:
-  """Each point that is not done. After the first one that had to run it is said what the others will take.
+  """Run each point that is not finished. After each one a line says how long the others will take.
 
-  One that diverges is done too, and says so in its diverged.txt: that is a result.
+  A point that diverges is finished too: that is a result, and its diverged.txt says so.
   """
   ended = lambda workdir: result(workdir, 'rl').exists() or diverged(workdir).exists()
   todo = [p for p in points if not ended(directory / 'points' / p.name)]
@@ -134,9 +152,9 @@ def run_points(directory: pathlib.Path, points: Sequence[Point], devices: Sequen
     pipeline = Pipeline(point.settings, workdir, devices)
     with pipeline.claimed():
       try:
-        with pipeline.timed('rl'):
+        with timed(workdir, 'rl'):
           pipeline.rl(point.begin)
-        with pipeline.timed('evaluate'):
+        with timed(workdir, 'evaluate'):
           pipeline.evaluate_model('rl', lambda: pipeline.load(workdir / 'final'))  # noqa: B023
       except Diverged as error:
         tqdm.write(f'{point.name}: {error}')
@@ -152,17 +170,17 @@ def run_points(directory: pathlib.Path, points: Sequence[Point], devices: Sequen
 
 
 def result(workdir: pathlib.Path, model: str) -> pathlib.Path:
-  """The file that is there once `model` of the workdir has been evaluated."""
+  """The file of a model's evaluation: it exists when the model has been evaluated."""
   return workdir / 'evaluate' / f'{model}.json'
 
 
 def diverged(workdir: pathlib.Path) -> pathlib.Path:
-  """The file that is there once a point has diverged."""
+  """The file that exists when a point has diverged."""
   return workdir / 'diverged.txt'
 
 
 def spent(directory: pathlib.Path) -> dict[str, float]:
-  """Seconds by stage, of all workdirs of the sweep together."""
+  """Seconds by stage, summed over all workdirs of the sweep."""
   total: dict[str, float] = {}
   for path in sorted(directory.glob('**/seconds.json')):
     for stage, seconds in json.loads(path.read_text()).items():

@@ -1,8 +1,7 @@
-"""metrics.jsonl: one JSON object a line, {"stage", "step", values}; and what a run that starts again does with it.
+"""metrics.jsonl: one JSON object a line, {"stage", "step", values}.
 
-The same values go to TensorBoard (a directory a stage below tensorboard/), and to Weights & Biases where asked: sinks,
-without which a run goes on. With several processes the first one writes, and the others wait until a file is there
-whole.
+The same values go to two sinks: TensorBoard (tensorboard/<stage>/) and, on request, Weights & Biases. A run continues
+without a sink that fails. Of several processes the first one writes.
 """
 
 import importlib.util
@@ -22,25 +21,29 @@ from tensorboardX.record_writer import RecordWriter
 from tqdm import tqdm
 
 from vibethinker_jax import disk
-from vibethinker_jax.distributed import barrier, wait_for_file
+from vibethinker_jax.disk import write_json as write_json  # evaluate/run.py still imports it from here
+from vibethinker_jax.disk import write_text
 from vibethinker_jax.errors import BadInput
 
 
 class MetricWriter:
-  """Appends rows. A run that goes on from a checkpoint first takes back what came after it."""
+  """Appends rows. A run that continues from a checkpoint first removes the rows after it (`rewind`)."""
 
   def __init__(self, path: pathlib.Path, wandb: str = ''):
-    """`wandb`: a project there. Raises BadInput where it is asked for and not installed."""
+    """A writer of the file `path`, and of the project `wandb` of Weights & Biases ('': none).
+
+    Raises BadInput where wandb is requested and not installed.
+    """
     self._path = pathlib.Path(path)
     self._boards: dict[str, _Board] = {}
-    self._purge: dict[str, int] = {}  # from which step on a stage's older events are void
+    self._purge: dict[str, int] = {}  # by stage: the first step whose older events are void
     self._project, self._run = wandb, None
     self._sinks = {'TensorBoard': self._to_boards} | ({'Weights & Biases': self._to_wandb} if wandb else {})
     if wandb and importlib.util.find_spec('wandb') is None:
-      raise BadInput('Weights & Biases is asked for and not installed, expected: pip install wandb')
+      raise BadInput('--wandb: Weights & Biases is not installed, expected: pip install wandb')
 
   def write(self, stage: str, step: int, values: dict) -> None:
-    """One row. A value that is not finite is written as null: JSON has no NaN."""
+    """One row. A value that is not finite is written as null, since JSON has no NaN."""
     if jax.process_index() > 0:
       return
     clean = {k: v if not isinstance(v, float) or math.isfinite(v) else None for k, v in values.items()}
@@ -51,17 +54,17 @@ class MetricWriter:
       self._try(name, lambda sink=sink: sink(stage, step, known))
 
   def rows(self, stage: str) -> list[dict]:
-    """Whole rows of one stage."""
+    """The complete rows of one stage."""
     return [row for row in self._read() if row['stage'] == stage]
 
   def rewind(self, stage: str, step: int) -> None:
-    """Take back the stage's rows after `step`, a last line cut short by a kill, and lines that are no rows."""
+    """Remove the stage's rows after `step`, an incomplete last line, and lines that are no rows."""
     self._purge[stage] = step + 1
-    kept = [row for row in self._read(told=True) if row['stage'] != stage or row['step'] <= step]
+    kept = [row for row in self._read(report=True) if row['stage'] != stage or row['step'] <= step]
     write_text(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
 
   def close(self) -> None:
-    """What is still on its way to TensorBoard and Weights & Biases arrives."""
+    """Write out what the sinks still buffer."""
     for board in self._boards.values():
       self._try('TensorBoard', board.close)
     self._boards.clear()
@@ -79,16 +82,16 @@ class MetricWriter:
     self._run.log({f'{stage}/{name}': value for name, value in values.items()} | {f'{stage}/step': step})
 
   def _try(self, name: str, give: Callable[[], object]) -> None:
-    """Give a sink something; one that fails is told of and gets nothing more."""
+    """Write to a sink. One that fails is reported once and gets nothing more."""
     try:
       give()
     except Exception as error:  # of the disk, the network, the library
       if self._sinks.pop(name, None) is not None:
         why = ' '.join(str(error).split())[:200]
-        tqdm.write(f'WARNING {name} gets no more metrics from now on ({why}); {self._path} does')
+        tqdm.write(f'WARNING {name} gets no more metrics from now on ({why}); {self._path} still gets them')
 
-  def _read(self, told: bool = False) -> list[dict]:
-    """Whole rows. Lines that are none are left out, and with `told` they are named and kept in a file beside."""
+  def _read(self, report: bool = False) -> list[dict]:
+    """The complete rows. Other lines are left out; with `report` they are named, and copied to metrics.damaged."""
     if not self._path.exists():
       return []
     rows, damaged = [], []
@@ -100,7 +103,7 @@ class MetricWriter:
         rows.append({'stage': str(row['stage']), 'step': int(row['step']), **row})
       except (ValueError, KeyError, TypeError):
         damaged.append((number, line))
-    if told and damaged and jax.process_index() == 0:
+    if report and damaged and jax.process_index() == 0:
       aside = self._path.with_suffix('.damaged')
       numbers = ', '.join(str(number) for number, _ in damaged[:10]) + (', ...' if len(damaged) > 10 else '')
       tqdm.write(f'{self._path}, line {numbers}: no row of metrics; left out, and kept in {aside}')
@@ -110,12 +113,12 @@ class MetricWriter:
 
 
 class _Board:
-  """A stage's file of TensorBoard events. Written here and now, so that who writes hears of what goes wrong."""
+  """A stage's file of TensorBoard events, written at once, so that the caller gets the errors."""
 
   def __init__(self, folder: pathlib.Path, purge: int | None):
-    """`purge`: from which step on older events of the folder are void."""
+    """`purge`: the first step from which older events of the folder are void; None: none are."""
     folder.mkdir(parents=True, exist_ok=True)
-    # by second, process and step: no file is written over
+    # the time, the process and the step make the name unique
     name = f'events.out.tfevents.{int(time.time())}.{platform.node()}.{os.getpid()}.{purge or 0}'
     self._file, self._flushed = RecordWriter(str(folder / name)), time.monotonic()
     self._file.write(Event(wall_time=time.time(), file_version='brain.Event:2').SerializeToString())
@@ -132,49 +135,15 @@ class _Board:
       self._flushed = time.monotonic()
 
   def close(self) -> None:
-    """Everything is on disk."""
+    """Write out everything."""
     self._file.close()
 
 
 def _wandb_run(project: str, workdir: pathlib.Path):
-  """The workdir's run there: begun once, gone on with when the workdir is."""
+  """The workdir's run at Weights & Biases; a workdir that is continued continues its run."""
   import wandb  # not among the dependencies
 
   path = workdir / 'wandb.id'
   if not path.exists():
     path.write_text(uuid.uuid4().hex)
   return wandb.init(project=project, id=path.read_text(), name=workdir.resolve().name, dir=str(workdir), resume='allow')
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Write a file that is there whole or not at all; of several processes all call this. Raises CannotWrite."""
-  path = pathlib.Path(path)
-  barrier(f'write {path.name}')  # not before all have seen that it was not there
-  if jax.process_index() == 0:
-    with disk.whole(path) as scratch:
-      scratch.write_text(text, encoding='utf-8')
-  wait_for_file(path)
-
-
-def write_json(path: pathlib.Path, value) -> None:
-  """Write JSON that is there whole or not at all."""
-  write_text(path, json.dumps(value, indent=2) + '\n')
-
-
-def read_json(path: pathlib.Path) -> dict:
-  """The object of a JSON file that a stage has written. Raises BadInput, in which `path` and the line are named."""
-  if not path.exists():
-    raise BadInput(f'{path}: not found; the stage that writes it has not run in this workdir')
-  try:
-    value = json.loads(path.read_bytes().decode())
-  except UnicodeDecodeError as error:
-    line = error.object.count(b'\n', 0, error.start) + 1
-    raise BadInput(f'{path}, line {line}: damaged (not UTF-8), expected what was written; {_REMEDY}') from None
-  except json.JSONDecodeError as error:
-    raise BadInput(f'{path}, line {error.lineno}: damaged ({error.msg}), expected JSON; {_REMEDY}') from None
-  if not isinstance(value, dict):
-    raise BadInput(f'{path}: damaged, expected a JSON object, found {type(value).__name__}; {_REMEDY}')
-  return value
-
-
-_REMEDY = 'take the file away, and the same command makes it again'
