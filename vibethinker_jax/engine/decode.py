@@ -175,8 +175,16 @@ def decode_block(
       left=jnp.where(live & ~jnp.isin(token, stops), state.left - 1, 0),
       seen=None if state.seen is None else state.seen.at[jnp.arange(R), token].max(live),
     )
-    columns = put(tokens, token), put(logps, logp), put(sampler_logps, sampler_logp)
-    return i + 1, state, cache, *columns, most_likely, drawn + live
+    return (
+      i + 1,
+      state,
+      cache,
+      put(tokens, token),
+      put(logps, logp),
+      put(sampler_logps, sampler_logp),
+      most_likely,
+      drawn + live,
+    )
 
   zeros = lambda kind, *more: jnp.zeros((R, block, *more), kind)
   columns = zeros(jnp.int32), zeros(jnp.float32), zeros(jnp.float32)
