@@ -31,7 +31,7 @@ def get_config():
     logit_chunk=1024,  # positions whose logits are in memory at the same time
   )
   # Devices along each axis; a CPU counts as so many devices. -1 takes all that are left: on a CPU one for each core,
-  # where 1, 2 and 4 divide the rows below. It is 2 here, so that this config runs on every machine and to the same bits.
+  # and of these only 1, 2 and 4 divide the rows below. 2 runs on every machine, and to the same bits.
   config.mesh = dict(
     data=2,  # replicas of the model
     fsdp=1,  # shards of the weights

@@ -31,6 +31,7 @@ class Outer:
   steps: int
   mgpo: Inner
   weights: tuple[float, ...] = ()
+  names: tuple[str, ...] = ()
 
 
 @pytest.mark.parametrize(
@@ -71,12 +72,42 @@ def test_changes_of_a_file_arrive_wherever_they_stand():
     load_config('nowhere.py')
 
 
+def test_lists_on_the_command_line():
+  """With commas, texts as numbers, also where the file leaves the field out."""
+  read = lambda *texts: freeze(RunConfig, load_config(ROOT / 'configs' / 'tiny.py', texts=texts))
+  s = read(('data.extra_domains', 'code,number_theory'), ('fusion.weights', '0.1,0.2,0.3,0.4'), ('data.paths', 'steps'))
+  assert s.data.extra_domains == ('code', 'number_theory') and s.fusion.weights == (0.1, 0.2, 0.3, 0.4)
+  assert s.data.paths == ('steps',)
+  given = dict(steps=1, mgpo=dict(lam=1.0))
+  assert (
+    freeze(Outer, {**given, 'names': 'a,b'}).names == ('a', 'b') and freeze(Outer, {**given, 'names': ''}).names == ()
+  )
+  with pytest.raises(BadInput, match="config.weights: 'a,b', expected a list, each a number"):
+    freeze(Outer, {**given, 'weights': 'a,b'})
+
+
+def test_fields_that_have_moved_are_refused_with_their_new_places():
+  for old, new in (('cost.sizes', 'plan.sizes'), ('cost.utilization', 'plan.utilization'), ('mgpo.kl', 'mgpo.kl_coef')):
+    with pytest.raises(BadInput, match=f'config.{old}: this field was renamed, expected config.{new}'):
+      freeze(RunConfig, load_config(ROOT / 'configs' / 'tiny.py', {old: 1}))
+
+
+def test_a_config_imports_its_neighbours(tmp_path):
+  for name, n in (('one', 1), ('two', 2)):  # a neighbour of the same name in each folder
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'near.py').write_text(f'N = {n}\n')
+    text = 'from ml_collections import ConfigDict\nfrom near import N\nget_config = lambda: ConfigDict(dict(n=N))\n'
+    (tmp_path / name / 'c.py').write_text(text)
+    assert load_config(tmp_path / name / 'c.py') == {'n': n}
+  assert 'near' not in sys.modules and str(tmp_path / 'two') not in sys.path
+
+
 @pytest.mark.slow
 def test_the_command_line_ends_in_one_line():
   """Flags of fields the file leaves out arrive; names that do not exist are refused in one line, exit code 2."""
   code = (
     'from vibethinker_jax.config_io import config_flag, run_app, freeze\n'
-    'from tests.test_settings import Outer\n'
+    'from tests.test_config_io import Outer\n'
     'C = config_flag()\n'
     'run_app(lambda argv: print(freeze(Outer, C.value)))\n'
   )
@@ -85,9 +116,9 @@ def test_the_command_line_ends_in_one_line():
     [sys.executable, '-c', code, '--config=/dev/stdin', *argv], cwd=ROOT, input=file, capture_output=True, text=True
   )
   right = run('--config.mgpo.lam=2', '--config.mgpo.clip_low=0.5', '--config.weights=(0.5,0.5)')
-  assert right.stdout == 'Outer(steps=1, mgpo=Inner(lam=2.0, clip_low=0.5, table={}), weights=(0.5, 0.5))\n'
+  assert right.stdout == 'Outer(steps=1, mgpo=Inner(lam=2.0, clip_low=0.5, table={}), weights=(0.5, 0.5), names=())\n'
   right = run('--config.mgpo.table.deep.x=3', '--config.weights=0.5,0.5', '--config.steps', '7')
-  assert 'Outer(steps=7' in right.stdout and "table={'deep': {'x': 3}}), weights=(0.5, 0.5))" in right.stdout
+  assert 'Outer(steps=7' in right.stdout and "table={'deep': {'x': 3}}), weights=(0.5, 0.5)" in right.stdout
   for flag, expected in (
     ('--config.mgpo.lamb=2', "did you mean 'lam'?"),
     ('--config.mgpo.lambda=2', "unknown field 'lambda', did you mean 'lam'?"),

@@ -218,6 +218,17 @@ def test_bad_input_is_one_line(capsys):
   )
 
 
+def test_fields_are_changed_as_experiments_change_them(tmp_path):
+  """--config.NAME=VALUE is --set NAME=VALUE; -1 is what the machine has left."""
+  tiny = str(pathlib.Path(CONFIG).parent / 'tiny.py')
+  reports = []
+  for flags in (['--set=sft.rows=32', '--set=mesh.data=4'], ['--config.sft.rows=32', '--config.mesh.data', '-1']):
+    out = tmp_path / f'{len(reports)}.json'
+    assert main(['plan', f'--config={tiny}', '--topology=cpu:4', '--estimate', f'--out={out}', *flags]) == 0
+    reports.append(json.loads(out.read_text()))
+  assert reports[0] == reports[1] and reports[1]['mesh']['data'] == 4 and not reports[1]['mesh_chosen']
+
+
 def test_meshes_that_do_not_divide_the_model_or_the_batch():
   c = Config(V=384, D=64, L=1, K=2, G=2, H=16, F=128)
   mesh = lambda **sizes: dataclasses.replace(settings(), mesh=MeshShape(**sizes))

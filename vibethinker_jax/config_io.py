@@ -38,7 +38,7 @@ def load_config(
     BadInput: the file cannot be run, or a change does not fit it. Which fields exist is checked by `freeze`.
   """
   name, _, preset = str(where).partition(':')
-  folder = str(pathlib.Path(name).absolute().parent)
+  folder, known = str(pathlib.Path(name).absolute().parent), {*sys.modules}
   sys.path.insert(0, folder)
   try:
     loader = importlib.machinery.SourceFileLoader('config', name)  # whatever the file's name ends in
@@ -49,6 +49,9 @@ def load_config(
     raise BadInput(f'--config {where}: no config ({type(error).__name__}: {error})') from None
   finally:
     sys.path.remove(folder)
+    for new in {*sys.modules} - known:  # a neighbour of that name in another folder is another module
+      if str(getattr(sys.modules[new], '__file__', None) or '').startswith(folder + os.sep):
+        del sys.modules[new]
   for path, value in (changes or {}).items():
     values = _changed(values, _steps(path), lambda was, value=value: value, path)
   for path, text in texts:
