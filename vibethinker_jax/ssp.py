@@ -41,15 +41,17 @@ from vibethinker_jax.engine.cache import KVCache
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.pages import PagedLayout
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.evaluate.evaluate import Evaluate, evaluate, table
+from vibethinker_jax.evaluate import graded, samples
+from vibethinker_jax.evaluate.graded import Graded
+from vibethinker_jax.evaluate.protocol import Protocol
 from vibethinker_jax.evaluate.report import write_report
+from vibethinker_jax.evaluate.scores import by_domain
 from vibethinker_jax.fields import bad_value
 from vibethinker_jax.lock import held
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.config import eos_ids
 from vibethinker_jax.model.mesh import make_mesh, own_mesh, place
 from vibethinker_jax.model.qwen2 import Qwen2
-from vibethinker_jax.rollout import Rollout
 from vibethinker_jax.run_data import RunData, load_run_data
 from vibethinker_jax.spectrum.fusion import fuse
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
@@ -384,31 +386,28 @@ class Pipeline:
     """Grader.steps of (response, answer, tests)."""
     return share_work(answers, self.grader.steps)
 
-  def sample_and_grade(self, e: Evaluate, model: Qwen2, sets: dict, what: str) -> dict[str, Rollout]:
-    """The model on problems by domain: all domains in one go of the engine, taken apart again by domain."""
-    problems = [problem for domain in sets for problem in sets[domain]]
+  def sample_and_grade(
+    self, protocol: Protocol, model: Qwen2, sets: dict, result: pathlib.Path, what: str
+  ) -> dict[str, Graded]:
+    """The model on problems by domain. Until `write_asked` has written `result`, the samples are kept beside it."""
     seed, stop = self.base_seed + 1000, self.stop.asked
-    whole = evaluate(e, self.engine, model, self.tokenizer, problems, self.grader, seed, what, stop)
-    out, first = {}, 0
-    for domain, own in sets.items():
-      part = slice(first, first + len(own))
-      out[domain] = Rollout(*(getattr(whole, f.name)[part] for f in dataclasses.fields(Rollout)))
-      first += len(own)
-    return out
+    return graded.sample_and_grade(
+      protocol, self.engine, model, self.tokenizer, sets, self.grader, seed, result, what, stop
+    )
 
   def _probe(self, base: Qwen2, run: str, step: int, half: str, sets: dict) -> dict[str, np.ndarray]:
     path = self.workdir / 'probe' / run / f'{step}-{half}.json'
     if not path.exists():
       self.pause(f'probing {run} at step {step} is next')
-      asked = self.sample_and_grade(self.s.probe, self.mean_of(base, [(run, step)]), sets, f'probe {run} {step}{half}')
-      write_asked(path, asked)
+      model, what = self.mean_of(base, [(run, step)]), f'probe {run} {step}{half}'
+      write_asked(path, self.sample_and_grade(self.s.probe, model, sets, path, what))
     return {d: np.array(v, bool) for d, v in read_json(path)['correct'].items()}
 
   def evaluate_model(self, name: str, load: Callable[[], Qwen2]) -> dict:
     """A model on the test sets, as evaluate/<name>.json holds it."""
     path = self.workdir / 'evaluate' / f'{name}.json'
     if not path.exists():
-      write_asked(path, self.sample_and_grade(self.s.evaluate, load(), self.sets.test, f'evaluate {name}'))
+      write_asked(path, self.sample_and_grade(self.s.evaluate, load(), self.sets.test, path, f'evaluate {name}'))
     return read_json(path)
 
   def _summarise(self, models: dict, experts: dict) -> None:
@@ -424,7 +423,7 @@ class Pipeline:
     device = jax.devices()[0]
     verdicts = lambda model: {d: np.array(v, bool) for d, v in model['correct'].items()}
     summary = {
-      'models': {name: table(verdicts(m), s.evaluate.k, s.data.domains) for name, m in models.items()},
+      'models': {name: by_domain(verdicts(m), s.evaluate.k, s.data.domains) for name, m in models.items()},
       'experts': experts,
       'left_out': list(self.left_out),
       'mgpo': {
@@ -492,9 +491,9 @@ def _prepared(s: RunConfig, devices: Sequence[jax.Device] | None) -> tuple[Mesh,
   return mesh, found
 
 
-def write_asked(path: pathlib.Path, asked: dict[str, Rollout]) -> None:
-  """Verdicts of every sample, and the first sample of each problem in full."""
-  samples = [
+def write_asked(path: pathlib.Path, asked: dict[str, Graded]) -> None:
+  """Verdicts of every sample, and the first sample of each problem in full; the samples beside `path` are deleted."""
+  first = [
     {
       'domain': domain,
       'id': problem.id,
@@ -515,6 +514,7 @@ def write_asked(path: pathlib.Path, asked: dict[str, Rollout]) -> None:
       'lengths': {domain: rolled.lengths.mean(1).tolist() for domain, rolled in asked.items()},
       'tokens': int(sum(rolled.lengths.sum() for rolled in asked.values())),
       'truncated': float(np.mean([rolled.truncated.mean() for rolled in asked.values()])),
-      'samples': samples,
+      'samples': first,
     },
   )
+  samples.discard(path)

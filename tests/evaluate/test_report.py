@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from vibethinker_jax.evaluate import html as html_kit
 from vibethinker_jax.evaluate import plots, report
-from vibethinker_jax.evaluate.evaluate import scores
 from vibethinker_jax.evaluate.paired import difference
+from vibethinker_jax.evaluate.scores import scores
 from vibethinker_jax.evaluate.summary import Score, same_models, score_of
 
 MATH = ('algebra', 'geometry', 'calculus', 'statistics')

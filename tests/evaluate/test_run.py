@@ -21,8 +21,10 @@ from vibethinker_jax.config import TINY_BASE
 from vibethinker_jax.data import synthetic
 from vibethinker_jax.data.problem import Problem, row_of
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.evaluate import benchmarks, run
-from vibethinker_jax.evaluate.benchmarks import BENCHMARKS, PUBLISHED, Protocol
+from vibethinker_jax.evaluate import benchmarks
+from vibethinker_jax.evaluate.benchmarks import BENCHMARKS, PUBLISHED, Task
+from vibethinker_jax.evaluate.protocol import Protocol
+from vibethinker_jax.evaluate.scores import summarise, table
 from vibethinker_jax.verify.answer import vote_key
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -268,8 +270,8 @@ def test_the_experiment_refuses_what_the_command_refuses(test_set, tmp_path, mon
   spec.loader.exec_module(module)
   for name in set(FLAGS) - known:  # every experiment has a --config
     delattr(FLAGS, name)
-  monkeypatch.setitem(BENCHMARKS, 'mine', benchmarks.Benchmark(test_set.name, 'problems', 3, Protocol(1)))
-  monkeypatch.setitem(BENCHMARKS, 'also', benchmarks.Benchmark(test_set.name, 'problems', 3, Protocol(1)))
+  monkeypatch.setitem(BENCHMARKS, 'mine', benchmarks.Benchmark(test_set.name, 'problems', 3, Protocol(1, 1, 40960)))
+  monkeypatch.setitem(BENCHMARKS, 'also', benchmarks.Benchmark(test_set.name, 'problems', 3, Protocol(1, 1, 40960)))
   s = module.Evaluation(
     str(TINY_BASE), 'float32', ('mine',), str(test_set.parent), {}, 0, 8, 0, 0, 8, 1, 10.0, False, False, False
   )
@@ -342,7 +344,7 @@ def judged(problem: str, answers: list[str | None], right: str) -> list[dict]:
 def test_summary_by_hand():
   problems = [Problem('a', 'algebra', '?', '1', difficulty=2), Problem('b', '', '?', '7')]
   rows = judged('a', ['1', '1', '2', None], '1') + judged('b', ['3', '3.0', '7', '4'], '7')
-  s = run.summarise('aime24', 'mine', problems, rows, Protocol(4))
+  s = summarise(Task('aime24', problems, Protocol(4, 4, 64)), 'mine', rows)
   assert s['pass@1'] == pytest.approx((2 / 4 + 1 / 4) / 2)
   assert s['pass@2'] == pytest.approx((1 - 1 / 6 + 1 - 3 / 6) / 2)
   assert s['pass@4'] == 1
@@ -354,7 +356,7 @@ def test_summary_by_hand():
   assert set(s['levels']) == {'2', 'unlabelled'}
   assert s['pass@1_ci'][0] <= s['pass@1'] <= s['pass@1_ci'][1]
   assert s['published']['VibeThinker-1.5B'] == 80.3
-  text = run.table([s])
+  text = table([s])
   assert '| VibeThinker-1.5B | 80.3 |' in text and '| **mine** | 37.5 [25.0, 50.0] |' in text
 
 

@@ -150,7 +150,8 @@ class Sweep:
       how = s.evaluate if half == 'test' else s.probe
       problems = {'a': p.sets.probe_a, 'b': p.sets.probe_b, 'test': p.sets.test}[half]
       with p.timed('points'):
-        write_asked(path, p.sample_and_grade(how, make(), {d: problems[d] for d in s.data.domains}, f'{name} {half}'))
+        sets = {d: problems[d] for d in s.data.domains}
+        write_asked(path, p.sample_and_grade(how, make(), sets, path, f'{name} {half}'))
     correct = json.loads(path.read_text())['correct']
     score = mean_pass_at_k(np.concatenate([correct[d] for d in s.data.domains]), self.k)
     if new:
