@@ -124,4 +124,4 @@ def test_an_expert_that_cannot_be_told_is_said(tmp_path, capsys):
   assert all(expert['signal'] is False for expert in summary['experts'].values())
   out = capsys.readouterr().out
   assert out.count('cannot be told, all 2 checkpoints have Pass@2 0.000; the last one is taken') == 4
-  assert 'No signal: all checkpoints score the same on algebra' in (tmp_path / 'report.html').read_text()
+  assert 'No signal: all checkpoints have the same score on algebra' in (tmp_path / 'report.html').read_text()

@@ -29,7 +29,6 @@ from vibethinker_jax.engine.engine import Engine, Request
 from vibethinker_jax.engine.sampling import SamplingParams, number_of
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import benchmarks, run
-from vibethinker_jax.evaluate.claims import Subject
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.config import eos_ids, read_config
 from vibethinker_jax.model.mesh import own_mesh
@@ -294,16 +293,17 @@ def evaluate(
   Args:
     model, tokenizer: what `load` gave; the tokenizer needs a chat template.
     problems: the name of a benchmark (evaluate/benchmarks.py), the pathlib.Path of a file of problems, or a list of
-      Problem (data/problem.py has both forms).
-    n, max_tokens, temperature, top_p, top_k, instruction: None is the benchmark's protocol, else 64 samples of up to
-      40,960 tokens at temperature 1 and top-p 0.95, with no instruction after the statement.
-    seed: a sample's random numbers belong to (seed, the problem's id, the sample's number).
+      Problem (data/problem.py describes both).
+    n, max_tokens, temperature, top_p, top_k, instruction: samples of each problem, new tokens of a sample, how a token
+      is drawn, and the text after every statement. None takes the benchmark's own; for other problems 64 samples of up
+      to 40,960 tokens at temperature 1 and top-p 0.95, and no text.
+    seed: the random numbers of a sample belong to (seed, the problem's id, the sample's number).
     rows: samples decoded at a time.
     workers, deadline_s, strict: as in `grade`.
     name: what the summary calls the model.
-    folder: where the benchmarks' files lie; None is what VIBETHINKER_DATA names, or ../shared/data.
-    out: a directory for samples.jsonl and the summary; called again, a stopped evaluation goes on there. None keeps
-      nothing.
+    folder: of the benchmarks' files; None is the value of VIBETHINKER_DATA, or ../shared/data.
+    out: a directory for the samples and the summary; an evaluation that was stopped goes on there when it is called
+      again. None keeps nothing.
 
   Raises:
     BadInput: unknown benchmark, bad problems or values, no chat template, or `out` holds another evaluation.
@@ -312,30 +312,25 @@ def evaluate(
     raise BadInput('evaluate: expected a tokenizer with a chat template')
   if isinstance(problems, str):
     folder = pathlib.Path(folder or os.environ.get('VIBETHINKER_DATA', '../shared/data'))
-    title, protocol, asked = problems, benchmarks.named(problems).protocol, benchmarks.load(problems, folder)
+    task = benchmarks.published(problems, folder)
   else:
-    title, protocol = 'problems', benchmarks.Protocol(64)
+    title = 'problems'
     if isinstance(problems, pathlib.Path):
       title, problems = problems.name, sources.load(problems)
     _check_list('problems', problems)
-    asked = benchmarks.distinct([*problems])
-  changes = dict(n=n, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, instruction=instruction)
-  protocol = dataclasses.replace(protocol, **{field: value for field, value in changes.items() if value is not None})
-  if (fault := SamplingParams(protocol.temperature, protocol.top_k, protocol.top_p).fault()) is not None:
-    raise BadInput(f'evaluate: {fault}')
-  for field, value in (('n', protocol.n), ('max_tokens', protocol.max_tokens), ('rows', rows), ('workers', workers)):
+    task = benchmarks.own(title, problems)
+  task = task.changed(n, max_tokens, temperature, top_p, top_k, instruction)
+  for field, value in (('rows', rows), ('workers', workers)):
     if value < 1:
       raise BadInput(f'evaluate: {field} is {value}, expected 1 or more')
   if not 0 <= seed < 2**32 or not 0 < deadline_s < float('inf'):
     raise BadInput('evaluate: expected a seed of 0 to 2^32 - 1, and a deadline of more than 0 seconds')
-  engine = Engine(model.config, tokenizer.stop_ids, rows=rows, mesh=own_mesh(jax.local_devices()))
+  subject = run.subject(name, '' if out is None else _fingerprint(model), model, tokenizer, rows)
   with Grader(workers, deadline_s, strict) as grader, tempfile.TemporaryDirectory() as scratch:
-    weights = '' if out is None else _fingerprint(model)
-    subject = Subject(name, weights, engine, engine.place(model), tokenizer)
     directory = pathlib.Path(scratch if out is None else out)
     with beginning(directory):
       directory.mkdir(parents=True, exist_ok=True)
-    return run.evaluate(title, subject, asked, protocol, grader, seed, directory)
+    return run.evaluate(subject, {directory: task}, grader, seed)[0]
 
 
 def plan(config: str | pathlib.Path, topology: str, changes: Mapping[str, object] | None = None) -> dict:

@@ -13,7 +13,7 @@ from vibethinker_jax.config_io import check_ranges
 from vibethinker_jax.data.splits import Data
 from vibethinker_jax.data.synthetic import PATHS
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.evaluate.evaluate import Evaluate
+from vibethinker_jax.evaluate.protocol import Protocol
 from vibethinker_jax.fields import LARGEST, bad_value, shown
 from vibethinker_jax.model.attention import unit
 from vibethinker_jax.model.config import read_config
@@ -159,12 +159,12 @@ class RunConfig:
   data: Data
   experts: Literal['one_run', 'per_domain']
   sft: sft.SFT
-  probe: Evaluate
+  probe: Protocol
   fusion: Fusion
   mgpo: rl.MGPO
   rl: rl.RL
   engine: EngineConfig
-  evaluate: Evaluate
+  evaluate: Protocol
   cost: Cost
   grader: GraderConfig = dataclasses.field(default_factory=GraderConfig)
   plan: Planning = dataclasses.field(default_factory=Planning)

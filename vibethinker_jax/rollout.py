@@ -1,19 +1,23 @@
-"""Problems to judged samples: the one way in which RL, probing and evaluation ask a model to solve something.
+"""Sampling from a model: `draw` is the one loop that draws samples, for RL, for probing and for evaluation.
 
-Of several processes each draws the samples of its share of the problems, with its own devices, and judges its share
-of the responses, with its own workers; then all of them know everything. Random numbers belong to the problem and the
-sample, so it does not matter who draws.
+With several processes each draws the samples of its share of the problems, on its own devices, and grades its share of
+the responses, with its own workers. Then the results are gathered, and every process has all of them. The random
+numbers of a sample belong to its problem and to its place among the problem's samples, so they are the same whichever
+process draws it.
+
+RL keeps its samples in memory (`sample`, `judge`); probing and evaluation keep theirs in a file (evaluate/samples.py).
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
+import jax
 import numpy as np
 
 from vibethinker_jax import runtime
 from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.tokenizer import ChatTokenizer
-from vibethinker_jax.distributed import Stopped, share_work
+from vibethinker_jax.distributed import Stopped, gather, share_work
 from vibethinker_jax.engine.engine import Completion, Engine, Request
 from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.model.mesh import local
@@ -24,7 +28,7 @@ from vibethinker_jax.verify.grader import Grader
 
 @dataclasses.dataclass(frozen=True)
 class Rollout:
-  """G samples of each of P problems."""
+  """G samples of each of P problems, graded: what an RL step learns from."""
 
   problems: Sequence[Problem]
   prompts: list[list[int]]  # [P] token ids
@@ -44,7 +48,7 @@ class Rollout:
 
   @property
   def truncated(self) -> np.ndarray:
-    """bool [P,G]: which responses ran out of tokens."""
+    """bool [P,G]: whether a response was ended by its limit of tokens."""
     return np.array([[c.finish == 'length' for c in row] for row in self.completions])
 
   def select(self, which: Sequence[int]) -> 'Rollout':
@@ -63,6 +67,53 @@ class Rollout:
     )
 
 
+def draw(
+  engine: Engine,
+  model: Qwen2,
+  requests: Sequence[Request],
+  have: Collection[tuple[int, int]] = (),
+  what: str = '',
+  stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Completion]:
+  """Draws this process's share of the samples and yields each one as soon as it is finished.
+
+  With several processes all of them call this, and all exhaust the iterator.
+
+  Args:
+    engine: draws the tokens.
+    model: the policy; it may be spread over the devices of all processes.
+    requests: [P], one for each problem, all of them valid (`Engine.validate`).
+    have: the samples that exist already, as (place in `requests`, number of the sample). They are not drawn again.
+    what: the title of a progress bar; '' shows none.
+    stop: it is asked between two blocks of tokens. Once it returns True, every sample that is not finished is yielded
+      with the finish reason 'suspended', and the iterator ends.
+
+  Yields:
+    Completions whose `request` is the place in `requests`.
+  """
+  mine = range(jax.process_index(), len(requests), jax.process_count())
+  kept = [
+    Completion(at, sample, *[np.zeros(0)] * 3, 'kept')
+    for at, i in enumerate(mine)
+    for sample in range(requests[i].samples)
+    if (i, sample) in have
+  ]
+  model = local(model, engine.mesh, model.config.dtype)
+  total = sum(requests[i].samples for i in mine)
+  with runtime.bar(total, what, 'sample', len(kept), leave=False, shown=bool(what)) as bar:
+    for done in engine.generate(model, [requests[i] for i in mine], kept, stop):
+      if done.finish != 'kept':
+        yield dataclasses.replace(done, request=mine[done.request])
+        bar.update()
+
+
+def validate(engine: Engine, problems: Sequence[Problem], requests: Sequence[Request]) -> None:
+  """Raises ValueError for the first of the requests [P] that the engine cannot serve; it names the problem."""
+  for problem, request in zip(problems, requests, strict=True):
+    if (why := engine.validate(request)) is not None:
+      raise ValueError(f'problem {problem.id}: refused: {why}')
+
+
 def sample(
   engine: Engine,
   model: Qwen2,
@@ -76,31 +127,32 @@ def sample(
   what: str = '',
   stop: Callable[[], bool] = lambda: False,
 ) -> tuple[list[list[int]], list[list[Completion]]]:
-  """`samples` completions of every problem: prompts [P] and completions [P][G].
+  """Draws samples of every problem, in memory.
 
-  `numbers` [P] name the problems' random streams under `seed`. With `what`, a progress bar of that name. Once `stop`
-  says True, on whichever process, nothing more is drawn. Raises Stopped then; ValueError where a problem does not fit
-  the engine.
+  Args:
+    engine, model, what, stop: as in `draw`.
+    tokenizer: it makes a prompt of a problem.
+    problems: [P].
+    samples: G, of each problem.
+    sampling: how a token is drawn.
+    max_tokens: of a response.
+    seed, numbers: the random stream of problem i is (seed, numbers[i]); numbers [P].
+
+  Returns:
+    The prompts [P] as token ids, and the completions [P][G], the same on all processes.
+
+  Raises:
+    Stopped: `stop` returned True on one of the processes before all samples were finished.
+    ValueError: a problem does not fit the engine.
   """
   prompts = [tokenizer.prompt(problem) for problem in problems]
   requests = [Request(tuple(p), max_tokens, samples, sampling, seed, n) for p, n in zip(prompts, numbers)]
-  for problem, request in zip(problems, requests):
-    if (why := engine.validate(request)) is not None:
-      raise ValueError(f'problem {problem.id}: refused: {why}')
-  model = local(model, engine.mesh, model.config.dtype)
-
-  def draw(mine: list[Request]) -> list[list[Completion]]:
-    out: list[list[Completion | None]] = [[None] * samples for _ in mine]
-    with runtime.bar(len(mine) * samples, what, 'sample', leave=False, shown=bool(what)) as bar:
-      for done in engine.generate(model, mine, stop=stop):
-        out[done.request][done.sample] = done
-        bar.update(1)
-    return out
-
-  completions = share_work(requests, draw)
-  if any(c.finish == 'suspended' for row in completions for c in row):
-    raise Stopped(f'{what}: cut short')
-  return prompts, completions
+  validate(engine, problems, requests)
+  drawn = {(c.request, c.sample): c for c in draw(engine, model, requests, what=what, stop=stop)}
+  drawn = {key: c for part in gather(drawn) for key, c in part.items()}
+  if any(c.finish == 'suspended' for c in drawn.values()):
+    raise Stopped(f'{what}: stopped before all samples were drawn')
+  return prompts, [[drawn[i, g] for g in range(samples)] for i in range(len(problems))]
 
 
 def judge(
@@ -110,8 +162,13 @@ def judge(
   completions: list[list[Completion]],
   grader: Grader,
 ) -> tuple[list[list[str]], list[list[Verdict]]]:
-  """Texts and verdicts [P][G] of the completions of prompts [P]."""
+  """Texts [P][G] and verdicts [P][G] of the completions [P][G] of `problems` [P], whose prompts [P] are token ids."""
   responses = [[tokenizer.response(p, c.tokens) for c in row] for p, row in zip(prompts, completions)]
+  return responses, grade(problems, responses, grader)
+
+
+def grade(problems: Sequence[Problem], responses: Sequence[Sequence[str]], grader: Grader) -> list[list[Verdict]]:
+  """Verdicts [P][G] of the responses [P][G] to problems [P]; each process grades its share."""
   rows = [(r, p.answer, p.tests) for p, row in zip(problems, responses) for r in row]
   flat = iter(share_work(rows, grader.grade))
-  return responses, [[next(flat) for _ in row] for row in responses]
+  return [[next(flat) for _ in row] for row in responses]

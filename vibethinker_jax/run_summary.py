@@ -11,38 +11,47 @@ import numpy as np
 
 from vibethinker_jax.config import RunConfig, sft_runs
 from vibethinker_jax.disk import read_json, write_json, write_text
-from vibethinker_jax.evaluate.evaluate import table
-from vibethinker_jax.rollout import Rollout
+from vibethinker_jax.evaluate import samples
+from vibethinker_jax.evaluate.graded import Graded
+from vibethinker_jax.evaluate.scores import by_domain
 
 _SHOWN = ('base', 'fused', 'rl')  # the models whose samples samples.jsonl has
 
 
-def write_verdicts(path: pathlib.Path, rollouts: Mapping[str, Rollout]) -> None:
-  """Write one model's verdicts of every sample, and the first sample of each problem in full. `rollouts`: by domain."""
-  samples = [
+def write_verdicts(path: pathlib.Path, results: Mapping[str, Graded]) -> None:
+  """Write one model's verdicts of every sample, and the first sample of each problem in full.
+
+  The samples that were kept beside the file while it was not there are deleted.
+
+  Args:
+    path: the file.
+    results: the graded samples of each domain.
+  """
+  first = [
     {
       'domain': domain,
       'id': problem.id,
       'prompt': problem.prompt,
-      'response': rolled.responses[i][0],
+      'response': one.responses[i][0],
       'answer': problem.answer if problem.tests is None else 'tests',
-      'score': rolled.verdicts[i][0].score,
-      'extracted': rolled.verdicts[i][0].extracted,
-      'reason': rolled.verdicts[i][0].reason,
+      'score': one.verdicts[i][0].score,
+      'extracted': one.verdicts[i][0].extracted,
+      'reason': one.verdicts[i][0].reason,
     }
-    for domain, rolled in rollouts.items()
-    for i, problem in enumerate(rolled.problems)
+    for domain, one in results.items()
+    for i, problem in enumerate(one.problems)
   ]
   write_json(
     path,
     {
-      'correct': {domain: rolled.correct.astype(int).tolist() for domain, rolled in rollouts.items()},
-      'lengths': {domain: rolled.lengths.mean(1).tolist() for domain, rolled in rollouts.items()},
-      'tokens': int(sum(rolled.lengths.sum() for rolled in rollouts.values())),
-      'truncated': float(np.mean([rolled.truncated.mean() for rolled in rollouts.values()])),
-      'samples': samples,
+      'correct': {domain: one.correct.astype(int).tolist() for domain, one in results.items()},
+      'lengths': {domain: one.lengths.mean(1).tolist() for domain, one in results.items()},
+      'tokens': int(sum(one.lengths.sum() for one in results.values())),
+      'truncated': float(np.mean([one.truncated.mean() for one in results.values()])),
+      'samples': first,
     },
   )
+  samples.discard(path)
 
 
 def verdicts(results: Mapping) -> dict[str, np.ndarray]:
@@ -72,7 +81,7 @@ def write_summary(
   hours = sum(seconds.values()) / 3600 * s.cost.devices
   device = jax.devices()[0]
   summary = {
-    'models': {name: table(verdicts(m), s.evaluate.k, s.data.domains) for name, m in models.items()},
+    'models': {name: by_domain(verdicts(m), s.evaluate.k, s.data.domains) for name, m in models.items()},
     'experts': read_json(workdir / 'experts.json'),
     'left_out': list(left_out),
     'mgpo': {

@@ -30,14 +30,15 @@ from vibethinker_jax.engine.cache import KVCache
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.pages import PagedLayout
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.evaluate.evaluate import Evaluate, evaluate
+from vibethinker_jax.evaluate import graded
+from vibethinker_jax.evaluate.graded import Graded
+from vibethinker_jax.evaluate.protocol import Protocol
 from vibethinker_jax.evaluate.report import write_report
 from vibethinker_jax.experts import Checkpoint, Experts
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.config import eos_ids
 from vibethinker_jax.model.mesh import own_mesh, place
 from vibethinker_jax.model.qwen2 import Qwen2
-from vibethinker_jax.rollout import Rollout
 from vibethinker_jax.run_data import load_run_data
 from vibethinker_jax.run_summary import verdicts, write_summary, write_verdicts
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
@@ -299,33 +300,31 @@ class Pipeline:
     return self.experts.best(self._curves(), k)
 
   def sample_and_grade(
-    self, e: Evaluate, model: Qwen2, sets: dict[str, Sequence[Problem]], what: str
-  ) -> dict[str, Rollout]:
+    self, protocol: Protocol, model: Qwen2, sets: dict[str, Sequence[Problem]], result: pathlib.Path, what: str
+  ) -> dict[str, Graded]:
     """Sample and judge problems, all domains in one call of the engine.
 
     Args:
-      e: how to sample.
+      protocol: how to sample.
       model: which model.
       sets: problems by domain.
+      result: the file that `write_verdicts` will write. Until then the samples are kept beside it, so that a run that
+        is killed continues with them.
       what: the name of the progress bar; '': no bar.
 
     Returns:
-      The rollout of each domain.
+      The graded samples of each domain.
     """
-    problems = [problem for own in sets.values() for problem in own]
     seed, stop = self.seed + 1000, self.stop.asked
-    whole = evaluate(e, self.engine, model, self.tokenizer, problems, self.grader, seed, what, stop)
-    out, first = {}, 0
-    for domain, own in sets.items():
-      out[domain] = whole.select(range(first, first + len(own)))
-      first += len(own)
-    return out
+    return graded.sample_and_grade(
+      protocol, self.engine, model, self.tokenizer, sets, self.grader, seed, result, what, stop
+    )
 
   def evaluate_model(self, name: str, load: Callable[[], Qwen2]) -> dict:
     """A model's results on the test problems, from evaluate/<name>.json; sampled where the file is not there."""
     path = self.workdir / 'evaluate' / f'{name}.json'
     if not path.exists():
-      write_verdicts(path, self.sample_and_grade(self.s.evaluate, load(), self.sets.test, f'evaluate {name}'))
+      write_verdicts(path, self.sample_and_grade(self.s.evaluate, load(), self.sets.test, path, f'evaluate {name}'))
     return read_json(path)
 
   def _curves(self) -> dict[str, dict[int, dict[str, np.ndarray]]]:
@@ -342,7 +341,7 @@ class Pipeline:
     if not path.exists():
       self.pause(f'probing {run} at step {step} is next')
       model = self.experts.mean_of([(run, step)])
-      write_verdicts(path, self.sample_and_grade(self.s.probe, model, sets, f'probe {run} {step}{half}'))
+      write_verdicts(path, self.sample_and_grade(self.s.probe, model, sets, path, f'probe {run} {step}{half}'))
     return verdicts(read_json(path))
 
   def _passes(self, rows: Sequence) -> float:

@@ -1,6 +1,7 @@
-"""The paper's protocol on a benchmark or a file of problems: OUT/summary.json, samples.jsonl, table.md; resumable.
+"""Evaluates a model on a benchmark, by the report's protocol, or on your own problems; goes on where it was stopped.
 
-On all devices of one process; experiments/evaluate.py takes several.
+OUT gets summary.json, samples.jsonl and table.md (evaluate/run.py). It runs on all devices of one process;
+experiments/evaluate.py runs on several processes.
 """
 
 import argparse
@@ -8,91 +9,91 @@ import dataclasses
 import os
 import pathlib
 
-from vibethinker_jax.cli import files, flags, models
+from vibethinker_jax.cli import files, flags
 from vibethinker_jax.data.problem import named
 from vibethinker_jax.errors import BadInput
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
   flags.add_model(parser)
-  parser.add_argument('--benchmark', metavar='NAME', help='a published one (evaluate/benchmarks.py), or --data')
-  parser.add_argument('--data', type=pathlib.Path, metavar='F', help='problems of your own, or --benchmark')
-  parser.add_argument('--reader', metavar='NAME', help='shape of --data (default: problems)')
+  parser.add_argument(
+    '--benchmark', metavar='NAME', help='a published benchmark (evaluate/benchmarks.py); or give --data'
+  )
+  parser.add_argument('--data', type=pathlib.Path, metavar='F', help='a file of your own problems; or give --benchmark')
+  parser.add_argument('--reader', metavar='NAME', help='shape of the rows of --data (default: problems)')
   data = pathlib.Path(os.environ.get('VIBETHINKER_DATA', '../shared/data'))
-  parser.add_argument('--data-dir', type=pathlib.Path, default=data, metavar='DIR', help=f'of the benchmarks ({data})')
+  parser.add_argument(
+    '--data-dir', type=pathlib.Path, default=data, metavar='DIR', help=f'folder of the benchmarks ({data})'
+  )
   parser.add_argument(
     '--file',
     type=pathlib.Path,
     action='append',
     default=[],
     metavar='F',
-    help='your own file of the benchmark; repeatable',
+    help='your own file of the benchmark; may be repeated',
   )
   parser.add_argument('--limit', type=int, metavar='N', help='only the first N problems (default: all)')
-  parser.add_argument('--skip-bad', action='store_true', help='leave malformed rows out and count them')
+  parser.add_argument('--skip-bad', action='store_true', help='leave out malformed rows and count them')
   parser.add_argument('--n', type=int, help="samples of each problem (default: the protocol's)")
   parser.add_argument('--temperature', type=float, help="0 is greedy (default: the protocol's)")
   parser.add_argument('--top-p', type=float, help="1 is off (default: the protocol's)")
   parser.add_argument('--top-k', type=int, help="-1 is off (default: the protocol's)")
   parser.add_argument('--max-tokens', type=int, metavar='N', help="new tokens of a sample (default: the protocol's)")
-  parser.add_argument('--instruction', metavar='TEXT', help="what follows every statement (default: the protocol's)")
-  parser.add_argument('--seed', type=int, default=0, help='another one gives other samples')
+  parser.add_argument('--instruction', metavar='TEXT', help="text after every statement (default: the protocol's)")
+  parser.add_argument('--seed', type=int, default=0, help='another seed gives other samples')
   parser.add_argument('--rows', type=int, default=64, help='samples decoded at a time')
-  parser.add_argument('--workers', type=int, default=2, help='graders of each kind at most')
-  parser.add_argument('--deadline', type=float, default=10.0, help='seconds one response may take')
-  parser.add_argument('--strict', action='store_true', help="the published grader's rules")
-  parser.add_argument('--regrade', action='store_true', help='judge the samples in OUT again, by another grader too')
-  parser.add_argument('--steps', action='store_true', help='check the equalities of each response too')
+  parser.add_argument('--workers', type=int, default=2, help='processes of each kind of grader, at most')
+  parser.add_argument('--deadline', type=float, default=10.0, help='seconds that grading one response may take')
+  parser.add_argument('--strict', action='store_true', help="grade by the published grader's rules")
   parser.add_argument(
-    '--out', dest='output', type=pathlib.Path, required=True, metavar='DIR', help='goes on where it is'
+    '--regrade', action='store_true', help='grade the samples in OUT again; the grader may be another'
+  )
+  parser.add_argument('--steps', action='store_true', help='also check the equalities in each response')
+  parser.add_argument(
+    '--out',
+    dest='output',
+    type=pathlib.Path,
+    required=True,
+    metavar='DIR',
+    help='a new directory, or that of an evaluation to be continued',
   )
 
 
 def run(args: argparse.Namespace) -> None:
-  import jax
-
-  from vibethinker_jax.data import sources
-  from vibethinker_jax.engine.engine import Engine
-  from vibethinker_jax.engine.sampling import SamplingParams
-  from vibethinker_jax.evaluate import benchmarks
-  from vibethinker_jax.evaluate.claims import Subject
-  from vibethinker_jax.evaluate.run import evaluate, table
-  from vibethinker_jax.model.hf import fingerprint, read_config
-  from vibethinker_jax.model.mesh import own_mesh
+  from vibethinker_jax.evaluate.run import evaluate, load, tokenizer_of
+  from vibethinker_jax.evaluate.scores import table
   from vibethinker_jax.verify.grader import Grader
 
   if (args.benchmark is None) == (args.data is None):
     raise BadInput('evaluate: expected exactly one of --benchmark and --data')
   if args.file and args.data is not None:
-    raise BadInput('evaluate: --file goes with --benchmark, whose file it stands for')
+    raise BadInput('evaluate: --file goes with --benchmark, whose file it replaces')
   files.apart([('--data', args.data), *(('--file', file) for file in args.file)], [])
   files.apart_from_directory([('--model', args.model)], args.output)
-  directory = files.directory(args.output)
+  directory, task = files.directory(args.output), _task(args)
+  tokenizer = tokenizer_of(args.model)
+  subject = load(args.model, tokenizer, args.dtype, args.rows)
+  with Grader(args.workers, args.deadline, args.strict) as grader:
+    summaries = evaluate(subject, {directory: task}, grader, args.seed, args.steps, args.regrade)
+  print(table(summaries), end='')
+
+
+def _task(args: argparse.Namespace):
+  """The problems that are asked for, and how the model is asked and sampled (a Task). Raises BadInput."""
+  from vibethinker_jax.data import sources
+  from vibethinker_jax.evaluate import benchmarks
+
   if args.benchmark is not None:
     if args.reader is not None:
       raise BadInput('evaluate: --reader goes with --data, a benchmark has its own')
-    protocol = benchmarks.named(args.benchmark).protocol
-    problems = benchmarks.load(args.benchmark, args.data_dir, tuple(args.file), args.skip_bad)
+    task = benchmarks.published(args.benchmark, args.data_dir, args.file, args.skip_bad)
   else:
-    protocol = benchmarks.Protocol(64)
-    problems = benchmarks.distinct(sources.load(args.data, args.reader or 'problems', skip_bad=args.skip_bad))
+    problems = sources.load(args.data, args.reader or 'problems', skip_bad=args.skip_bad)
+    task = benchmarks.own(named(args.data.name), problems)
   for name, low in (('limit', 1), ('rows', 1), ('seed', 0), ('n', 1), ('max_tokens', 1), ('workers', 1)):
     if vars(args)[name] is not None:
       flags.check_range(f'--{name.replace("_", "-")}', vars(args)[name], low, 2**31)
   flags.check_seconds('--deadline', args.deadline)
-  fields = ('n', 'temperature', 'top_p', 'top_k', 'max_tokens', 'instruction')
-  given = {name: vars(args)[name] for name in fields if vars(args)[name] is not None}
-  protocol = dataclasses.replace(protocol, **given)
-  if (fault := SamplingParams(protocol.temperature, protocol.top_k, protocol.top_p).fault()) is not None:
-    raise BadInput(f'evaluate: {fault}')
-  config = dataclasses.replace(read_config(args.model), dtype=args.dtype)
-  tokenizer = models.tokenizer_of(args.model)
-  if tokenizer is None or tokenizer.hf.chat_template is None:
-    raise BadInput(f'{args.model}: evaluation needs a tokenizer with a chat template')
-  engine = Engine(config, models.stop_ids(args.model, tokenizer), rows=args.rows, mesh=own_mesh(jax.local_devices()))
-  with Grader(args.workers, args.deadline, args.strict) as grader:
-    model = engine.place(models.load(args.model, args.dtype))
-    subject = Subject(str(args.model), fingerprint(args.model), engine, model, tokenizer)
-    name, problems = args.benchmark or named(args.data.name), problems[: args.limit]
-    summary = evaluate(name, subject, problems, protocol, grader, args.seed, directory, args.steps, args.regrade)
-  print(table([summary]), end='')
+  task = task.changed(args.n, args.max_tokens, args.temperature, args.top_p, args.top_k, args.instruction)
+  return dataclasses.replace(task, problems=task.problems[: args.limit])

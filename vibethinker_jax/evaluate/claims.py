@@ -1,9 +1,9 @@
-"""An evaluation's claim on its directory: all that decides a sample or a verdict, in config.json.
+"""The claim of an evaluation on its directory: config.json holds everything that decides a sample or a verdict.
 
-What a directory holds is used again only where it would come out again: by the same weights, sizes and dtype, the same
-tokenizer and template, the same problems, protocol and seed, and the same judges. Where it would not, the evaluation is
-refused, and what differs is named. How many rows decode at a time, how many workers judge, and where the files lie make
-no difference.
+Samples and verdicts of a directory are used again only if they would come out the same: for the same weights, sizes and
+dtype, the same tokenizer and chat template, the same problems, protocol and seed, and the same graders. Otherwise the
+evaluation is refused, and the message names what differs. The number of rows decoded at a time, the number of workers
+and the paths of the files make no difference.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from vibethinker_jax.data.tokenizer import ChatTokenizer
 from vibethinker_jax.disk import write_json, write_text
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.errors import BadInput
-from vibethinker_jax.evaluate.benchmarks import Protocol
+from vibethinker_jax.evaluate.benchmarks import Task
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.verify.grader import Grader
 
@@ -29,7 +29,14 @@ _SIZES = ('V', 'D', 'L', 'K', 'G', 'H', 'F', 'rope_theta', 'norm_eps', 'tied')
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-  """The model that is evaluated. `weights` is their fingerprint (hf.fingerprint), `name` what tables call it."""
+  """The model that is evaluated.
+
+  name: what the tables call it.
+  weights: their fingerprint (hf.fingerprint); '' where the directory is not kept.
+  engine: draws the tokens.
+  model: placed on the engine's devices.
+  tokenizer: has a chat template.
+  """
 
   name: str
   weights: str
@@ -38,25 +45,16 @@ class Subject:
   tokenizer: ChatTokenizer
 
 
-def asked(problems: Sequence[Problem], protocol: Protocol) -> list[Problem]:
-  """The problems as a model is asked them, with the protocol's instruction."""
-  if not protocol.instruction:
-    return list(problems)
-  return [dataclasses.replace(p, prompt=f'{p.prompt} {protocol.instruction}') for p in problems]
-
-
-def claim(
-  name: str, subject: Subject, problems: Sequence[Problem], protocol: Protocol, grader: Grader, seed: int
-) -> dict:
-  """What config.json holds, of problems as they are asked."""
+def claim(subject: Subject, task: Task, grader: Grader, seed: int) -> dict:
+  """What config.json holds, of a model on a task, with its grader and the seed of its samples."""
   tokenizer = subject.tokenizer.hf
   said = (tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, subject.tokenizer.system)
   config = dataclasses.asdict(subject.engine.config)
   return {
-    'benchmark': name,
-    'protocol': dataclasses.asdict(protocol),
+    'benchmark': task.name,
+    'protocol': task.record(),
     'seed': seed,
-    'problems': _sha256(_text_of(problems)),
+    'problems': _sha256(_text_of(task.asked)),
     'weights': subject.weights,
     'dtype': config['dtype'],
     'model': {size: config[size] for size in _SIZES},
@@ -68,7 +66,7 @@ def claim(
 
 
 def _judged_with(grader: Grader) -> dict:
-  """What decides a verdict: the rules, the time, the judges' own code, and the libraries that they ask."""
+  """What decides a verdict: the rules, the time limit, the code of the graders, and the libraries that they call."""
   sources = sorted(pathlib.Path(verify.__path__[0]).glob('*.py'))
   versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
   code = _sha256(''.join(path.read_text(encoding='utf-8') for path in sources))
@@ -76,28 +74,28 @@ def _judged_with(grader: Grader) -> dict:
 
 
 def check(directory: pathlib.Path, mine: dict, regrade: bool) -> None:
-  """Raises BadInput, saying what differs, where the directory is another evaluation's, or something else.
+  """Raises BadInput where `directory` holds another evaluation than the claim `mine`, or something else.
 
-  With `regrade` the grader may differ.
+  The message names what differs. With `regrade` the grader may differ.
   """
   path = directory / 'config.json'
   if not path.exists():
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-      raise BadInput(f'{directory}: expected a new directory or one of an evaluation')
+      raise BadInput(f'{directory}: expected a new directory or that of an evaluation')
     return
   theirs = _read(path)
-  keys = {*mine, *theirs} - {'benchmark'}  # a name: what is asked is in `problems`
+  keys = {*mine, *theirs} - {'benchmark'}  # only a name: `problems` tells what is asked
   differing = sorted(key for key in keys if mine.get(key) != theirs.get(key))
   if not differing or (regrade and differing == ['grader']):
     return
-  mend = 'use a new one, or regrade to judge its samples again' if differing == ['grader'] else 'use a new one'
+  mend = 'use a new one, or regrade to grade its samples again' if differing == ['grader'] else 'use a new one'
   raise BadInput(f'{path}: the directory holds another evaluation ({_changes(differing, theirs, mine)}); {mend}')
 
 
-def take(directory: pathlib.Path, mine: dict, problems: Sequence[Problem]) -> None:
-  """The directory is this evaluation's from now on. With several processes all of them call this."""
+def take(directory: pathlib.Path, mine: dict, task: Task) -> None:
+  """From now on the directory belongs to the evaluation of the claim `mine`. All processes call this."""
   write_json(directory / 'config.json', mine)
-  write_text(directory / 'problems.jsonl', _text_of(problems))
+  write_text(directory / 'problems.jsonl', _text_of(task.asked))
 
 
 def _text_of(problems: Sequence[Problem]) -> str:
@@ -110,12 +108,12 @@ def _read(path: pathlib.Path) -> dict:
   except (OSError, ValueError) as error:
     raise BadInput(f'{path}: cannot be read as JSON ({error})') from None
   if not isinstance(found, dict) or 'protocol' not in found:
-    raise BadInput(f'{path}: not of an evaluation, expected a new directory or one of an evaluation')
+    raise BadInput(f'{path}: not of an evaluation, expected a new directory or that of an evaluation')
   return found
 
 
 def _changes(differing: Sequence[str], theirs: dict, mine: dict) -> str:
-  """What differs and how: 'seed is 1, was 0'. Of an object its fields, of a hash its beginning."""
+  """What differs: 'seed is 1, was 0'. The fields of an object are compared one by one; a long value is shortened."""
   said = []
   for key in differing:
     was, now = theirs.get(key), mine.get(key)

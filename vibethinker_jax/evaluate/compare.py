@@ -24,7 +24,7 @@ from vibethinker_jax.evaluate.plots import (
   score_limits,
   tracks_of,
 )
-from vibethinker_jax.evaluate.report import read_object, read_rows
+from vibethinker_jax.evaluate.run_files import read_config, read_rows, read_summary
 from vibethinker_jax.evaluate.summary import headline_domains, ks_of, label, models_of, number, part, score_of
 
 _PANELS = (  # family of stages, title, y label, key
@@ -37,23 +37,31 @@ _PANELS = (  # family of stages, title, y label, key
 
 
 def write_compared(directories: Sequence[pathlib.Path], out: pathlib.Path) -> pathlib.Path:
-  """One page at `out` of the runs in `directories`; its path.
+  """Writes one page about several runs.
 
-  Raises FileNotFoundError where one is no directory, BadInput where one is named twice, ValueError where a file of it
-  is no JSON.
+  Args:
+    directories: the workdirs of the runs.
+    out: the page.
+
+  Returns `out`.
+
+  Raises:
+    FileNotFoundError: one of them is not a directory.
+    BadInput: one of them is named twice.
+    ValueError: a file is not JSON, or a value in it has the wrong type.
   """
   first: dict[pathlib.Path, pathlib.Path] = {}
   for directory in directories:
     if not directory.is_dir():
-      raise FileNotFoundError(f'no workdir to report on: {directory}')
+      raise FileNotFoundError(f'{directory}: not a directory, expected the workdir of a run')
     place = directory.resolve()
     if place in first:
       also = '' if first[place] == directory else f', first as {first[place]}'
       raise BadInput(f'{directory}: this run is named twice{also}; expected runs that differ')
     first[place] = directory
   names = _names(directories)
-  read = lambda file: {name: read_object(d / file) for name, d in zip(names, directories)}
-  configs, summaries = read('config.json'), read('summary.json')
+  read = lambda one: {name: one(d) for name, d in zip(names, directories)}
+  configs, summaries = read(read_config), read(read_summary)
   metrics = {name: read_rows(d / 'metrics.jsonl') for name, d in zip(names, directories)}
   made = {name: (read_rows(d / 'provenance.jsonl') or [{}])[0] for name, d in zip(names, directories)}
   with matplotlib.rc_context(STYLE):
@@ -70,7 +78,7 @@ def write_compared(directories: Sequence[pathlib.Path], out: pathlib.Path) -> pa
 
 
 def _names(directories: Sequence[pathlib.Path]) -> list[str]:
-  """As much of each path as tells them apart."""
+  """The end of each path, as long as is needed to tell the paths apart."""
   parts = [d.resolve().parts for d in directories]
   for n in range(1, max(map(len, parts)) + 1):
     names = ['/'.join(p[-n:]) for p in parts]
@@ -117,14 +125,15 @@ def _scores(summaries: Mapping[str, dict]) -> str:
     plots_of(figures, 'scores')
     + table(head, rows)
     + note(
-      'Each interval is over the test problems and holds for one run. Whether a setting is better than another takes '
-      'several seeds of both: experiments/ablate_lambda.py. The best of a column is bold, several where they tie.'
+      'Each interval is over the test problems and is about this one run. To tell whether a setting is better than '
+      'another, run several seeds of both (experiments/ablate_lambda.py). The best value of a column is bold; several '
+      'are where they are equal.'
     )
   )
 
 
 def _flat(value: object, name: str = '') -> dict[str, str]:
-  """A nested object as one of dotted names, values as JSON."""
+  """A nested object as one object with dotted names; its values as JSON."""
   if not isinstance(value, dict):
     return {name: json.dumps(value, ensure_ascii=False)}
   out: dict[str, str] = {}
@@ -137,7 +146,7 @@ def _differing(flat: Mapping[str, dict[str, str]]) -> str:
   keys = list(dict.fromkeys(key for values in flat.values() for key in values))
   keys = [key for key in keys if len({values.get(key) for values in flat.values()}) > 1]
   if not keys:
-    return missing('Nothing.')
+    return missing('Nothing differs.')
   clip = lambda text: f'<span class="value">{html.escape(text if len(text) < 80 else f"{text[:77]}…")}</span>'
   rows = [[html.escape(key), *(clip(values.get(key, '–')) for values in flat.values())] for key in keys]
   return table(['', *(f'<span class="value">{html.escape(name)}</span>' for name in flat)], rows)
@@ -158,7 +167,7 @@ def _curves(metrics: Mapping[str, Sequence[dict]]) -> str:
       if (limits := curve_limits(np.concatenate([y for _, y in lines.values()]))) is not None:
         ax.set_ylim(limits)
       longest = max(x[-1] for x, _ in lines.values() if len(x))
-      ax.set_xlim(-0.02 * longest, 1.02 * longest)  # the same steps in all panels of a family
+      ax.set_xlim(-0.02 * longest, 1.02 * longest)  # all panels of a family show the same steps
       ax.set_xlabel('step')
       ax.set_ylabel(y_label)
       legend_outside(figure)
@@ -167,7 +176,7 @@ def _curves(metrics: Mapping[str, Sequence[dict]]) -> str:
 
 
 def _line(rows: Sequence[dict], family: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-  """A metric over all stages of a family, one after the other."""
+  """Steps [R] and values [R] of a metric over all stages of a family, one after the other."""
   track = tracks_of(rows, family)
   x = np.concatenate([np.zeros(0), *(x for _, x, _ in track)])
   return x, np.array([number(row.get(key)) for _, _, rows in track for row in rows])

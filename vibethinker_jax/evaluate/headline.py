@@ -1,7 +1,7 @@
-"""What each stage of a run did to its models, in sentences: what got better, what did not change, what got worse.
+"""The effect of each stage of a run, in sentences: what got better, what did not change, what got worse.
 
-A stage is credited with what it changed and no more: the fused model is held against the last SFT checkpoint and the
-best single one, not against the base.
+Each stage is compared with the model before it. So the fused model is compared with the last SFT checkpoint and with
+the best single checkpoint, not with the base.
 """
 
 import html
@@ -10,12 +10,12 @@ import math
 from vibethinker_jax.evaluate.html import missing, percent
 from vibethinker_jax.evaluate.summary import Change, Models, headline_domains, ks_of, label, measured, score_of
 
-_MOST = 5  # falls that are told
+_MOST = 5  # scores that fell and are named
 _ROAD = (('SFT', 'base', 'last'), ('fusion', 'last', 'fused'), ('RL', 'fused', 'rl'))
 
 
 def headline(m: Models) -> str:
-  """The sentences, and a card for each of them, as markup."""
+  """The sentences, and a card for each stage, as markup."""
   k, domain = ks_of(m.summary)[-1], (headline_domains(m.summary) or ['math'])[0]
   said, cards = [], []
   stages = [
@@ -37,7 +37,7 @@ def headline(m: Models) -> str:
       text = missing(f'Needs the models {before} and {after}: not in this run.')
     cards.append((f'{what}: {metric}', text))
   said += _worse(m)
-  said = [sentence for sentence in said if sentence] or ['This run has no pair of stages to compare yet.']
+  said = [sentence for sentence in said if sentence] or ['This run does not have two stages to compare yet.']
   lead = ''.join(f'<li>{sentence}</li>' for sentence in said)
   keys = ''.join(f'<div class="key"><h3>{title}</h3>{text}</div>' for title, text in cards)
   return f'<ul class="lead">{lead}</ul><div class="keys">{keys}</div>'
@@ -55,7 +55,7 @@ def _big(change: Change, model: str, against: str, verdict: str) -> str:
 
 
 def singles(m: Models, domain: str, k: int) -> list[str]:
-  """The models that are one checkpoint, or the last ones, each under one name; the best in Pass@k first."""
+  """The models that are single checkpoints, each under one name; the best in Pass@k on `domain` first."""
   names = [next(n for n in g if n == 'last' or n.startswith('expert_')) for g in m.groups if _is_single(g)]
   have = [name for name in names if math.isfinite(score_of(m.summary, name, domain, k).value)]
   return sorted(have, key=lambda name: -score_of(m.summary, name, domain, k).value)
@@ -66,7 +66,7 @@ def _is_single(group: tuple[str, ...]) -> bool:
 
 
 def _fusion(m: Models, domain: str, k: int) -> tuple[str, str]:
-  """The sentence about the fused model, and its card."""
+  """The sentence about the fused model, and the text of its card."""
   group = m.of('fused') or ()
   metric = f'Pass@{k} on {html.escape(domain)}'
   fused = score_of(m.summary, 'fused', domain, k)
@@ -78,7 +78,7 @@ def _fusion(m: Models, domain: str, k: int) -> tuple[str, str]:
       sentence = 'Fusion changed nothing: all domains chose the last checkpoint, and the fused model is that one.'
     return sentence, f'<p class="big">{fused}</p><p>{html.escape(label(*group))}</p><p><b>one model</b></p>'
   ranked = singles(m, domain, k)
-  if not ranked:  # neither a last checkpoint nor experts were evaluated
+  if not ranked:  # neither the last checkpoint nor an expert was evaluated
     change = m.change('base', 'fused', domain, k)
     if not math.isfinite(change.points):
       return '', missing('Needs the models last and fused: not in this run.')
@@ -98,7 +98,10 @@ def _fusion(m: Models, domain: str, k: int) -> tuple[str, str]:
 
 
 def _worse(m: Models) -> list[str]:
-  """The scores that fell on the road, the largest falls first: those by more than their interval are told apart."""
+  """Sentences about the scores that fell from stage to stage, the largest falls first.
+
+  Falls whose interval does not contain 0 have a sentence of their own.
+  """
   fell, compared = [], False
   for what, before, after in _ROAD:
     if m.of(before) is None or m.of(before) == m.of(after):

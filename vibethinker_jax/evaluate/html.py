@@ -1,7 +1,7 @@
-"""What all pages are made of: tables, figures, small print, and the frame with its styles, light and dark.
+"""The parts of all pages: tables, figures, notes, and the page around them with its styles, light and dark.
 
-Pages have no outside resources and no scripts. Colours are named once, here: a plot is drawn in the light ones, and on
-the page each of them is a variable that a dark screen gives another value.
+A page has no scripts and needs no other file and no network. Every colour is named here. A plot is drawn in the light
+colours; on the page each colour is a CSS variable, which has another value on a dark screen.
 """
 
 import html
@@ -81,22 +81,22 @@ pre { margin: 0; }
 
 
 def colour(name: str) -> str:
-  """A colour of the palette as a plot is drawn in it."""
+  """The light colour of that name, in which plots are drawn."""
   return _PALETTE[name][0]
 
 
 def missing(text: str) -> str:
-  """What the page has nothing to show of."""
+  """A paragraph that says what the page cannot show, as markup."""
   return f'<p class="missing">{text}</p>'
 
 
 def note(text: str) -> str:
-  """Small print."""
+  """A paragraph in small print, as markup."""
   return f'<p class="note">{text}</p>'
 
 
 def value(value: object) -> str:
-  """A value of a table: text as it is, numbers short, everything else as JSON has it."""
+  """A value for a table: a text as it is, a number shortened, everything else as JSON."""
   if isinstance(value, float):
     return f'{value:,.4g}' if math.isfinite(value) else '–'
   if isinstance(value, int) and not isinstance(value, bool):
@@ -107,12 +107,12 @@ def value(value: object) -> str:
 
 
 def percent(value: float) -> str:
-  """One decimal, or a dash for nan."""
+  """A number with one decimal and a per cent sign; a dash for NaN."""
   return f'{value:.1f}%' if math.isfinite(value) else '–'
 
 
 def duration(seconds: float) -> str:
-  """Seconds as a person says them."""
+  """Seconds as hours, minutes and seconds; a dash for NaN."""
   if not seconds >= 60:
     return f'{seconds:.1f} s' if math.isfinite(seconds) else '–'
   minutes, rest = divmod(round(seconds), 60)
@@ -120,7 +120,7 @@ def duration(seconds: float) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-  """Cells are markup already; the first of each row is its heading."""
+  """A table as markup. `head` and `rows` hold markup; the first cell of a row is its heading."""
   top = ''.join(f'<th scope="col">{cell}</th>' for cell in head)
   body = ''.join(
     f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
@@ -129,7 +129,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def plots_of(figures: Sequence[tuple[str, Figure]], tag: str) -> str:
-  """Figures with their titles as HTML; `tag` keeps their element ids apart from those of other groups."""
+  """Figures with their titles, as markup; `tag` makes their element ids differ from those of other groups."""
   cards = [
     f'<figure><figcaption>{html.escape(title)}</figcaption>{_svg(figure, f"{tag}{i}", title)}</figure>'
     for i, (title, figure) in enumerate(figures)
@@ -138,7 +138,7 @@ def plots_of(figures: Sequence[tuple[str, Figure]], tag: str) -> str:
 
 
 def _svg(figure: Figure, tag: str, alt: str) -> str:
-  """Inline SVG; tag keeps its ids apart from those of the other plots of the page."""
+  """Inline SVG; `tag` makes its element ids differ from those of the other plots of the page."""
   buffer = io.StringIO()
   with matplotlib.rc_context({'svg.fonttype': 'path', 'svg.hashsalt': tag}):
     blank = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
@@ -154,13 +154,13 @@ def _svg(figure: Figure, tag: str, alt: str) -> str:
 
 
 def _named(colour: re.Match) -> str:
-  """A colour of ours as the page's variable. Where a plot is shown without the page, the colour itself is taken."""
+  """A colour of the palette as the variable of the page; the colour itself counts where there is no such variable."""
   light = colour.group()
   return next((f'var(--{name}, {light})' for name, pair in _PALETTE.items() if pair[0] == light), light)
 
 
 def _variables() -> str:
-  """The colours of the styles, for light and for dark screens; paper is white."""
+  """The variables of the styles, for light and for dark screens; a printed page is light."""
   light, dark = (''.join(f' --{name}: {pair[i]};' for name, pair in _PALETTE.items()) for i in (0, 1))
   return (
     f'\n:root {{ color-scheme: light dark;{light} }}\n'
@@ -169,7 +169,16 @@ def _variables() -> str:
 
 
 def write_page(path: pathlib.Path, name: str, subtitle: str, sections: Mapping[str, str]) -> pathlib.Path:
-  """One page without outside resources or scripts; `sections`: markup by title. Returns `path`."""
+  """Writes a page.
+
+  Args:
+    path: the file.
+    name: the heading, as text.
+    subtitle: below it, as text.
+    sections: markup by title, in order.
+
+  Returns `path`.
+  """
   name = html.escape(name)
   links = ''.join(f'<a href="#s{i}">{title}</a> ' for i, title in enumerate(sections))
   body = '\n'.join(
@@ -182,7 +191,7 @@ def write_page(path: pathlib.Path, name: str, subtitle: str, sections: Mapping[s
     f'<body><main><h1>{name}</h1><p class="note">{html.escape(subtitle)}</p><nav>{links}</nav>\n{body}\n'
     '</main></body></html>\n'
   )
-  # Whoever opens the page while a run renews it finds the old one or the new one, never half of one.
+  # A reader who opens the page while a run rewrites it gets the old page or the new one, never a part of it.
   with disk.atomic(path) as half:
     half.write_text(page, encoding='utf-8')
   return path

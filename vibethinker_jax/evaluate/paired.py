@@ -1,4 +1,4 @@
-"""Differences between two ways of training on the same seeds and problems, and what can be concluded from them."""
+"""The difference between two ways of training on the same seeds and problems, and what can be concluded from it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,24 +19,26 @@ class Difference:
 
   @property
   def is_clear(self) -> bool:
-    """Whether the interval leaves out 0."""
+    """Whether the interval does not contain 0."""
     return self.low > 0 or self.high < 0
 
 
 def difference(a: np.ndarray, b: np.ndarray, level: float = LEVEL) -> Difference:
-  """The mean of a - b, with an interval for other seeds *and* other problems of the same kinds.
+  """The mean of a - b, with an interval that covers other seeds *and* other problems of the same kinds.
 
   Args:
-    a, b: scores [S,P] of S seeds on P problems, paired in both. With P = 1 the interval is that of the paired t test
-      over seeds; with S = 1 it is that over problems, and says nothing about other seeds.
-    level: coverage, between 0 and 1.
+    a, b: scores [S,P] of S seeds on P problems, paired by seed and by problem. With P = 1 the interval is that of the
+      paired t test over seeds. With S = 1 it is that of the paired t test over problems, and says nothing about other
+      seeds.
+    level: the coverage of the interval, between 0 and 1.
 
-  Seeds and problems are crossed random effects: with the mean squares of the two-way table of a - b, the variance of
-  its mean is estimated by (MS_seeds + MS_problems - MS_rest) / SP, at least by the larger of the first two alone, and
-  its degrees of freedom are Satterthwaite's (Searle, Casella and McCulloch, Variance Components, 1992).
+  Seeds and problems are crossed random effects. The variance of the mean comes from the mean squares (MS) of the
+  two-way table of a - b: it is (MS_seeds + MS_problems - MS_rest) / SP, but not less than the larger of MS_seeds / SP
+  and MS_problems / SP. The degrees of freedom are Satterthwaite's (Searle, Casella and McCulloch, Variance Components,
+  1992).
 
   Raises:
-    ValueError: shapes differ, or there are neither two seeds nor two problems.
+    ValueError: the shapes differ, or there is only one seed and one problem.
   """
   if np.shape(a) != np.shape(b) or np.ndim(a) != 2 or max(np.shape(a)) < 2:
     raise ValueError(f'expected two tables [seeds, problems] of one shape, got {np.shape(a)} and {np.shape(b)}')
@@ -66,9 +68,15 @@ def conclusion(
   seeds: int,
   problems: int,
 ) -> str:
-  """What the intervals allow to be said, and what they do not, in sentences.
+  """What can be concluded from the intervals and what cannot, in sentences.
 
-  `differences` by name, in points: at LEVEL, and at `strict_level(comparisons)`. `seeds`: that each of them has.
+  Args:
+    what: what was measured.
+    reference: the name of what the others are compared with.
+    differences: from the reference, by name, in points; each at LEVEL and at `strict_level(comparisons)`.
+    comparisons: how many differences were looked at, in all.
+    seeds: of each.
+    problems: that each was measured on.
   """
   named = lambda names: ', '.join(f'{name} by {differences[name][0].mean:+.1f} points' for name in names)
   clear = [name for name, (_, strict) in differences.items() if strict.is_clear]
@@ -104,7 +112,7 @@ def conclusion(
 
 
 def strict_level(comparisons: int) -> float:
-  """Bonferroni's level: with it, all of `comparisons` intervals hold at the same time at LEVEL."""
+  """Bonferroni's level: at it, all `comparisons` intervals together have the coverage LEVEL."""
   return 1 - (1 - LEVEL) / comparisons
 
 

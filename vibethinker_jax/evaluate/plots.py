@@ -1,4 +1,4 @@
-"""The plots of runs: models beside each other, checkpoints, and curves over steps."""
+"""The plots of runs: the scores of models and of checkpoints, and curves over steps."""
 
 import itertools
 import math
@@ -26,7 +26,7 @@ from vibethinker_jax.evaluate.summary import (
 
 INK, LINE, AXIS, RULE, GREY = map(colour, ('ink', 'line', 'axis', 'rule', 'grey'))
 BLUE, ORANGE, RED = map(colour, ('blue', 'orange', 'red'))
-# of runs side by side
+# one for each of several runs
 COLOURS = tuple(map(colour, ('soft', 'blue', 'orange', 'red', 'green', 'purple', 'gold', 'teal', 'pink')))
 STYLE = {
   'font.family': 'DejaVu Sans',
@@ -53,7 +53,7 @@ class Panel(NamedTuple):
   title: str
   y_label: str
   keys: Sequence[str]
-  origin: float = 0.0  # what is taken from every value before it is drawn
+  origin: float = 0.0  # subtracted from every value before it is drawn
 
 
 SFT_PANELS = (
@@ -69,14 +69,14 @@ RL_PANELS = (
   Panel('Groups without a signal', 'share of groups (%)', ['all_right', 'all_wrong']),
   Panel('Gradient norm', 'gradient norm', ['grad_norm']),
   Panel('MGPO weight', 'mean max-entropy weight', ['weight_mean']),
-  # a ratio is near 1 to five digits: only how far it is from 1 can be read off an axis
+  # a ratio differs from 1 in the fifth digit: an axis can show only its distance from 1
   Panel('Probability ratio', 'policy / rollout policy − 1', ['ratio_min', 'ratio_max'], 1.0),
   Panel('Clipped tokens', 'share of tokens (%)', ['clip_fraction']),
   Panel('Divergence', 'KL (nats per token)', ['kl']),
   Panel('Steps that hold', 'share of equalities (%)', ['steps_share']),
 )
-SMOOTH_FROM, WINDOW = 40, 9  # steps of a stage from which its curve gets a running mean, and of how many
-_NAME = 28  # characters of a name beside a plot in one line
+SMOOTH_FROM, WINDOW = 40, 9  # a stage of so many steps gets a running mean, over so many steps
+_NAME = 28  # characters in one line of a name beside a plot
 
 
 def points(
@@ -85,14 +85,18 @@ def points(
   series: Sequence[tuple[str, str, str, list[Score]]],
   limits: tuple[float, float] | None,
 ) -> None:
-  """Scores with 95% whiskers, a name per row of the y axis; series: label, colour, marker, score per row.
+  """Draws scores with whiskers for their 95% intervals.
 
-  `limits`: of the x axis, as `score_limits` gives them for all plots that are to be compared.
+  Args:
+    ax: is drawn into.
+    rows: names on the y axis, [R].
+    series: each a label, a colour, a marker, and the scores [R] in per cent.
+    limits: of the x axis; `score_limits` gives those that several plots to be compared have in common.
   """
   for i, (name, shade, marker, scores) in enumerate(series):
     y = np.arange(len(rows)) + (i - (len(series) - 1) / 2) * 0.22
     whiskers = np.array([[s.value - s.lo for s in scores], [s.hi - s.value for s in scores]])
-    # A missing interval has no whisker, and rounding in the file must not make one negative.
+    # A missing interval has no whisker, and rounding in the file must not make a whisker negative.
     whiskers = np.maximum(np.nan_to_num(whiskers), 0)
     ax.errorbar([s.value for s in scores], y, xerr=whiskers, fmt=marker, color=shade, label=name, capsize=2.5)
   ax.set_yticks(range(len(rows)), folded(rows))
@@ -105,9 +109,9 @@ def points(
 
 
 def score_limits(scores: Sequence[Score]) -> tuple[float, float] | None:
-  """An axis in per cent that holds the scores and their intervals; None where there is none.
+  """The limits of an axis in per cent that shows the scores and their intervals; None where there are no scores.
 
-  It is 10 points wide at least: beside scores that are all 0, an axis of -0.06 to 0.06 would say something.
+  They are at least 10 points apart: with an axis of -0.06 to 0.06, scores that are all 0 would seem to differ.
   """
   ends = [x for s in scores for x in (s.value, s.lo, s.hi) if math.isfinite(x)]
   if not ends:
@@ -115,7 +119,7 @@ def score_limits(scores: Sequence[Score]) -> tuple[float, float] | None:
   low, high = min(ends), max(ends)
   spare = max(0.06 * (high - low), (10 - (high - low)) / 2, 1.0)
   low, high = low - spare, high + spare
-  if low < -2:  # shifted, not cut: the width stays
+  if low < -2:  # the axis is shifted, so that its width stays
     low, high = -2, high - 2 - low
   if high > 102:
     low, high = max(-2, low + 102 - high), 102
@@ -123,30 +127,30 @@ def score_limits(scores: Sequence[Score]) -> tuple[float, float] | None:
 
 
 def summary_limits(summary: dict, domains: Sequence[str]) -> tuple[float, float] | None:
-  """score_limits of every model on these domains."""
+  """`score_limits` of all models on these domains."""
   every = itertools.product(part(summary, 'models'), domains, ks_of(summary))
   return score_limits([score_of(summary, model, domain, k) for model, domain, k in every])
 
 
 def folded(names: Sequence[str]) -> list[str]:
-  """Names in lines short enough to stand beside a plot, none of them cut."""
+  """The names, broken into lines that are short enough to stand beside a plot."""
   return [textwrap.fill(name, _NAME) for name in names]
 
 
 def height_of(names: Sequence[str], each: float = 0.42) -> float:
-  """Inches that rows of these names take."""
+  """The height in inches of rows with these names; `each`: of a row with a name of one line."""
   return sum(max(each, 0.08 + 0.17 * (name.count('\n') + 1)) for name in folded(names))
 
 
 def legend_above(ax: Axes, columns: int) -> None:
-  """Above the plot, where it hides no point."""
+  """Puts the legend above the plot, where it hides no point."""
   ax.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2, handletextpad=0.3)
 
 
 def legend_outside(figure: Figure) -> None:
-  """Above the axes of a figure with constrained layout: in as many columns as its names have room for, none cut.
+  """Puts the legend above the axes of a figure with constrained layout, in as many columns as fit.
 
-  The figure grows by the lines that the legend takes.
+  Long names are broken into lines, not cut. The figure grows by the lines of the legend.
   """
   handles, names = figure.axes[0].get_legend_handles_labels()
   width, height = figure.get_size_inches()
@@ -164,7 +168,14 @@ def legend_outside(figure: Figure) -> None:
 def fusion_figure(
   summary: dict, domains: Sequence[str], groups: Sequence[tuple[str, ...]], limits: tuple[float, float] | None
 ) -> Figure:
-  """Pass@1 and Pass@K of every model, with intervals; one panel a domain, a row a model with all its names."""
+  """Pass@1 and Pass@K of every model, with intervals: a panel for each domain, a row for each model.
+
+  Args:
+    summary: the content of summary.json.
+    domains: of the panels.
+    groups: the names of each model (summary.py:same_models).
+    limits: of the x axis, in per cent.
+  """
   looks = ((BLUE, 'o'), (ORANGE, 'D'))
   names = [label(*group) for group in groups]
   figure = Figure((2.2 + 3.2 * len(domains), 1.2 + height_of(names)), layout='constrained')
@@ -179,13 +190,13 @@ def fusion_figure(
 
 
 def main_figure(summary: dict) -> Figure:
-  """The fusion comparison: Pass@1 and Pass@K with 95% intervals of every model, on mathematics and on code.
+  """The comparison of the fused model: Pass@1 and Pass@K with 95% intervals of every model, on mathematics and code.
 
   Args:
     summary: the content of summary.json; scores are shares in [0, 1].
 
   Returns:
-    A figure with a panel for mathematics (else the first domain measured) and one for code, if measured.
+    A figure with a panel for mathematics (or else the first domain that was measured) and one for code, if measured.
 
   Raises:
     ValueError: the summary has no score of any model.
@@ -198,7 +209,7 @@ def main_figure(summary: dict) -> Figure:
 
 
 def before_after_figure(summary: dict, domains: Sequence[str], k: int) -> Figure:
-  """Pass@k of base, fused and RL model by domain, with intervals; the axis is the same for every k."""
+  """Pass@k of the base, the fused and the RL model by domain, with intervals; every k has the same axis."""
   looks = (('base', GREY, 'v'), ('fused', BLUE, 'o'), ('rl', RED, 's'))
   looks = [look for look in looks if look[0] in part(summary, 'models')]
   figure = Figure((4.6, 1.1 + height_of(domains, 0.46)), layout='constrained')
@@ -212,7 +223,10 @@ def before_after_figure(summary: dict, domains: Sequence[str], k: int) -> Figure
 
 
 def expert_scores(expert: dict) -> tuple[list[float], list[float], float, float, float]:
-  """Steps, their Pass@K, the selected step, Pass@K of its selection and held-out half (per cent)."""
+  """The steps of an expert, their Pass@K, the selected step, and its Pass@K on the selection and the held-out half.
+
+  Pass@K is in per cent.
+  """
   pairs = list(zip(expert.get('steps') or [], expert.get('pass_at_k') or []))
   steps, scores = [number(s) for s, _ in pairs], [100 * number(p) for _, p in pairs]
   chosen = number(expert.get('selected_step'))
@@ -221,13 +235,13 @@ def expert_scores(expert: dict) -> tuple[list[float], list[float], float, float,
 
 
 def expert_limits(experts: Sequence[dict]) -> tuple[float, float] | None:
-  """The axis of Pass@K that plots of these experts share."""
+  """The limits of the axis of Pass@K that the plots of these experts have in common."""
   scores = [x for expert in experts for steps, own, _, _, held_out in [expert_scores(expert)] for x in (*own, held_out)]
   return score_limits([Score(x, math.nan, math.nan) for x in scores])
 
 
 def expert_figure(expert: dict, limits: tuple[float, float] | None = None) -> Figure:
-  """Pass@K of a domain's checkpoints over SFT steps, the selected one and its held-out score marked."""
+  """Pass@K of the checkpoints of a domain over SFT steps; the selected one and its held-out score are marked."""
   steps, scores, chosen, score, held_out = expert_scores(expert)
   figure = Figure((4.4, 2.9), layout='constrained')
   ax = figure.subplots()
@@ -247,12 +261,15 @@ def expert_figure(expert: dict, limits: tuple[float, float] | None = None) -> Fi
 
 
 def tracks_of(metrics: Sequence[dict], family: str) -> list[tuple[str, np.ndarray, list[dict]]]:
-  """(stage, x [R], its R rows): stages one after the other, whether their steps go on or start anew."""
+  """(stage, x [R], rows [R]) for each stage of the family, one after the other on one axis.
+
+  The steps of a stage may go on from those of the stage before, or start again at 1.
+  """
   stages: dict[str, dict[float, dict]] = {}
   for row in metrics:
     stage, step = str(row.get('stage')), number(row.get('step'))
     if stage.split('/')[0] == family and math.isfinite(step):
-      # A run that was resumed logs some steps twice: the later row is the one that led on.
+      # A resumed run logs some steps twice: the run went on from the later row.
       stages.setdefault(stage, {})[step] = row
   track, end = [], -math.inf
   for stage, by_step in stages.items():
@@ -264,14 +281,14 @@ def tracks_of(metrics: Sequence[dict], family: str) -> list[tuple[str, np.ndarra
 
 
 def running_mean(y: np.ndarray) -> np.ndarray:
-  """Centred mean [R] over a window that shrinks at the ends and skips NaN."""
-  window = np.ones(min(WINDOW, len(y) - (len(y) % 2 == 0)))  # 'same' means the longer of the two
+  """The centred mean [R] of y [R]; the window is smaller at the ends, and NaN are skipped."""
+  window = np.ones(min(WINDOW, len(y) - (len(y) % 2 == 0)))  # 'same' gives the length of the longer one
   total, count = (np.convolve(a, window, 'same') for a in (np.nan_to_num(y), np.isfinite(y)))
   return np.where(count > 0.5, total / np.maximum(count, 1), np.nan)
 
 
 def curve_limits(values: np.ndarray) -> tuple[float, float] | None:
-  """An axis for a curve that does not move, None for one that does: a flat one has no range to take an axis from."""
+  """The limits of the axis of a curve that is constant; None for any other curve, whose own range gives the axis."""
   values = values[np.isfinite(values)]
   if not len(values) or np.ptp(values) > 1e-9 * np.abs(values).max():
     return None
@@ -288,20 +305,20 @@ def _curve_figure(track: Sequence[tuple], panel: Panel, keys: Sequence[str]) -> 
     for _, x, rows in track:
       y = scale * (np.array([number(row.get(key)) for row in rows]) - panel.origin)
       drawn.append(y)
-      # A schedule has no noise, and a mean would bend it.
+      # A schedule has no noise, and a running mean would change its shape.
       strong = running_mean(y) if len(y) >= SMOOTH_FROM and key != 'learning_rate' else y
       if strong is not y:
         ax.plot(x, y, color=shade, lw=1, alpha=0.3)
-      # A line does not draw a value that stands alone between missing ones; a point does.
+      # A line does not show a value between two missing ones; a point does.
       ax.plot(x, strong, color=shade, lw=1.8, marker='o' if len(y) < 15 else '', ms=3, label=label)
-      label = None  # one legend entry a curve, not one a stage
+      label = None  # one entry in the legend for a curve, not for each stage
   for i, (name, x, _) in enumerate(track[1:] and track):
     ax.text(x[0], 1.02, name, transform=ax.get_xaxis_transform(), fontsize=8, color=RULE)
     if i:
       ax.axvline((track[i - 1][1][-1] + x[0]) / 2, color=RULE, lw=1, ls=(0, (4, 3)))
   ax.set_xlabel('step')
   ax.set_ylabel(panel.y_label)
-  # a power of ten above the axis would stand where the stages' names do
+  # a power of ten would be written above the axis, over the names of the stages
   ax.yaxis.set_major_formatter(lambda y, _: f'{y:.4g}'.replace('-', '−'))
   ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
   ax.margins(x=0.02, y=0.12)
@@ -313,7 +330,7 @@ def _curve_figure(track: Sequence[tuple], panel: Panel, keys: Sequence[str]) -> 
 
 
 def curves(track: Sequence[tuple], panels: Sequence[Panel], tag: str) -> str:
-  """The panels over the steps of a track, without those never logged."""
+  """The panels over the steps of a track (`tracks_of`), as markup; panels that were never logged are left out."""
   figures = []
   for panel in panels:
     rows = [row for _, _, rows in track for row in rows]

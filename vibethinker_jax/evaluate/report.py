@@ -1,7 +1,7 @@
-"""One self-contained page, report.html, from the files of a workdir.
+"""The page of a run, report.html, made of the files of its workdir (run_files.py).
 
-The files are config.json, summary.json, metrics.jsonl and samples.jsonl. Each of them, and each part of them,
-may be missing: a run that stopped early, or ran some stages only, still gets a page that says what it lacks.
+Every file and every part of a file may be missing: a run that stopped early, or ran only some stages, still gets a
+page, and the page says what is missing.
 """
 
 import html
@@ -30,6 +30,7 @@ from vibethinker_jax.evaluate.plots import (
   summary_limits,
   tracks_of,
 )
+from vibethinker_jax.evaluate.run_files import read_config, read_rows, read_summary
 from vibethinker_jax.evaluate.summary import (
   MODELS,
   Change,
@@ -48,35 +49,13 @@ from vibethinker_jax.evaluate.summary import (
 _MAX_PROBLEMS, _MAX_CHARS = 8, 6000
 
 
-def _object(text: bytes, where: str) -> dict:
-  try:
-    data = json.loads(text.decode('utf-8'))
-  except ValueError as error:
-    raise ValueError(f'{where}: expected a JSON object: {error}') from error
-  if not isinstance(data, dict):
-    raise ValueError(f'{where}: expected a JSON object, got a {type(data).__name__}')
-  return data
-
-
-def read_object(path: pathlib.Path) -> dict:
-  """The JSON object of a file, {} where there is none. Raises ValueError."""
-  return _object(path.read_bytes(), str(path)) if path.exists() else {}
-
-
-def read_rows(path: pathlib.Path) -> list[dict]:
-  """The objects of a JSON Lines file, none where there is no file. Raises ValueError."""
-  # A last line without its newline is of a writer that was killed or is at work still; the others count.
-  lines = path.read_bytes().split(b'\n')[:-1] if path.exists() else []
-  return [_object(line, f'{path}:{i}') for i, line in enumerate(lines, 1) if line.strip()]
-
-
 def _pipeline(models: Models) -> str:
   summary, domains = models.summary, measured(models.summary)
   if not domains:
     return missing('No model was evaluated in this run.')
   heads = []
   for d in domains:
-    cells = [part(row, d) for row in part(summary, 'models').values()]
+    cells = [part(summary, 'models', model, d) for model in part(summary, 'models')]
     sizes = [f'{c["n_problems"]} × {c.get("n_samples", "?")}' for c in cells if 'n_problems' in c]
     heads.append(f'{html.escape(d)}<small>{html.escape(", ".join(dict.fromkeys(sizes)))}</small>')
   parts = []
@@ -93,10 +72,10 @@ def _pipeline(models: Models) -> str:
     parts.append(table([f'Pass@{k}', *heads], rows))
   several = any(len(group) > 1 for group in models.groups)
   return ''.join(parts) + note(
-    'Share of problems solved and its 95% interval; the best of a column is bold, several where they tie. '
-    'Under a domain: problems × samples of each.'
+    'Share of problems solved, with its 95% interval. The best value of a column is bold; several are where they are '
+    'equal. Under a domain: problems × samples of each.'
     + ' Names joined by = are one model: the same checkpoints with the same weights.' * several
-    + ''.join(f' Not asked: {html.escape(str(line))}.' for line in summary.get('left_out') or ())
+    + ''.join(f' Left out: {html.escape(str(line))}.' for line in summary.get('left_out') or ())
   )
 
 
@@ -118,9 +97,11 @@ def _selection(summary: dict, metrics: Sequence[dict]) -> str:
     limits = expert_limits([part(experts, d) for d in domains])
     text = plots_of([(d, expert_figure(part(experts, d), limits)) for d in domains], 'expert')
     text += table(['domain', 'selected step', 'selection half', 'held-out half'], rows)
-    text += note('The best of several noisy scores is biased upwards; the held-out half had no part in the choice.')
+    text += note(
+      'The best of several noisy scores is too high on average. The held-out half had no part in the choice.'
+    )
     if untold := [html.escape(d) for d in domains if part(experts, d).get('signal') is False]:
-      text += missing(f'No signal: all checkpoints score the same on {", ".join(untold)}, the last one was taken.')
+      text += missing(f'No signal: all checkpoints have the same score on {", ".join(untold)}; the last one was taken.')
   return text + (curves(track, SFT_PANELS, 'sft') if track else '')
 
 
@@ -134,7 +115,7 @@ def _fusion(models: Models) -> str:
 
 
 def _against(models: Models, domains: Sequence[str]) -> str:
-  """The fused model against every other one that RL could have started from."""
+  """A table of the fused model against every other model that RL could have started from."""
   fused, ks = models.of('fused'), ks_of(models.summary)
   others = [group for group in models.groups if group != fused and not {'base', 'rl'} & set(group)]
   if fused is None or not others:
@@ -144,10 +125,10 @@ def _against(models: Models, domains: Sequence[str]) -> str:
     for group in others
   ]
   head = ['fused, against', *(f'{html.escape(d)}<small>Pass@{k}, points</small>' for d in domains for k in ks)]
-  return table(head, rows) + note(f'{_PAIRED} Bold where the interval leaves out 0, each by itself.')
+  return table(head, rows) + note(f'{_PAIRED} A difference is bold where its own interval does not contain 0.')
 
 
-_PAIRED = 'Differences are paired by problem where the verdicts of both models are there.'
+_PAIRED = 'Differences are paired by problem where the workdir has the verdicts of both models.'
 
 
 def _points(change: Change) -> str:
@@ -173,15 +154,15 @@ def _rl(summary: dict, metrics: Sequence[dict]) -> str:
     text
     + curves(track, RL_PANELS, 'rl')
     + note(
-      f'Dashed lines are borders of stages. In a stage of {SMOOTH_FROM} steps or more the pale line is each '
-      f'step, the strong one the mean of {WINDOW}.'
+      f'A dashed line is the border of two stages. In a stage of {SMOOTH_FROM} steps or more, the pale line shows '
+      f'every step, and the strong line the mean of {WINDOW} steps.'
     )
   )
 
 
 def _before_after(models: Models) -> str:
   if models.of('fused') is None or models.of('rl') is None:
-    return missing('Needs the fused model and the one after RL: not both in this run.')
+    return missing('This part needs the fused model and the model after RL: they are not both in this run.')
   domains, ks = measured(models.summary), ks_of(models.summary)
   rows = []
   for d in domains:
@@ -196,7 +177,7 @@ def _before_after(models: Models) -> str:
 
 
 def _clip(value: object) -> str:
-  """Escaped text; of a long one the middle goes, since the end holds the answer."""
+  """Escaped text. The middle of a long text is left out, because the end has the answer."""
   text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
   if len(text) > _MAX_CHARS:
     text = f'{text[: _MAX_CHARS // 2]}\n… middle left out …\n{text[-_MAX_CHARS // 2 :]}'
@@ -223,16 +204,17 @@ def _samples(rows: Sequence[dict]) -> str:
   if not problems:
     return missing('No sampled solution was kept in this run.')
   present = {model for tried in problems.values() for model in tried}
-  # The road in three steps; every expert beside it would be a wall of text.
+  # Three stages of the run; the experts would make it too much text to read.
   models = [m for m in ('base', 'fused', 'rl') if m in present] or sorted(present)
-  # Those that most of the models tried come first, then file order; round the domains, blind to the verdict.
+  # First the problems that most of these models tried, in the order of the file; the domains take turns. The verdicts
+  # have no part in the choice.
   ranked = sorted(problems, key=lambda key: -len(problems[key].keys() & set(models)))
   turns = {d: [key for key in ranked if key[0] == d] for d in dict.fromkeys(key[0] for key in ranked)}
   shown = sorted(ranked, key=lambda key: turns[key[0]].index(key))[:_MAX_PROBLEMS]
   for model in models:
     if not any(model in problems[key] for key in shown):
       shown.append(next(key for key in ranked if model in problems[key]))
-  text = note('The first problems of each domain that the models share, chosen without a look at the verdicts.')
+  text = note('The first problems of each domain that the models share; the verdicts had no part in the choice.')
   for key in shown:
     tried = {m: problems[key][m] for m in models if m in problems[key]}
     if tried:
@@ -281,22 +263,23 @@ def _config(config: dict, summary: dict) -> str:
 
 
 def write_report(workdir: pathlib.Path) -> pathlib.Path:
-  """Writes report.html, one page without outside resources or scripts, from what the workdir holds.
+  """Writes report.html: one page without scripts that needs no other file and no network.
 
   Args:
-    workdir: a directory with any of config.json, summary.json, metrics.jsonl, samples.jsonl. Scores and
-      shares are in [0, 1] there; the page shows per cent.
+    workdir: a directory with some of config.json, summary.json, metrics.jsonl, samples.jsonl and evaluate/*.json.
+      Scores and shares are in [0, 1] there; the page shows per cent.
 
   Returns:
     The path of report.html. The same files give the same bytes.
 
   Raises:
     FileNotFoundError: workdir is not a directory.
-    ValueError: a file is not JSON; the message names the file and the line.
+    ValueError: a file is not JSON, or a value in it has the wrong type; the message names the file, and the line or
+      the field.
   """
   if not workdir.is_dir():
-    raise FileNotFoundError(f'no workdir to report on: {workdir}')
-  config, summary = read_object(workdir / 'config.json'), read_object(workdir / 'summary.json')
+    raise FileNotFoundError(f'{workdir}: not a directory, expected the workdir of a run')
+  config, summary = read_config(workdir), read_summary(workdir)
   metrics, samples = read_rows(workdir / 'metrics.jsonl'), read_rows(workdir / 'samples.jsonl')
   models = read_models(workdir, summary, config)
   with matplotlib.rc_context(STYLE):
@@ -318,6 +301,9 @@ def write_report(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def framed(page: pathlib.Path, height: int = 600) -> str:
-  """A page as markup to be shown within another one, a notebook's cell for example: its styles stay its own."""
+  """Markup that shows a page within another page, for example in a cell of a notebook; `height` in pixels.
+
+  The styles of the two pages do not mix.
+  """
   inner = html.escape(page.read_text(encoding='utf-8'))
   return f'<div><iframe srcdoc="{inner}" width="100%" height="{height}"></iframe></div>'

@@ -1,6 +1,6 @@
-"""What summary.json says of a run's models: their scores, which of them are one model, and how two of them differ.
+"""The models of a run, from its summary.json: their scores, which names are one model, and how two models differ.
 
-Each part of a summary may be missing or null: a run that stopped early has some models only.
+Every part of a summary may be missing or null: a run that stopped early has only some of the models.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from vibethinker_jax.evaluate.paired import Difference, difference
 from vibethinker_jax.spectrum.passk import pass_at_k, wilson
 
 _DOMAINS = ('algebra', 'geometry', 'calculus', 'statistics', 'math', 'code', 'all')
-MODELS = {'base': 0, 'last': 1, 'uniform': 2, 'fused': 4, 'rl': 5}  # the order of the road; experts are 3
+MODELS = {'base': 0, 'last': 1, 'uniform': 2, 'fused': 4, 'rl': 5}  # in the order of the stages; experts are 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,43 +34,44 @@ class Score:
 
 
 def number(value: object) -> float:
-  """A finite number, or nan for whatever else stands in a summary."""
+  """A finite number as it is, NaN for everything else."""
   return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
 
 
 def part(data: Mapping, *keys: str) -> dict:
-  """A nested object, empty when it is missing or null."""
+  """A nested object; {} where it is missing or null."""
   for key in keys:
     data = data.get(key) or {}
   return data
 
 
 def models_of(summary: dict) -> list[str]:
-  """The models in the order of the pipeline: MODELS, the experts among them, then others as they came."""
+  """The models in the order of the pipeline: MODELS with the experts among them, then the others as in the file."""
   names = part(summary, 'models')
   return sorted(names, key=lambda m: MODELS[m] if m in MODELS else 3 if m.startswith('expert_') else 6)
 
 
 def ordered(names: Sequence[str]) -> list[str]:
-  """Distinct names: the known domains in their order, then the others as they came."""
+  """The distinct names: first the known domains in their order, then the others in the order given."""
   return [d for d in _DOMAINS if d in names] + [d for d in dict.fromkeys(names) if d not in _DOMAINS]
 
 
 def measured(summary: dict) -> list[str]:
   """Domains that any model was evaluated on."""
-  return ordered([d for row in part(summary, 'models').values() for d in row])
+  return ordered([d for model in part(summary, 'models') for d in part(summary, 'models', model)])
 
 
 def ks_of(summary: dict) -> list[int]:
-  """[1, K], K the largest of the keys pass@K; [1] when there is no other."""
-  keys = [key for row in part(summary, 'models').values() for d in row for key in part(row, d)]
+  """[1, K], where K is the largest one among the keys pass@K; [1] where there is no K above 1."""
+  rows = [part(summary, 'models', model) for model in part(summary, 'models')]
+  keys = [key for row in rows for d in row for key in part(row, d)]
   return sorted({1, max([int(key[5:]) for key in keys if re.fullmatch(r'pass@\d+', key)], default=1)})
 
 
 def score_of(summary: dict, model: str, domain: str, k: int) -> Score:
-  """Pass@k in per cent; nan where the summary has none.
+  """Pass@k in per cent; NaN where the summary has none.
 
-  An interval without width is of a bootstrap whose problems all scored alike, and is Wilson's instead.
+  Where all problems score the same, a bootstrap gives an interval of width 0; Wilson's interval is given instead.
   """
   cell = part(summary, 'models', model, domain)
   value = number(cell.get(f'pass@{k}'))
@@ -81,14 +82,17 @@ def score_of(summary: dict, model: str, domain: str, k: int) -> Score:
 
 
 def headline_domains(summary: dict) -> list[str]:
-  """Pooled mathematics (else everything, else the first domain that was measured), and code if measured."""
+  """The domain of the headline, and code where it was measured.
+
+  The first is 'math' (all mathematics together), else 'all', else the first domain that was measured.
+  """
   domains = measured(summary)
   main = [d for d in ('math', 'all') if d in domains] + domains
   return list(dict.fromkeys([*main[:1], *(['code'] if 'code' in domains else [])]))
 
 
 def label(*models: str) -> str:
-  """The name of a model as the page says it; of one that has several names, all of them."""
+  """A model as the page calls it; where it has several names (`models`), all of them."""
   experts = [m.removeprefix('expert_') for m in models if m.startswith('expert_')]
   names = {'last': 'last checkpoint', 'uniform': 'uniform mean', 'rl': 'fused + RL'}
   said = [names.get(m, m) for m in models if not m.startswith('expert_')]
@@ -101,7 +105,7 @@ def label(*models: str) -> str:
 
 
 def _mixtures(summary: dict, weights: Sequence[float] | None) -> dict[str, dict[tuple, float]]:
-  """The SFT checkpoints (run, step) that a model is the mean of, with their weights, where the summary tells them."""
+  """For each model, as far as the summary tells: its SFT checkpoints (run, step) and their weights in the mean."""
   experts = {d: part(summary, 'experts', d) for d in part(summary, 'experts')}
   chosen = {d: (e.get('run'), e.get('selected_step')) for d, e in experts.items()}
   if not chosen or any(None in checkpoint for checkpoint in chosen.values()):
@@ -118,13 +122,13 @@ def _mixtures(summary: dict, weights: Sequence[float] | None) -> dict[str, dict[
 
 
 def same_models(summary: dict, weights: Sequence[float] | None = None) -> list[tuple[str, ...]]:
-  """The models in their order, the names of one model together.
+  """The models in their order, as tuples of names; the names in a tuple are one model.
 
-  Two names are one model where they are the same mean of the same checkpoints and score alike in everything.
+  Two names are one model where they are the same mean of the same checkpoints and all their scores are equal.
 
   Args:
     summary: the content of summary.json.
-    weights: of the fused experts in their order, None for the plain mean.
+    weights: of the experts in the fused model, in their order; None is the plain mean.
   """
   rows = part(summary, 'models')
   mixtures = {
@@ -147,12 +151,12 @@ def same_models(summary: dict, weights: Sequence[float] | None = None) -> list[t
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-  """From one model's score to another's, in points."""
+  """The change from the score of one model to that of another, in points (per cent of problems)."""
 
   before: Score
   after: Score
-  paired: Difference | None  # over the problems that both were asked, None where their verdicts are not there
-  alike: bool  # every problem has the same score under both
+  paired: Difference | None  # over the problems of both; None where the verdicts are missing
+  alike: bool  # both models have the same score on every problem
 
   @property
   def points(self) -> float:
@@ -161,14 +165,14 @@ class Change:
 
   @property
   def is_clear(self) -> bool:
-    """Whether the paired interval leaves out 0 or, without one, the scores' own intervals are disjoint."""
+    """Whether the paired interval does not contain 0; without one, whether the two scores' intervals are disjoint."""
     if self.paired is not None:
       return self.paired.is_clear
     return self.after.hi < self.before.lo or self.before.hi < self.after.lo
 
   @property
   def interval(self) -> str:
-    """What is known of the difference's uncertainty, '' where nothing is."""
+    """What is known about the uncertainty of the difference; '' where nothing is known."""
     if self.alike:
       return 'the same on every problem'
     if self.paired is not None:
@@ -185,18 +189,18 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-  """A run's models: the summary, the names that are one model, and the verdicts [P,N] by model and domain."""
+  """The models of a run: its summary, the names of each model, and verdicts bool [P,N] by model and domain."""
 
   summary: dict
   groups: tuple[tuple[str, ...], ...]
   verdicts: Mapping[str, Mapping[str, np.ndarray]]
 
   def of(self, name: str) -> tuple[str, ...] | None:
-    """All names of a model, None where it was not evaluated."""
+    """All names of the model; None where it was not evaluated."""
     return next((group for group in self.groups if name in group), None)
 
   def change(self, before: str, after: str, domain: str, k: int) -> Change:
-    """From one model to another in Pass@k."""
+    """The change in Pass@k on a domain from model `before` to model `after`."""
     a, b = (score_of(self.summary, m, domain, k) for m in (before, after))
     tables = [self.verdicts.get(m, {}).get(domain) for m in (before, after)]
     if any(t is None or t.shape[1] < k for t in tables) or len(tables[0]) != len(tables[1]):
@@ -207,12 +211,19 @@ class Models:
 
 
 def read_models(workdir: pathlib.Path, summary: dict, config: dict) -> Models:
-  """The models of a run's summary, with the verdicts that evaluate/<model>.json has. Raises ValueError."""
+  """The models of a run, with the verdicts from evaluate/<model>.json.
+
+  Args:
+    workdir: of the run.
+    summary, config: the contents of its summary.json and config.json.
+
+  Raises ValueError for a file of verdicts that is damaged.
+  """
   groups = same_models(summary, part(config, 'fusion').get('weights'))
   pooled = list(part(summary, 'experts'))
   verdicts = {}
   for group in groups:
-    # a model that has several names was asked once, under one of them
+    # a model with several names was evaluated once, under one of them
     path = next((p for name in group if (p := workdir / 'evaluate' / f'{name}.json').exists()), None)
     if path is None:
       continue
@@ -230,4 +241,4 @@ def _verdicts(path: pathlib.Path) -> dict[str, np.ndarray]:
     correct = json.loads(path.read_text(encoding='utf-8'))['correct']
     return {domain: np.array(rows, bool) for domain, rows in correct.items()}
   except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise ValueError(f'{path}: expected the verdicts of a model, by domain: {error}') from error
+    raise ValueError(f'{path}: expected the verdicts of a model, by domain ({error})') from error

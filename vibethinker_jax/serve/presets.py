@@ -13,7 +13,7 @@ STEP_BY_STEP = 'Please reason step by step, and put your final answer within \\b
 PROGRAMMER = (
   'You are a programming assistant. Think the problem through, then give the whole program in one ```python block.'
 )
-_EVALUATION = benchmarks.named('aime25').protocol
+_AIME = benchmarks.named('aime25')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +43,10 @@ PRESETS = {
   'explore': Preset('Exploration', 1.0, 0.98),
   'evaluate': Preset(
     'Evaluation',
-    _EVALUATION.temperature,
-    _EVALUATION.top_p,
-    _EVALUATION.top_k,
-    _EVALUATION.max_tokens,
-    instruction=_EVALUATION.instruction,
+    _AIME.protocol.temperature,
+    _AIME.protocol.top_p,
+    _AIME.protocol.top_k,
+    _AIME.protocol.max_tokens,
+    instruction=_AIME.instruction,
   ),
 }

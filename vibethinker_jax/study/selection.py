@@ -16,6 +16,7 @@ import numpy as np
 
 from vibethinker_jax.config import RunConfig
 from vibethinker_jax.disk import write_json
+from vibethinker_jax.evaluate import samples
 from vibethinker_jax.evaluate.html import note, percent, table
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.ssp import Pipeline
@@ -90,7 +91,7 @@ def _choose(directory: pathlib.Path, s: RunConfig, devices) -> None:
   if path.exists():
     return
   pipeline, k = Pipeline(s, directory / 'start', devices), s.probe.k
-  starts = {}
+  starts, kept = {}, {}
   with pipeline.claimed():
     for rule, checkpoints in (
       ('last', pipeline.experts.last()),
@@ -99,10 +100,13 @@ def _choose(directory: pathlib.Path, s: RunConfig, devices) -> None:
     ):
       model = pipeline.experts.mean_of(checkpoints)
       pipeline.save(model, directory / 'begin' / rule)
-      asked = pipeline.sample_and_grade(s.probe, model, pipeline.sets.probe_b, f'probe {rule}')
+      kept[rule] = directory / 'begin' / f'{rule}.json'
+      asked = pipeline.sample_and_grade(s.probe, model, pipeline.sets.probe_b, kept[rule], f'probe {rule}')
       correct = np.concatenate([rolled.correct for rolled in asked.values()])
       starts[rule] = {'checkpoints': checkpoints, 'pass_at': [mean_pass_at_k(correct, j) for j in (1, k)]}
   write_json(path, starts)
+  for result in kept.values():
+    samples.discard(result)
 
 
 def _read(directory: pathlib.Path) -> dict:

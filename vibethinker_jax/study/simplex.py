@@ -161,7 +161,7 @@ class Sweep:
       problems = {'a': p.sets.probe_a, 'b': p.sets.probe_b, 'test': p.sets.test}[half]
       with timed(p.workdir, 'points'):
         sets = {d: problems[d] for d in s.data.domains}
-        write_verdicts(path, p.sample_and_grade(how, make(), sets, f'{name} {half}'))
+        write_verdicts(path, p.sample_and_grade(how, make(), sets, path, f'{name} {half}'))
     correct = json.loads(path.read_text())['correct']
     score = mean_pass_at_k(np.concatenate([correct[d] for d in s.data.domains]), self.k)
     if new:
