@@ -22,7 +22,7 @@ from vibethinker_jax.config_io import freeze, load_config
 from vibethinker_jax.data import sources
 from vibethinker_jax.data.problem import Problem, answer_text
 from vibethinker_jax.data.prompts import Prompt, prompt_ids
-from vibethinker_jax.data.tokenizer import ChatTokenizer, read_chat_tokenizer
+from vibethinker_jax.data.tokenizer import ChatTokenizer
 from vibethinker_jax.disk import beginning
 from vibethinker_jax.engine import score as scoring
 from vibethinker_jax.engine.engine import Engine, Request
@@ -31,9 +31,10 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import benchmarks, run
 from vibethinker_jax.evaluate.claims import Subject
 from vibethinker_jax.model import hf
-from vibethinker_jax.model.config import eos_ids, read_config
+from vibethinker_jax.model.config import read_config
 from vibethinker_jax.model.mesh import own_mesh
 from vibethinker_jax.model.qwen2 import Config, Qwen2
+from vibethinker_jax.model_directory import load_model, load_tokenizer
 from vibethinker_jax.plan import plan as planning
 from vibethinker_jax.plan.machine import machine
 from vibethinker_jax.spectrum import fusion
@@ -71,13 +72,9 @@ def load(directory: str | pathlib.Path, dtype: str = 'float32') -> tuple[Qwen2, 
   directory = pathlib.Path(directory)
   if dtype not in _DTYPES:
     raise BadInput(f'dtype {dtype!r}: expected one of {", ".join(_DTYPES)}')
-  config, tokenizer = read_config(directory), None
-  if (directory / 'tokenizer.json').exists():
-    tokenizer = read_chat_tokenizer(directory, eos_ids=eos_ids(directory))
-    tokenizer.check(config.V, directory)
-  model = hf.load(directory, dtype)
-  model.config = dataclasses.replace(model.config, dtype=dtype)
-  return model, tokenizer
+  read_config(directory)  # what it lacks is said first
+  tokenizer = load_tokenizer(directory)
+  return load_model(directory, dtype), tokenizer
 
 
 def save(model: Qwen2, tokenizer: ChatTokenizer | None, directory: str | pathlib.Path) -> None:

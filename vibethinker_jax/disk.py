@@ -67,17 +67,27 @@ def append(path: pathlib.Path, line: str) -> None:
 
 @contextlib.contextmanager
 def whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Another name to write under; the file is called `path` once the block has ended well. Raises CannotWrite."""
-  scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+  """As `replacing`, with the folder of `path` made where it is missing. Raises CannotWrite."""
   with writing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with replacing(path) as scratch:
       yield scratch
-      scratch.replace(path)
-    except BaseException:
-      with contextlib.suppress(OSError):
-        scratch.unlink(missing_ok=True)
-      raise
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Another name beside `path` to write under.
+
+  It takes the name `path` when the block ends well, and is removed when it does not. Raises OSError.
+  """
+  scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    yield scratch
+    scratch.replace(path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      scratch.unlink(missing_ok=True)
+    raise
 
 
 def _answer(error: BaseException) -> tuple[str, str | None] | None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from vibethinker_jax.distributed import gather
 from vibethinker_jax.errors import BadInput
+from vibethinker_jax.fields import flat
 from vibethinker_jax.train.metric_writer import read_json, write_json
 
 # fields that say how a run is carried out, not what it is: whoever takes it up may have others
@@ -59,7 +60,7 @@ def compare(path: pathlib.Path, was: Mapping, now: Mapping, bound: Collection[st
   """The fields in which a run of config `was` (the file at `path`) would go on otherwise with config `now`: those that
   say how, and those that no stage of `bound` reads. Raises BadInput for any other.
   """
-  was, now = _leaves(was), _leaves(now)
+  was, now = flat(was), flat(now)
   differing = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
   part = lambda name: name.split('.')[0]
   how = [name for name in differing if name in _HOW or part(name) in _HOW]
@@ -78,11 +79,3 @@ def _bound(workdir: pathlib.Path) -> set[str]:
 def _plain(config: Mapping) -> dict:
   """As JSON gives it back."""
   return json.loads(json.dumps(config))
-
-
-def _leaves(values: Mapping, above: str = '') -> dict:
-  """The fields of a config by their dotted names."""
-  out = {}
-  for name, value in values.items():
-    out |= _leaves(value, f'{above}{name}.') if isinstance(value, dict) and value else {f'{above}{name}': value}
-  return out

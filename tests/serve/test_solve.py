@@ -32,9 +32,9 @@ def apart(judges, texts, finishes=None, **more):
 
 def test_key_steps_stand_where_they_say_and_hold_or_not(judges):
   (solution,), _ = apart(judges, [TEXT])
-  assert [(s.kind, s.holds) for s in solution.steps] == [('equation', True), ('equation', False), ('result', None)]
-  assert [TEXT[s.begin : s.end] for s in solution.steps] == [s.text for s in solution.steps]
-  assert solution.steps[1].text == '\\[\nx = 3 + 4 = 8\n\\]'
+  assert [(s.kind, s.holds) for s in solution.key_steps] == [('equation', True), ('equation', False), ('result', None)]
+  assert [TEXT[s.begin : s.end] for s in solution.key_steps] == [s.text for s in solution.key_steps]
+  assert solution.key_steps[1].text == '\\[\nx = 3 + 4 = 8\n\\]'
   assert (solution.answer, solution.code, solution.format_ok, solution.steps_share) == ('7', 'y = 1', True, 0.5)
 
 

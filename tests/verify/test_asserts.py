@@ -180,7 +180,7 @@ def test_the_tests_lend_only_what_tests_hand_over(ends):
   with pytest.raises(TypeError, match='cannot be sent'):
     line.encode(line)
   number = line.encode(len)[1]
-  for deed, args in (
+  for op, args in (
     ('getattr', [['yours', number], '__self__']),
     ('getattr', ['a text', 'format']),
     ('setattr', [['yours', number], 'x', 1]),
@@ -189,7 +189,7 @@ def test_the_tests_lend_only_what_tests_hand_over(ends):
     ('exec', ['1']),
   ):
     with pytest.raises(TypeError, match='not for the program'):
-      line.do(deed, *map(line.decode, args))
+      line.do(op, *map(line.decode, args))
   with pytest.raises(Gone):
     line.answer('call', [['type', 'type'], ['tuple', []], ['dict', []]])
 

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import pathlib
 
-from vibethinker_jax.cli import files, flags, models
+from vibethinker_jax.cli import files, flags
 from vibethinker_jax.data.problem import named
 from vibethinker_jax.errors import BadInput
 
@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
   from vibethinker_jax.evaluate.run import evaluate, table
   from vibethinker_jax.model.hf import fingerprint, read_config
   from vibethinker_jax.model.mesh import own_mesh
+  from vibethinker_jax.model_directory import load_model, load_tokenizer, stop_ids
   from vibethinker_jax.verify.grader import Grader
 
   if (args.benchmark is None) == (args.data is None):
@@ -86,12 +87,12 @@ def run(args: argparse.Namespace) -> None:
   if (fault := SamplingParams(protocol.temperature, protocol.top_k, protocol.top_p).fault()) is not None:
     raise BadInput(f'evaluate: {fault}')
   config = dataclasses.replace(read_config(args.model), dtype=args.dtype)
-  tokenizer = models.tokenizer_of(args.model)
+  tokenizer = load_tokenizer(args.model)
   if tokenizer is None or tokenizer.hf.chat_template is None:
     raise BadInput(f'{args.model}: evaluation needs a tokenizer with a chat template')
-  engine = Engine(config, models.stop_ids(args.model, tokenizer), rows=args.rows, mesh=own_mesh(jax.local_devices()))
+  engine = Engine(config, stop_ids(args.model, tokenizer), rows=args.rows, mesh=own_mesh(jax.local_devices()))
   with Grader(args.workers, args.deadline, args.strict) as grader:
-    model = engine.place(models.load(args.model, args.dtype))
+    model = engine.place(load_model(args.model, args.dtype))
     subject = Subject(str(args.model), fingerprint(args.model), engine, model, tokenizer)
     name, problems = args.benchmark or named(args.data.name), problems[: args.limit]
     summary = evaluate(name, subject, problems, protocol, grader, args.seed, directory, args.steps, args.regrade)
