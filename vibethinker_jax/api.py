@@ -33,8 +33,8 @@ from vibethinker_jax.evaluate.claims import Subject
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.config import read_config
 from vibethinker_jax.model.mesh import own_mesh
-from vibethinker_jax.model.qwen2 import Config, Qwen2
-from vibethinker_jax.model_directory import load_model, load_tokenizer
+from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.model_directory import difference, load_model, load_tokenizer
 from vibethinker_jax.plan import plan as planning
 from vibethinker_jax.plan.machine import machine
 from vibethinker_jax.spectrum import fusion
@@ -45,8 +45,6 @@ from vibethinker_jax.verify.grader import Grader
 Answer = str | int | float | Sequence[str | int | float]  # one that is right, or all that are accepted
 
 _DTYPES = ('float32', 'bfloat16')
-# fields of a model's config that say how it computes; all others decide what it computes
-_HOW = ('positions', 'dtype', 'attention', 'remat', 'logit_chunk', 'unroll')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,10 +251,9 @@ def fuse(models: Sequence[Qwen2], weights: Sequence[float] | None = None) -> Qwe
   weights = [1 / max(len(models), 1)] * len(models) if weights is None else [float(w) for w in weights]
   first = models[0].config if len(models) else None
   for i, model in enumerate(models):
-    for field in dataclasses.fields(Config):
-      ours, theirs = vars(model.config)[field.name], vars(first)[field.name]
-      if ours != theirs and field.name not in _HOW:
-        raise BadInput(f'models[{i}]: {field.name} is {ours}, of the first model it is {theirs}')
+    if (name := difference(model.config, first)) is not None:
+      ours, theirs = getattr(model.config, name), getattr(first, name)
+      raise BadInput(f'models[{i}]: {name} is {ours}, of the first model it is {theirs}')
   try:
     fusion.check_weights(weights, len(models))
   except ValueError as error:

@@ -7,7 +7,10 @@ from vibethinker_jax.data.tokenizer import ChatTokenizer, read_chat_tokenizer
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.config import eos_ids, read_config
-from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.model.qwen2 import Config, Qwen2
+
+# fields of a config that say how a model computes; all others decide what it computes
+_HOW = ('positions', 'dtype', 'attention', 'remat', 'logit_chunk', 'unroll')
 
 
 def load_model(directory: pathlib.Path, dtype: str) -> Qwen2:
@@ -35,3 +38,9 @@ def load_tokenizer(directory: pathlib.Path) -> ChatTokenizer | None:
 def stop_ids(directory: pathlib.Path, tokenizer: ChatTokenizer | None) -> tuple[int, ...]:
   """The ids that end a response: those of the tokenizer, which knows the model's; without one, the model's alone."""
   return eos_ids(directory) if tokenizer is None else tokenizer.stop_ids
+
+
+def difference(config: Config, first: Config) -> str | None:
+  """The first field that makes two models different functions of their weights; None if their weights may be merged."""
+  names = [field.name for field in dataclasses.fields(Config) if field.name not in _HOW]
+  return next((name for name in names if getattr(config, name) != getattr(first, name)), None)

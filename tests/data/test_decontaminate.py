@@ -1,4 +1,4 @@
-"""Planted leaks are found whatever was done to hide them, and innocent rows stay."""
+"""Planted leaks are found however they are hidden, and other rows stay."""
 
 import json
 import os

@@ -275,30 +275,30 @@ def solution(answer, score=None, code=None):
   return solve.Solution(str(answer), 'stop', answer, True, (), None, code, verdict)
 
 
-def drawn(judges, *solutions):
+def drawn(graders, *solutions):
   programs = [i for i, s in enumerate(solutions) if s.answer == s.code]
-  spectrum = solve.cluster(judges._graders[0], [s.answer for s in solutions], programs)
+  spectrum = solve.cluster(graders._graders[0], [s.answer for s in solutions], programs)
   return spectrum, markup.drawing(list(solutions), spectrum)
 
 
-def test_columns_have_heads_and_shares(judges):
-  _, text = drawn(judges, *map(solution, ['1', '1', '1', '2']))
+def test_columns_have_heads_and_shares(graders):
+  _, text = drawn(graders, *map(solution, ['1', '1', '1', '2']))
   assert all(f'role="columnheader">{head}<' in text for head in ('Answer', 'Solutions', 'Share'))
   assert '3 · 75%' in text and '1 · 25%' in text and '75% agree on 1.' in text
 
 
-def test_a_tie_is_called_a_tie(judges):
-  spectrum, text = drawn(judges, *map(solution, ['1', '2', '1', '2', '3']))
+def test_a_tie_is_called_a_tie(graders):
+  spectrum, text = drawn(graders, *map(solution, ['1', '2', '1', '2', '3']))
   assert [c.answer for c in spectrum.leaders] == ['1', '2']
   assert '5 solutions, 3 different answers; a tie: 1 and 2 have 2 solutions each (40%).' in text
   assert 'agree' not in text
-  _, text = drawn(judges, *map(solution, ['1', '2', '3', '4', '5', '6']))
+  _, text = drawn(graders, *map(solution, ['1', '2', '3', '4', '5', '6']))
   assert 'a tie: 1, 2, 3, 4 and others have 1 solution each (17%).' in text
-  assert '2 solutions, none with an answer.' in drawn(judges, solution(None), solution(None))[1]
+  assert '2 solutions, none with an answer.' in drawn(graders, solution(None), solution(None))[1]
 
 
-def test_right_and_wrong_have_signs(judges):
-  _, text = drawn(judges, solution('1', 1), solution('1', 1), solution('2', 0), solution(None, 0))
+def test_right_and_wrong_have_signs(graders):
+  _, text = drawn(graders, solution('1', 1), solution('1', 1), solution('2', 0), solution(None, 0))
   right, wrong = (text.index(f'aria-label="Solution {i}, {said}"') for i, said in ((1, 'right'), (3, 'wrong')))
   assert text[right:].split('</button>')[0].endswith('>1<i>✓</i>')
   assert text[wrong:].split('</button>')[0].endswith('>3<i>✗</i>')
@@ -309,17 +309,17 @@ def test_right_and_wrong_have_signs(judges):
 PROGRAM = 'def f(x):\n  if x < 2:\n    return 1\n  return x'
 
 
-def test_programs_keep_their_lines_and_equal_ones_are_one_cluster(judges):
+def test_programs_keep_their_lines_and_equal_ones_are_one_cluster(graders):
   same = PROGRAM.replace('  ', '    ') + '  # done\n\n'
   other = PROGRAM.replace('return 1\n  return', 'return 1\n    return')
-  spectrum, text = drawn(judges, *(solution(code, code=code) for code in (PROGRAM, same, other)))
+  spectrum, text = drawn(graders, *(solution(code, code=code) for code in (PROGRAM, same, other)))
   assert [c.members for c in spectrum.clusters] == [(0, 1), (2,)]
   assert '<pre>def f(x):\n  if x &lt; 2:\n    return 1\n  return x</pre>' in text and 'agree on one program' in text
 
 
-def test_the_terminals_picture(judges):
+def test_the_terminals_picture(graders):
   solutions = [solution('\\frac{1}{2}'), solution('1/2'), solution(PROGRAM, code=PROGRAM), solution(None)]
-  spectrum, _ = drawn(judges, *solutions)
+  spectrum, _ = drawn(graders, *solutions)
   said, head, *rows = terminal.pictured(solutions, spectrum).split('\n')
   assert said == '4 solutions, 2 different answers; 50% agree on 1/2.' and head.split()[0] == 'answer'
   assert rows[0].split() == ['1/2', '█' * 20, '2', '·', '50%']

@@ -98,7 +98,7 @@ def test_sigterm_under_load(tmp_path):
   server.process.send_signal(signal.SIGTERM)
   time.sleep(0.3)
   if server.process.poll() is None:
-    with pytest.raises(httpx.HTTPError):  # turned away with 503, or not let in any more
+    with pytest.raises(httpx.HTTPError):  # refused with 503, or with a closed port
       httpx.post(f'{server.url}/v1/completions', json={**LONG, 'max_tokens': 1}).raise_for_status()
   for thread in threads:
     thread.join(60)
@@ -256,7 +256,7 @@ def test_the_width_does_not_jump(opened):
 @pytest.mark.parametrize('sign', [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize('field, begin, stop', [('box', 'send', 'stop'), ('problem', 'draw', 'halt')])
 def test_a_server_that_goes_away_in_the_middle(browser, tmp_path, sign, field, begin, stop):
-  """Told to stop it says so on the page; killed, the page says that it is away, and is whole once it is back."""
+  """When the server stops, the page says so; after a kill the page says that it is gone, and works when it is back."""
   server = Started(tmp_path, '--block', '2', '--grace', '0')
   page = browser.new_page(viewport={'width': 1280, 'height': 860})
   page.goto(f'http://127.0.0.1:{server.page_port}')

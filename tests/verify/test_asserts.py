@@ -1,4 +1,4 @@
-"""Tests and program stand in two processes: what crosses between them, and what does not."""
+"""Test runner and program are two processes: what they send each other, and what they do not."""
 
 import json
 import pathlib
@@ -130,7 +130,7 @@ def test_honest_functions(monkeypatch):
   for code, asserts in functions.values():
     module = types.ModuleType('solution')
     monkeypatch.setitem(sys.modules, 'solution', module)
-    for text in (code, *asserts):  # what they say is so in one process
+    for text in (code, *asserts):  # in one process the asserts hold
       exec(text, module.__dict__)
   rows = [
     (f'```python\n{code}\n```', None, {'entry_point': None, 'setup': '', 'asserts': asserts})
@@ -143,7 +143,7 @@ def test_honest_functions(monkeypatch):
 
 def test_no_object_of_the_program_is_read_at_an_address(ends):
   line, _ = ends
-  remote = Remote(line, 0)  # which would ask the other side, and wait for ever
+  remote = Remote(line, 0)  # any use of it would send a request and wait for ever
   for name in ('__array_interface__', '__array_struct__', '__array__'):
     with pytest.raises(AttributeError):
       getattr(remote, name)

@@ -21,16 +21,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   from vibethinker_jax.serve import terminal
   from vibethinker_jax.serve.service import Service
-  from vibethinker_jax.serve.solve import Judges
+  from vibethinker_jax.serve.solve import GraderPool
   from vibethinker_jax.serve.worker import Worker
 
   engine, model, tokenizer = engines.load(args)
-  judges = Judges(1)
+  graders = GraderPool(1)
   try:
     with edited_lines(flags.cache('chat_history')):
-      terminal.run(Service(args.name, tokenizer, Worker(engine, model, args.waiting), judges), args.preset)
+      terminal.run(Service(args.name, tokenizer, Worker(engine, model, args.waiting), graders), args.preset)
   finally:
-    judges.close()
+    graders.close()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import pathlib
 from vibethinker_jax.cli import files
 from vibethinker_jax.errors import BadInput
 
-_SIZES = {
+_NAMES = {  # of the fields in config.json
   'V': 'vocab_size',
   'D': 'hidden_size',
   'L': 'num_hidden_layers',
@@ -30,6 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   from vibethinker_jax.model import hf
   from vibethinker_jax.model.config import eos_ids
+  from vibethinker_jax.model_directory import difference
   from vibethinker_jax.spectrum import fusion
 
   models: list[pathlib.Path] = args.models
@@ -44,10 +45,9 @@ def run(args: argparse.Namespace) -> None:
     raise BadInput(f'{args.out}: not empty and no model directory, so it is not replaced')
   configs = [hf.read_config(m) for m in models]
   for path, config in zip(models[1:], configs[1:]):
-    for name, said in _SIZES.items():
-      ours, first = vars(config)[name], vars(configs[0])[name]
-      if ours != first:
-        raise BadInput(f'{path / "config.json"}: {said} is {ours}, in {models[0]} it is {first}')
+    if (name := difference(config, configs[0])) is not None:
+      ours, first = getattr(config, name), getattr(configs[0], name)
+      raise BadInput(f'{path / "config.json"}: {_NAMES[name]} is {ours}, in {models[0]} it is {first}')
   vocabularies = [_vocabulary(m) for m in models]
   for path, vocabulary in zip(models[1:], vocabularies[1:]):
     if vocabulary is not None and vocabularies[0] is not None and vocabulary != vocabularies[0]:

@@ -123,7 +123,7 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
       await unless_gone(service, http, collect(stream, [request], samples))
     answer = tuple(asked.answer) if isinstance(asked.answer, list) else asked.answer
     judged = solve.take_apart(
-      service.judges, [s.text for s in samples], [s.finish for s in samples], answer, asked.examples()
+      service.graders, [s.text for s in samples], [s.finish for s in samples], answer, asked.examples()
     )
     solutions, spectrum = await unless_gone(service, http, judged)
     head = {'id': new_id('solve'), 'object': 'solve', 'created': int(time.time()), 'model': service.name}

@@ -93,7 +93,7 @@ async def converse(
     if stop.is_set():
       yield Turn(None, [*shown, *markup.messages(text, None)], reply(text)) if text else before
       return
-    (solution,), _ = await solve.take_apart(service.judges, [text], [sample.finish])
+    (solution,), _ = await solve.take_apart(service.graders, [text], [sample.finish])
     yield Turn(None, [*shown, *markup.messages(text, solution)], reply(text))
   except Exception as error:
     why = _why(error)
@@ -152,7 +152,7 @@ async def explore(
       yield View(_progress(f'Stopped, with {done} of {int(n)} solutions complete'), [])
       return
     texts, ends = [s.text for s in samples], [s.finish for s in samples]
-    solutions, spectrum = await solve.take_apart(service.judges, texts, ends, expected.strip() or None)
+    solutions, spectrum = await solve.take_apart(service.graders, texts, ends, expected.strip() or None)
     yield View(markup.drawing(solutions, spectrum), solutions)
   except Exception as error:
     yield View('', [], _why(error))

@@ -25,7 +25,7 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.serve import api
 from vibethinker_jax.serve.service import Service
-from vibethinker_jax.serve.solve import Judges
+from vibethinker_jax.serve.solve import GraderPool
 from vibethinker_jax.serve.worker import Worker
 
 _PARTING_S = 3  # seconds for connections that stay open after their answer, such as those of browsers
@@ -83,9 +83,9 @@ def run(
     if addresses.page is not None:
       listening.append(stack.enter_context(_listen(addresses.host, addresses.page)))
     say(*memory(engine, model))
-    judges = Judges()
-    stack.callback(judges.close)
-    service = Service(name, tokenizer, Worker(engine, model, waiting, warm), judges, keys, separate)
+    graders = GraderPool()
+    stack.callback(graders.close)
+    service = Service(name, tokenizer, Worker(engine, model, waiting, warm), graders, keys, separate)
     asyncio.run(_serve(service, listening, addresses.cors, grace_s, begin))
 
 

@@ -21,14 +21,14 @@ from vibethinker_jax.serve.worker import Stream, Worker
 class Service:
   """A model being served, and what is needed to answer with it.
 
-  name: of the model. tokenizer: of the model. worker: runs the engine. judges: graders for solutions. keys: API keys,
+  name: of the model. tokenizer: of the model. worker: runs the engine. graders: of solutions. keys: API keys,
   () asks for none. separate: whether thinking is separated from the content where a request does not say.
   """
 
   name: str
   tokenizer: ChatTokenizer
   worker: Worker
-  judges: solve.Judges
+  graders: solve.GraderPool
   keys: tuple[str, ...] = ()
   separate: bool = True
 

@@ -95,7 +95,7 @@ class SolutionSpectrum:
     return len(self.clusters[0].members) / total if self.clusters else 0.0
 
 
-class Judges:
+class GraderPool:
   """A few graders, each for one caller at a time."""
 
   def __init__(self, count: int = 2, deadline_s: float = 10.0):
@@ -120,7 +120,7 @@ class Judges:
 
 
 async def take_apart(
-  judges: Judges,
+  graders: GraderPool,
   texts: Sequence[str],
   finishes: Sequence[str],
   answer: str | Sequence[str] | None = None,
@@ -129,7 +129,7 @@ async def take_apart(
   """The solutions and their spectrum.
 
   Args:
-    judges: one of their graders is used.
+    graders: one of them is used.
     texts: the samples.
     finishes: how each of them ended, 'stop' or 'length'.
     answer, tests: what the samples are graded by, as in Grader.grade; None for both gives no verdicts.
@@ -137,7 +137,7 @@ async def take_apart(
   Raises:
     RuntimeError: the sandbox failed.
   """
-  async with judges.one() as grader:
+  async with graders.one() as grader:
     # a thread cannot be stopped, and the grader is busy until it ends: a caller that is cancelled waits for it
     work = asyncio.get_running_loop().run_in_executor(None, _take_apart, grader, texts, finishes, answer, tests)
     try:

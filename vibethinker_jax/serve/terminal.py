@@ -81,7 +81,7 @@ class _Talk:
         print(sample.text[printed:], end='', flush=True)
         printed = len(sample.text)
     print()
-    (solution,), _ = await solve.take_apart(self._service.judges, [sample.text], [sample.finish])
+    (solution,), _ = await solve.take_apart(self._service.graders, [sample.text], [sample.finish])
     if solution.answer is not None:
       print(f'[ {solution.answer} ]')
     for step in solution.key_steps:
@@ -95,7 +95,7 @@ class _Talk:
         done = sum(bool(sample.finish) for sample in samples)
         print(f'\r{done} of {n} are complete', end='' if done < n else '\n', file=sys.stderr, flush=True)
     texts, ends = [s.text for s in samples], [s.finish for s in samples]
-    print(pictured(*await solve.take_apart(self._service.judges, texts, ends)))
+    print(pictured(*await solve.take_apart(self._service.graders, texts, ends)))
 
   def _drawn(self, messages: list[dict], n: int) -> AsyncIterator[list[Sample]]:
     kind = PRESETS[self.preset]

@@ -155,22 +155,22 @@ def factor(rng: random.Random, level: int) -> int:
 
 
 def _two_part(number):
-  """Whether place value cuts the number in two."""
+  """Whether place value splits the number into two parts."""
   return number > 10 and number % 10 != 0
 
 
 def both(work: Callable[..., None]) -> dict[str, Callable[..., None]]:
-  """Paths told by the same lines: the pen knows whether to split them."""
+  """Two paths with the same operations: the pen knows whether to split them."""
   return {'steps': work, 'split': work}
 
 
 def listed(numbers: Sequence[int]) -> str:
-  """As a sentence has them: '3, 5 and 8'."""
+  """The numbers as in a sentence: '3, 5 and 8'."""
   return ', '.join(map(str, numbers[:-1])) + f' and {numbers[-1]}'
 
 
 def add_up(pen: Pen, numbers: Sequence[int]) -> int:
-  """The pen's sum of them, one addition a line."""
+  """The sum of the numbers, written with one addition on each line."""
   total = numbers[0]
   for number in numbers[1:]:
     total = pen.add(total, number)
