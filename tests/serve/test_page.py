@@ -272,7 +272,7 @@ def test_an_answer_is_a_formula_that_katex_reads(answer, shown):
 
 def solution(answer, score=None, code=None):
   verdict = None if score is None else Verdict(score, answer, '')
-  return solve.Solution(str(answer), 'stop', answer, True, (), None, code, verdict)
+  return solve.SampledSolution(str(answer), 'stop', answer, True, (), None, code, verdict)
 
 
 def drawn(graders, *solutions):

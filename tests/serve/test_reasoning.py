@@ -99,7 +99,7 @@ def says(monkeypatch, make_service, served):
     service = service or make_service()
     encode = service.tokenizer.hf.encode
     monkeypatch.setattr(Scripted, 'script', (*encode(text, add_special_tokens=False), *service.tokenizer.stop_ids[-1:]))
-    monkeypatch.setattr(module, 'Run', Scripted)
+    monkeypatch.setattr(module, 'Scheduler', Scripted)
     return served(service)
 
   return start
