@@ -1,4 +1,4 @@
-"""The lines of `vibethinker chat` are edited and remembered, on a terminal of the test's own."""
+"""The lines of `vibethinker chat` can be edited and are remembered, in a terminal of the test."""
 
 import os
 import pty

@@ -273,8 +273,8 @@ PROMPT = {'id': 'a', 'prompt': 'ab'}
     ('generate', [{'id': 1, 'tokens': []}], 'line 1: empty prompt'),
     ('generate', [PROMPT, {'id': 1, 'tokens': [1] * 60}], 'line 2: prompt of 60 and 9 new tokens exceed the length 64'),
     ('generate', [{'id': 1, 'messages': []}], 'line 1: "messages" is empty'),
-    ('generate', [{'id': 1, 'messages': [{'role': 'user'}]}], 'line 1, message 1: expected {"role"'),
-    ('generate', [{'id': 1, 'messages': [{'role': 'user', 'content': 3}]}], 'field "content" must be str'),
+    ('generate', [{'id': 1, 'messages': [{'role': 'user'}]}], 'line 1: "messages"[0]: expected {"role"'),
+    ('generate', [{'id': 1, 'messages': [{'role': 'user', 'content': 3}]}], '"content" must be a text, found int'),
     ('generate --n 0', [PROMPT], '--n 0: expected 1 to'),
     ('generate --n x', [PROMPT], "argument --n: invalid int value: 'x'"),
     ('generate --seed -1', [PROMPT], '--seed -1: expected 0 to'),
@@ -334,7 +334,7 @@ def test_bad_models(talking, tiny_directory, tmp_path, capsys):
     shutil.rmtree(tmp_path / 'm')
     shutil.copytree(tiny_directory, tmp_path / 'm')
     make_tokenizer(tmp_path / 'm', template=template)
-    score(f'line 1: {"the chat template refuses" if template else ""}', rows=chat, verb=generate)
+    score(f'line 1: "messages"{": the chat template refuses" if template else ""}', rows=chat, verb=generate)
     score(expected, rows=chat, verb=generate)
   (tmp_path / 'm' / 'generation_config.json').write_text('{"eos_token_id": "x"}')
   score('eos_token_id', verb=generate)

@@ -235,7 +235,7 @@ def test_decontaminate_writes_rows_as_they_came(tmp_path, capsys):
   argv = ['decontaminate', '--train', tmp_path / 'train.jsonl', '--eval', tmp_path / 'eval.jsonl']
   assert main(list(map(str, [*argv, '--out', '-', '--report', '/dev/null']))) == 0
   out, err = capsys.readouterr()
-  assert out == f'{line}\n{half}\n' and '0 of 2 rows taken out' in err
+  assert out == f'{line}\n{half}\n' and '0 of 2 rows removed' in err
 
 
 @pytest.mark.parametrize('value', ['inf', 'nan', '0', '-1', '1e9'])

@@ -25,6 +25,7 @@ RANKS = {
   'train.metric_writer': 1,
   'train.profile': 1,
   'engine': 2,
+  'model_directory': 2,
   'workdir': 2,
   'train.optim': 2,
   'train.state': 2,

@@ -22,7 +22,7 @@ from vibethinker_jax.config_io import freeze, load_config
 from vibethinker_jax.data import sources
 from vibethinker_jax.data.problem import Problem, answer_text
 from vibethinker_jax.data.prompts import Prompt, prompt_ids
-from vibethinker_jax.data.tokenizer import ChatTokenizer, read_chat_tokenizer
+from vibethinker_jax.data.tokenizer import ChatTokenizer
 from vibethinker_jax.disk import beginning
 from vibethinker_jax.engine import score as scoring
 from vibethinker_jax.engine.engine import Engine, Request
@@ -30,9 +30,10 @@ from vibethinker_jax.engine.sampling import SamplingParams, number_of
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import benchmarks, run
 from vibethinker_jax.model import hf
-from vibethinker_jax.model.config import eos_ids, read_config
+from vibethinker_jax.model.config import read_config
 from vibethinker_jax.model.mesh import own_mesh
-from vibethinker_jax.model.qwen2 import Config, Qwen2
+from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.model_directory import difference, load_model, load_tokenizer
 from vibethinker_jax.plan import plan as planning
 from vibethinker_jax.plan.machine import machine
 from vibethinker_jax.spectrum import fusion
@@ -43,8 +44,6 @@ from vibethinker_jax.verify.grader import Grader
 Answer = str | int | float | Sequence[str | int | float]  # one that is right, or all that are accepted
 
 _DTYPES = ('float32', 'bfloat16')
-# fields of a model's config that say how it computes; all others decide what it computes
-_HOW = ('positions', 'dtype', 'attention', 'remat', 'logit_chunk', 'unroll')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +69,9 @@ def load(directory: str | pathlib.Path, dtype: str = 'float32') -> tuple[Qwen2, 
   directory = pathlib.Path(directory)
   if dtype not in _DTYPES:
     raise BadInput(f'dtype {dtype!r}: expected one of {", ".join(_DTYPES)}')
-  config, tokenizer = read_config(directory), None
-  if (directory / 'tokenizer.json').exists():
-    tokenizer = read_chat_tokenizer(directory, eos_ids=eos_ids(directory))
-    tokenizer.check(config.V, directory)
-  model = hf.load(directory, dtype)
-  model.config = dataclasses.replace(model.config, dtype=dtype)
-  return model, tokenizer
+  read_config(directory)  # what it lacks is said first
+  tokenizer = load_tokenizer(directory)
+  return load_model(directory, dtype), tokenizer
 
 
 def save(model: Qwen2, tokenizer: ChatTokenizer | None, directory: str | pathlib.Path) -> None:
@@ -255,10 +250,9 @@ def fuse(models: Sequence[Qwen2], weights: Sequence[float] | None = None) -> Qwe
   weights = [1 / max(len(models), 1)] * len(models) if weights is None else [float(w) for w in weights]
   first = models[0].config if len(models) else None
   for i, model in enumerate(models):
-    for field in dataclasses.fields(Config):
-      ours, theirs = vars(model.config)[field.name], vars(first)[field.name]
-      if ours != theirs and field.name not in _HOW:
-        raise BadInput(f'models[{i}]: {field.name} is {ours}, of the first model it is {theirs}')
+    if (name := difference(model.config, first)) is not None:
+      ours, theirs = getattr(model.config, name), getattr(first, name)
+      raise BadInput(f'models[{i}]: {name} is {ours}, of the first model it is {theirs}')
   try:
     fusion.check_weights(weights, len(models))
   except ValueError as error:

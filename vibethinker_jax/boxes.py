@@ -1,36 +1,37 @@
-r"""Where a response gives its answer: after its thought, in its last box. The one reader of `\boxed{...}`."""
+r"""Finds the answer of a response: after its thinking, in the last `\boxed{...}`. The only parser of boxes."""
 
 import re
 
 # One or more backslashes: a text that passed through JSON twice has two.
 _BOX = re.compile(r'\\+(?:boxed|fbox)(?![a-zA-Z])\s*')
 _TOKEN = re.compile(r'\\+(?:boxed|fbox)(?![a-zA-Z])\s*|\\.|[{}]', re.DOTALL)
-_BRACE = re.compile(r'\\.|[{}]', re.DOTALL)  # an escaped brace is a character, not a bracket
+_BRACE = re.compile(r'\\.|[{}]', re.DOTALL)  # an escaped brace is an ordinary character
 # What `\boxed` takes without braces: a number, one letter, or a command with its arguments.
 _BARE = re.compile(r'[-+]?\d+(?:,\d{3})*(?:\.\d+)?|[-+]?[a-zA-Z](?![a-zA-Z])|[-+]?\\(?:pi|infty|emptyset)(?![a-zA-Z])')
 _COMMAND = re.compile(r'[-+]?\\(?:[dtc]?frac|sqrt|text|textbf|mathrm|mathbf|binom)(?![a-zA-Z])')
 _ARGUMENT = re.compile(r'\d|\[\d+\]')
-_LONGEST = 100  # characters of an argument: without a bound, a hostile text is read again for every box in it
-_NESTED = 3  # boxes that hold nothing but a box
+_LONGEST = 100  # characters of an argument; without a bound, the time for a hostile text is quadratic
+_NESTED = 3  # boxes that contain nothing but a box
 
 
 def answer_part(response: str) -> str | None:
-  """What a response says after its thought, None where the thought is not closed: nothing was answered then.
+  """The text of a response after its thinking; None if the thinking is not closed, which means that there is no answer.
 
-  A thought is what stands before the last `</think>`. A response whose prompt opened the thought must be given with
-  its `<think>` in front. The text is whole where no thought is.
+  The thinking is everything before the last `</think>`. If the prompt opened it, `response` must begin with that
+  `<think>`. A response without thinking is returned whole.
   """
   _, _, answer = response.rpartition('</think>')
   return None if '<think>' in answer else answer
 
 
 def boxes(text: str) -> list[tuple[int, int] | None]:
-  r"""The contents of all boxes of a text as (begin, end), in the order in which they open; None for one never closed.
+  r"""The contents of all boxes of a text as (begin, end), in the order in which they open; None for one that never
+  closes.
 
-  Read are `\boxed{...}`, `\fbox{...}` and, without braces, `\boxed 7`, `\boxed x`, `\boxed\frac{1}{2}`. A box within a
-  closed box is part of its content.
+  These are boxes: `\boxed{...}`, `\fbox{...}` and, without braces, `\boxed 7`, `\boxed x`, `\boxed\frac{1}{2}`. A box
+  within a closed box is part of its content.
   """
-  at = text.find('box')  # quick: most of a response stands before its first box
+  at = text.find('box')  # fast: most of a response comes before its first box
   if at < 0:
     return []
   found: list[tuple[int, int | None]] = []  # [begin, end) of the content
@@ -58,7 +59,7 @@ def boxes(text: str) -> list[tuple[int, int] | None]:
 
 
 def _bare(text: str, begin: int) -> int | None:
-  """Where what a box takes without braces ends, None where there is no such thing."""
+  """The end of the content of a box without braces, None where there is no such content."""
   if bare := _BARE.match(text, begin):
     return bare.end()
   command = _COMMAND.match(text, begin)
@@ -78,7 +79,7 @@ def _bare(text: str, begin: int) -> int | None:
 
 
 def closing(text: str, begin: int, end: int | None = None) -> int | None:
-  """Where the brace opened before `begin` is closed, None if it is not, before `end`."""
+  """The position of the brace that closes the one before `begin`; None if it is not closed before `end`."""
   depth = 1
   for brace in _BRACE.finditer(text, begin, len(text) if end is None else end):
     depth += {'{': 1, '}': -1}.get(brace.group(), 0)
@@ -88,20 +89,20 @@ def closing(text: str, begin: int, end: int | None = None) -> int | None:
 
 
 def last_box(text: str) -> tuple[int, int] | None:
-  """Where the content of a text's last box begins and ends; None if there is no box or the last one never closes."""
+  """(begin, end) of the content of the last box of a text; None if there is no box, or the last one never closes."""
   found = boxes(text)
   return found[-1] if found else None
 
 
 def all_boxed(text: str) -> list[str]:
-  """The contents of all closed boxes of a text, stripped, in order, each different one once."""
+  """The contents of all closed boxes of a text, stripped, in order, without repetitions."""
   return list(dict.fromkeys(text[slice(*span)].strip() for span in boxes(text) if span is not None))
 
 
 def extract_boxed(response: str) -> str | None:
-  """The content of the last box of a response's answer, stripped; of a box that holds nothing but a box, the inner one.
+  """The content of the last box of a response, stripped; if that is nothing but a box, the content of the inner box.
 
-  None if there is no box, if the last one never closes, or if the thought is not closed.
+  None if there is no box after the thinking, if the last one never closes, or if the thinking is not closed.
   """
   text = answer_part(response)
   span = None if text is None else last_box(text)

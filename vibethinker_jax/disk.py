@@ -66,16 +66,23 @@ def atomic(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
   Folders are made as needed. Where the block fails, what was at `path` before is still there. Raises CannotWrite.
   """
-  scratch = path.with_name(f'.{path.name}.{os.getpid()}')
   with writing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with replacing(path) as scratch:
       yield scratch
-      scratch.replace(path)
-    except BaseException:
-      with contextlib.suppress(OSError):
-        scratch.unlink(missing_ok=True)
-      raise
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """As `atomic`, in a folder that exists. Raises OSError as it comes."""
+  scratch = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    yield scratch
+    scratch.replace(path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      scratch.unlink(missing_ok=True)
+    raise
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -16,7 +16,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
@@ -109,6 +109,14 @@ def meanings(of: type) -> dict[str, str]:
     else:
       name = None
   return found
+
+
+def flat(values: Mapping, above: str = '') -> dict[str, Any]:
+  """The values of nested dicts by their dotted names; an empty dict is a value."""
+  out = {}
+  for name, value in values.items():
+    out |= flat(value, f'{above}{name}.') if isinstance(value, dict) and value else {f'{above}{name}': value}
+  return out
 
 
 def dataclasses_in(kind: Any) -> Iterator[type]:

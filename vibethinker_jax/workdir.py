@@ -19,6 +19,7 @@ from vibethinker_jax import provenance
 from vibethinker_jax.disk import read_json, write_json, writing
 from vibethinker_jax.distributed import Stopped, gather
 from vibethinker_jax.errors import BadInput
+from vibethinker_jax.fields import flat
 from vibethinker_jax.lock import held
 
 # fields that say how a run is computed: a run may be continued with other values
@@ -91,7 +92,7 @@ def compare(path: pathlib.Path, was: Mapping, now: Mapping, bound: Collection[st
   Raises:
     BadInput: another field differs.
   """
-  was, now = _leaves(was), _leaves(now)
+  was, now = flat(was), flat(now)
   differing = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
   part = lambda name: name.split('.')[0]
   how = [name for name in differing if name in _HOW or part(name) in _HOW]
@@ -136,11 +137,3 @@ def _bound(workdir: pathlib.Path) -> set[str]:
 def _plain(config: Mapping) -> dict:
   """The config as JSON returns it."""
   return json.loads(json.dumps(config))
-
-
-def _leaves(values: Mapping, above: str = '') -> dict:
-  """The fields of a config by their dotted names."""
-  out = {}
-  for name, value in values.items():
-    out |= _leaves(value, f'{above}{name}.') if isinstance(value, dict) and value else {f'{above}{name}': value}
-  return out

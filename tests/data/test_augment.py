@@ -1,4 +1,4 @@
-"""The material of SFT: perturbations keep the answer, faults are found, key steps weigh, the easy comes first."""
+"""The examples of SFT: perturbations keep the answer, faults are found, key steps weigh more, easy ones come first."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Planted leaks are found whatever was done to hide them, and innocent rows stay."""
+"""Planted leaks are found however they are hidden, and other rows stay."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.data import decontaminate
 from vibethinker_jax.data.decontaminate import Decontaminate, Index, find_leaks
 from vibethinker_jax.data.hashed import Block
+from vibethinker_jax.data.instructions import MATH
 from vibethinker_jax.data.problem import read_rows
-from vibethinker_jax.data.readers import INSTRUCTIONS
 from vibethinker_jax.data.words import normal, words
 
 DATA = pathlib.Path(os.environ.get('VIBETHINKER_DATA', pathlib.Path(__file__).parents[2].parent / 'shared' / 'data'))
@@ -54,7 +54,7 @@ LEAKS = {
   'short, with something before': ('short', 'ngram', f'Here is a task for you. {SHORT}'),
   'short, right after a word': ('short', 'ngram', f'Question 7 {SHORT} Explain each step.'),
   'short, in other signs': ('short', 'ngram', 'Please: compute \\(\\sin{75}^{\\circ}\\), and say how.'),
-  'a chat with an instruction': ('short', 'ngram', f'{SHORT} {INSTRUCTIONS[0]}'),
+  'a chat with an instruction': ('short', 'ngram', f'{SHORT} {MATH}'),
 }
 
 

@@ -1,4 +1,4 @@
-"""The real data against the graders: what each problem says of itself is judged right, or listed in docs/judges.md."""
+"""The graders on real data: the solution of each problem is graded right, or is listed in docs/judges.md."""
 
 import os
 import pathlib

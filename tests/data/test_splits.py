@@ -1,4 +1,4 @@
-"""Sets from files: disjoint, without leaks of one into the other, every problem under a domain."""
+"""Sets from files: disjoint, without leaks from one into another, every problem in its domain."""
 
 import dataclasses
 import json

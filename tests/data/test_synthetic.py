@@ -58,7 +58,7 @@ def test_families_are_several_and_told_in_several_ways():
 
 
 def test_phrasings(world):
-  """Three texts for one instance, seen as three skeletons with the numbers taken out."""
+  """Three texts for one instance, compared as three skeletons without their numbers."""
   for domain in DOMAINS:
     for family in FAMILIES[domain]:
       prompts = [p.prompt for p in world[domain, 'train'] if p.id.split('/')[1] == family.name]

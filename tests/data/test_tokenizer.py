@@ -1,4 +1,4 @@
-"""Control tokens come from the chat template and the end of a turn; what is written in a text is text."""
+"""Control tokens come from the chat template and the end of a turn; those written in a text are ordinary text."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def tokenizer(request):
 
 
 def plainly(tokenizer: ChatTokenizer, content: str) -> list[int]:
-  """The conversation's ids where the content is taken for text by another road: around it, tokenised apart."""
+  """The ids of the conversation by another method: the content is tokenized separately from the text around it."""
   shell = tokenizer.hf.apply_chat_template(
     [{'role': 'user', 'content': 'CONTENT'}], tokenize=False, add_generation_prompt=True
   )
@@ -73,7 +73,7 @@ def test_a_solution_ends_where_its_text_ends(tokenizer, content):
 
 
 def test_ordinary_text_keeps_its_ids(tokenizer):
-  """By the road of written control tokens too: a conversation goes on after it, with one in the last message."""
+  """The same where control tokens are written in the text: the conversation continues, with one in the last message."""
   contents = [row.text for _, row in solved(synthetic.problems('algebra', 'train', 20, seed=0))]
   contents += ['  two  blanks\n\n\nlines ', '\tx = 1e-3 €½ 漢字 🙂 e\u0301', "I'll  don't\r\n", ' ']
   for content in contents:

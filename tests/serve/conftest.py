@@ -18,7 +18,7 @@ from vibethinker_jax.model import hf
 from vibethinker_jax.serve import api
 from vibethinker_jax.serve.server import Server, first_breath
 from vibethinker_jax.serve.service import Service
-from vibethinker_jax.serve.solve import Judges
+from vibethinker_jax.serve.solve import GraderPool
 from vibethinker_jax.serve.worker import Worker
 
 ROWS, WAITING, LONGEST = 8, 8, 256
@@ -34,7 +34,7 @@ class Live:
     return openai.OpenAI(base_url=f'{self.url}/v1', api_key=key, max_retries=0, timeout=120)
 
   def idle(self, within_s: float = 60) -> bool:
-    """Whether no row is in use and nobody waits, as the metrics say it, at the latest after `within_s`."""
+    """Whether the metrics show within `within_s` seconds that no row is in use and no sample waits."""
     end, worker = time.monotonic() + within_s, self.service.worker
     while time.monotonic() < end:
       if worker.open == worker.metrics.live == worker.metrics.queued == 0:
@@ -45,7 +45,7 @@ class Live:
 
 @contextlib.contextmanager
 def _served(service: Service, cors: tuple[str, ...] = ()):
-  """The service behind uvicorn, in a thread with a loop of its own."""
+  """The service on uvicorn, in a thread with its own event loop."""
   sock = socket.create_server(('127.0.0.1', 0))
   ready, ended = threading.Event(), threading.Event()
   loop = asyncio.new_event_loop()
@@ -81,16 +81,16 @@ def tiny():
 
 
 @pytest.fixture(scope='session')
-def judges():
-  judges = Judges(1)
-  yield judges
-  judges.close()
+def graders():
+  graders = GraderPool(1)
+  yield graders
+  graders.close()
 
 
 @pytest.fixture(scope='session')
-def make_service(tiny, judges):
+def make_service(tiny, graders):
   engine, model, tokenizer = tiny
-  return lambda keys=(): Service('vibethinker', tokenizer, Worker(engine, model, WAITING), judges, keys)
+  return lambda keys=(): Service('vibethinker', tokenizer, Worker(engine, model, WAITING), graders, keys)
 
 
 @pytest.fixture(scope='session')

@@ -26,12 +26,12 @@ QUESTION = 'Solve 7x + 12 = 61.'
 
 
 @pytest.fixture(scope='module')
-def site(tiny, judges, served):
-  """A server with all of the model's positions, for some clients have long prompts."""
+def site(tiny, graders, served):
+  """A server with all positions of the model, since some clients have long prompts."""
   _, model, tokenizer = tiny
   engine = Engine(model.config, tokenizer.stop_ids, rows=8, block=8)
   engine.row_sizes = [8]
-  with served(Service('vibethinker', tokenizer, Worker(engine, model, 8), judges)) as live:
+  with served(Service('vibethinker', tokenizer, Worker(engine, model, 8), graders)) as live:
     yield live
 
 
@@ -77,7 +77,7 @@ def python_of(client: str) -> str:
 
 
 def answers(run, client: str, program: str) -> list:
-  """What a program of a client says: its lines that are JSON, for some clients print what they like."""
+  """What the program of a client prints as JSON; some clients print other lines too."""
   return [json.loads(line)[0] for line in run(client, '-c', program).splitlines() if line.startswith('[')]
 
 

@@ -126,7 +126,7 @@ def test_thinking_may_be_text_though_its_tags_are_special(ids, sizes, tokens):
   by_id=st.booleans(),
 )
 def test_tokens_are_counted_up_to_the_stop(words, stop, size, by_id):
-  """Whatever the pieces are: the one with which the stop is complete is the last that counts."""
+  """For all pieces: the token that completes the stop is the last one that counts."""
   ids = ids_of(words)
   last = ids_of(stop)[-1]
   ends = (n for n in range(1, len(ids) + 1) if (ids[n - 1] == last if by_id else stop in TEXT.decode(ids[:n])))

@@ -12,7 +12,7 @@ from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.config import TINY_BASE
 from vibethinker_jax.engine.score import score
 from vibethinker_jax.serve import scorer as module
-from vibethinker_jax.serve.exceptions import Busy, Closing, EngineFailure
+from vibethinker_jax.serve.errors import Busy, Closing, EngineFailure
 from vibethinker_jax.serve.scorer import Scorer
 
 ASK = [{'role': 'user', 'content': 'Solve 7x + 12 = 61.'}]

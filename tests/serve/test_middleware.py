@@ -1,4 +1,4 @@
-"""HEAD, OPTIONS, browsers of other origins, the kind of a body, and keys that no header could carry."""
+"""HEAD, OPTIONS, browsers of other origins, the type of a body, and keys that cannot be sent in a header."""
 
 import httpx
 import pytest

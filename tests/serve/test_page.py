@@ -1,17 +1,17 @@
-"""What the page's buttons do, without a browser: every refusal and failure is said and gives the buttons back."""
+"""What the page's buttons do, without a browser: every error is shown and gives the buttons back."""
 
 import asyncio
 import math
 
 import pytest
 
-from vibethinker_jax.serve import markup, page, solve, steps, terminal
+from vibethinker_jax.serve import markup, page, page_actions, solve, terminal
 from vibethinker_jax.serve.errors import ApiError
 from vibethinker_jax.serve.service import Sample
 from vibethinker_jax.serve.worker import Closing, EngineFailure
 from vibethinker_jax.verify.answer import Verdict
 
-HOW = steps.How('math', 0.6, 0.95, 40)
+HOW = page_actions.How('math', 0.6, 0.95, 40)
 
 
 class Written:
@@ -42,20 +42,22 @@ def service(make_service):
 
 def turns(service, question, shown=(), said=(), how=HOW):
   async def all_of_them():
-    return [turn async for turn in steps.converse(service, question, list(shown), list(said), how, asyncio.Event())]
+    return [
+      turn async for turn in page_actions.converse(service, question, list(shown), list(said), how, asyncio.Event())
+    ]
 
   return asyncio.run(all_of_them())
 
 
 def views(service, problem, expected='', n=3, how=HOW):
   async def all_of_them():
-    return [view async for view in steps.explore(service, problem, expected, n, how, asyncio.Event())]
+    return [view async for view in page_actions.explore(service, problem, expected, n, how, asyncio.Event())]
 
   return asyncio.run(all_of_them())
 
 
 def test_an_answered_question_enters_the_conversation(service, monkeypatch):
-  monkeypatch.setattr(steps, 'grow', grown(['6 * 7 = 42\n', '6 * 7 = 42\n\\boxed{42}']))
+  monkeypatch.setattr(page_actions, 'grow', grown(['6 * 7 = 42\n', '6 * 7 = 42\n\\boxed{42}']))
   first, *between, last = turns(service, 'What is 6 * 7?')
   assert first.busy and first.box == '' and first.said == [] and all(turn.busy for turn in between)
   assert not last.busy and last.notice == ''
@@ -73,7 +75,7 @@ def test_a_refused_question_is_said_and_leaves_the_conversation_as_it_was(servic
     assert 'This model takes 256 tokens in all. The prompt has ' in last.notice
     assert ('begins a new one' in last.notice) == bool(before)
   grow = grown(['\\boxed{1}'])
-  monkeypatch.setattr(steps, 'grow', grow)
+  monkeypatch.setattr(page_actions, 'grow', grow)
   *_, last = turns(service, 'And now?', last.shown, last.said)
   assert [m['content'] for m in last.said] == ['a', 'b', 'And now?', '\\boxed{1}']
   assert long not in str(grow.asked), 'the next question does not carry the refused one'
@@ -90,12 +92,12 @@ def test_nothing_asked_is_said(service, question):
 @pytest.mark.parametrize(
   'how, says',
   [
-    (steps.How('math', None, 0.9, 40), 'Temperature is empty, expected 0 to 2.'),
-    (steps.How('math', 5, 0.9, 40), 'Temperature is 5, expected 0 to 2.'),
-    (steps.How('math', math.nan, 0.9, 40), 'Temperature is nan, expected 0 to 2.'),
-    (steps.How('math', 0.5, 0, 40), 'Top-p is 0, expected 0.05 to 1.'),
-    (steps.How('math', 0.5, 0.9, None), 'New tokens at most is empty, expected 1 to 256.'),
-    (steps.How('math', 0.5, 0.9, 1e9), 'New tokens at most is 1000000000.0, expected 1 to 256.'),
+    (page_actions.How('math', None, 0.9, 40), 'Temperature is empty, expected 0 to 2.'),
+    (page_actions.How('math', 5, 0.9, 40), 'Temperature is 5, expected 0 to 2.'),
+    (page_actions.How('math', math.nan, 0.9, 40), 'Temperature is nan, expected 0 to 2.'),
+    (page_actions.How('math', 0.5, 0, 40), 'Top-p is 0, expected 0.05 to 1.'),
+    (page_actions.How('math', 0.5, 0.9, None), 'New tokens at most is empty, expected 1 to 256.'),
+    (page_actions.How('math', 0.5, 0.9, 1e9), 'New tokens at most is 1000000000.0, expected 1 to 256.'),
   ],
 )
 def test_sampling_that_cannot_be_is_said(service, how, says):
@@ -120,10 +122,10 @@ FAILURES = [
 
 @pytest.mark.parametrize('error, says', FAILURES)
 def test_a_failure_before_and_in_the_middle_of_an_answer(service, monkeypatch, error, says):
-  monkeypatch.setattr(steps, 'grow', grown([], error))
+  monkeypatch.setattr(page_actions, 'grow', grown([], error))
   *_, last = turns(service, 'q')
   assert (last.notice, last.busy, last.box, last.shown, last.said) == (says, False, 'q', [], [])
-  monkeypatch.setattr(steps, 'grow', grown(['half an ans'], error))
+  monkeypatch.setattr(page_actions, 'grow', grown(['half an ans'], error))
   *_, last = turns(service, 'q')
   assert last.notice.startswith(says) and 'no part of the conversation' in last.notice and not last.busy
   assert last.said == [] and [m['content'] for m in last.shown] == ['q', 'half an ans']
@@ -132,10 +134,10 @@ def test_a_failure_before_and_in_the_middle_of_an_answer(service, monkeypatch, e
 
 
 def test_what_nobody_foresaw_gives_the_buttons_back_and_reaches_the_log(service, monkeypatch):
-  monkeypatch.setattr(steps, 'grow', grown(['half'], KeyError('secret')))
+  monkeypatch.setattr(page_actions, 'grow', grown(['half'], KeyError('secret')))
   for begun in (
-    lambda stop: steps.converse(service, 'q', [], [], HOW, stop),
-    lambda stop: steps.explore(service, 'q', '', 2, HOW, stop),
+    lambda stop: page_actions.converse(service, 'q', [], [], HOW, stop),
+    lambda stop: page_actions.explore(service, 'q', '', 2, HOW, stop),
   ):
     seen = []
 
@@ -176,16 +178,16 @@ def test_stopped_it_ends_at_once_and_keeps_what_came(service, monkeypatch):
 
     return grow
 
-  converse = lambda stop: steps.converse(service, 'q', [], [], HOW, stop)
-  monkeypatch.setattr(steps, 'grow', waiting(['half an ans']))
+  converse = lambda stop: page_actions.converse(service, 'q', [], [], HOW, stop)
+  monkeypatch.setattr(page_actions, 'grow', waiting(['half an ans']))
   *_, last = stopped(converse, 2)
   assert (last.busy, last.notice, last.shown[-1]['content']) == (False, '', 'half an ans')
   assert [m['content'] for m in last.said] == ['q', 'half an ans']
-  *_, view = stopped(lambda stop: steps.explore(service, 'q', '', 3, HOW, stop), 2)
+  *_, view = stopped(lambda stop: page_actions.explore(service, 'q', '', 3, HOW, stop), 2)
   assert not view.busy and 'Stopped, with 0 of 3 solutions complete' in view.picture
-  monkeypatch.setattr(steps, 'grow', waiting([]))
+  monkeypatch.setattr(page_actions, 'grow', waiting([]))
   *_, last = stopped(converse, 1)
-  assert last == steps.Turn('q', [], []), 'as if it had not been asked'
+  assert last == page_actions.Turn('q', [], []), 'as if it had not been asked'
   assert closed == [True] * 3, 'the rows are given back'
 
 
@@ -193,14 +195,14 @@ def test_a_judge_that_fails_is_said(service, monkeypatch):
   async def broken(*_):
     raise RuntimeError('the sandbox does not start')
 
-  monkeypatch.setattr(steps, 'grow', grown(['\\boxed{1}']))
+  monkeypatch.setattr(page_actions, 'grow', grown(['\\boxed{1}']))
   monkeypatch.setattr(solve, 'take_apart', broken)
   *_, last = turns(service, 'q')
   assert last.notice.startswith('The sandbox does not start.') and not last.busy and '{1}' in last.shown[-1]['content']
 
 
 def test_the_spectrum_is_judged_by_the_expected_answer(service, monkeypatch):
-  monkeypatch.setattr(steps, 'grow', grown(['\\boxed{0.5}']))
+  monkeypatch.setattr(page_actions, 'grow', grown(['\\boxed{0.5}']))
   *_, last = views(service, 'q', ' 1/2 ', n=2)
   assert not last.busy and [s.verdict.score for s in last.solutions] == [1, 1]
   assert 'Right: 2 of 2.' in last.picture and 'aria-label="Solution 1, right"' in last.picture
@@ -270,33 +272,33 @@ def test_an_answer_is_a_formula_that_katex_reads(answer, shown):
 
 def solution(answer, score=None, code=None):
   verdict = None if score is None else Verdict(score, answer, '')
-  return solve.Solution(str(answer), 'stop', answer, True, (), None, code, verdict)
+  return solve.SampledSolution(str(answer), 'stop', answer, True, (), None, code, verdict)
 
 
-def drawn(judges, *solutions):
+def drawn(graders, *solutions):
   programs = [i for i, s in enumerate(solutions) if s.answer == s.code]
-  spectrum = solve.cluster(judges._graders[0], [s.answer for s in solutions], programs)
+  spectrum = solve.cluster(graders._graders[0], [s.answer for s in solutions], programs)
   return spectrum, markup.drawing(list(solutions), spectrum)
 
 
-def test_columns_have_heads_and_shares(judges):
-  _, text = drawn(judges, *map(solution, ['1', '1', '1', '2']))
+def test_columns_have_heads_and_shares(graders):
+  _, text = drawn(graders, *map(solution, ['1', '1', '1', '2']))
   assert all(f'role="columnheader">{head}<' in text for head in ('Answer', 'Solutions', 'Share'))
   assert '3 · 75%' in text and '1 · 25%' in text and '75% agree on 1.' in text
 
 
-def test_a_tie_is_called_a_tie(judges):
-  spectrum, text = drawn(judges, *map(solution, ['1', '2', '1', '2', '3']))
+def test_a_tie_is_called_a_tie(graders):
+  spectrum, text = drawn(graders, *map(solution, ['1', '2', '1', '2', '3']))
   assert [c.answer for c in spectrum.leaders] == ['1', '2']
   assert '5 solutions, 3 different answers; a tie: 1 and 2 have 2 solutions each (40%).' in text
   assert 'agree' not in text
-  _, text = drawn(judges, *map(solution, ['1', '2', '3', '4', '5', '6']))
+  _, text = drawn(graders, *map(solution, ['1', '2', '3', '4', '5', '6']))
   assert 'a tie: 1, 2, 3, 4 and others have 1 solution each (17%).' in text
-  assert '2 solutions, none with an answer.' in drawn(judges, solution(None), solution(None))[1]
+  assert '2 solutions, none with an answer.' in drawn(graders, solution(None), solution(None))[1]
 
 
-def test_right_and_wrong_have_signs(judges):
-  _, text = drawn(judges, solution('1', 1), solution('1', 1), solution('2', 0), solution(None, 0))
+def test_right_and_wrong_have_signs(graders):
+  _, text = drawn(graders, solution('1', 1), solution('1', 1), solution('2', 0), solution(None, 0))
   right, wrong = (text.index(f'aria-label="Solution {i}, {said}"') for i, said in ((1, 'right'), (3, 'wrong')))
   assert text[right:].split('</button>')[0].endswith('>1<i>✓</i>')
   assert text[wrong:].split('</button>')[0].endswith('>3<i>✗</i>')
@@ -307,17 +309,17 @@ def test_right_and_wrong_have_signs(judges):
 PROGRAM = 'def f(x):\n  if x < 2:\n    return 1\n  return x'
 
 
-def test_programs_keep_their_lines_and_equal_ones_are_one_cluster(judges):
+def test_programs_keep_their_lines_and_equal_ones_are_one_cluster(graders):
   same = PROGRAM.replace('  ', '    ') + '  # done\n\n'
   other = PROGRAM.replace('return 1\n  return', 'return 1\n    return')
-  spectrum, text = drawn(judges, *(solution(code, code=code) for code in (PROGRAM, same, other)))
+  spectrum, text = drawn(graders, *(solution(code, code=code) for code in (PROGRAM, same, other)))
   assert [c.members for c in spectrum.clusters] == [(0, 1), (2,)]
   assert '<pre>def f(x):\n  if x &lt; 2:\n    return 1\n  return x</pre>' in text and 'agree on one program' in text
 
 
-def test_the_terminals_picture(judges):
+def test_the_terminals_picture(graders):
   solutions = [solution('\\frac{1}{2}'), solution('1/2'), solution(PROGRAM, code=PROGRAM), solution(None)]
-  spectrum, _ = drawn(judges, *solutions)
+  spectrum, _ = drawn(graders, *solutions)
   said, head, *rows = terminal.pictured(solutions, spectrum).split('\n')
   assert said == '4 solutions, 2 different answers; 50% agree on 1/2.' and head.split()[0] == 'answer'
   assert rows[0].split() == ['1/2', '█' * 20, '2', '·', '50%']

@@ -1,4 +1,4 @@
-"""What a model thinks apart from what it says, whole and streamed, whichever way the text comes in pieces."""
+"""Thinking is separated from the answer, whole and streamed, however the text is cut into pieces."""
 
 import dataclasses
 
@@ -61,7 +61,7 @@ def test_pieces_give_the_parts_of_the_whole(tokens, cuts, opened):
 
 
 class Scripted:
-  """In an engine's Scheduler's place: every sample says what the script has, five tokens a step."""
+  """Takes the place of the engine's Scheduler: every sample is the text of the script, five tokens in each step."""
 
   script: tuple[int, ...] = ()
 
@@ -99,7 +99,7 @@ def says(monkeypatch, make_service, served):
     service = service or make_service()
     encode = service.tokenizer.hf.encode
     monkeypatch.setattr(Scripted, 'script', (*encode(text, add_special_tokens=False), *service.tokenizer.stop_ids[-1:]))
-    monkeypatch.setattr(module, 'Run', Scripted)
+    monkeypatch.setattr(module, 'Scheduler', Scripted)
     return served(service)
 
   return start

@@ -1,4 +1,4 @@
-"""What clients send that this server does not do: taken where it asks for nothing, else refused by its name."""
+"""Fields that this server does not support: accepted where they ask for nothing, otherwise refused by their names."""
 
 import httpx
 import pytest
@@ -100,7 +100,7 @@ def test_a_field_that_asks_for_nothing_is_taken_and_a_use_is_refused(kind, base,
 
 
 def test_the_whole_schema_at_once(live):
-  """Every neutral value, in requests that are answered as if none of it were there."""
+  """Every neutral value: the requests are answered as if the fields were missing."""
   plain = {'messages': ASK, 'max_tokens': 4, 'temperature': 0}
   ask = lambda path, body: httpx.post(f'{live.url}/v1/{path}', json=body, timeout=60)
   answer = ask('chat/completions', plain).json()['choices']

@@ -22,19 +22,19 @@ Therefore $x = 7$, \\boxed{7}"""
 
 
 @pytest.fixture(scope='module')
-def grader(judges):
-  return judges._graders[0]
+def grader(graders):
+  return graders._graders[0]
 
 
-def apart(judges, texts, finishes=None, **more):
-  return asyncio.run(solve.take_apart(judges, texts, finishes or ['stop'] * len(texts), **more))
+def apart(graders, texts, finishes=None, **more):
+  return asyncio.run(solve.take_apart(graders, texts, finishes or ['stop'] * len(texts), **more))
 
 
-def test_key_steps_stand_where_they_say_and_hold_or_not(judges):
-  (solution,), _ = apart(judges, [TEXT])
-  assert [(s.kind, s.holds) for s in solution.steps] == [('equation', True), ('equation', False), ('result', None)]
-  assert [TEXT[s.begin : s.end] for s in solution.steps] == [s.text for s in solution.steps]
-  assert solution.steps[1].text == '\\[\nx = 3 + 4 = 8\n\\]'
+def test_key_steps_stand_where_they_say_and_hold_or_not(graders):
+  (solution,), _ = apart(graders, [TEXT])
+  assert [(s.kind, s.holds) for s in solution.key_steps] == [('equation', True), ('equation', False), ('result', None)]
+  assert [TEXT[s.begin : s.end] for s in solution.key_steps] == [s.text for s in solution.key_steps]
+  assert solution.key_steps[1].text == '\\[\nx = 3 + 4 = 8\n\\]'
   assert (solution.answer, solution.code, solution.format_ok, solution.steps_share) == ('7', 'y = 1', True, 0.5)
 
 
@@ -50,8 +50,8 @@ def test_key_steps_stand_where_they_say_and_hold_or_not(judges):
     ('```python\nprint(1)\n```', 'stop', 'print(1)', True),
   ],
 )
-def test_format(judges, text, finish, answer, ok):
-  (solution,), _ = apart(judges, [text], [finish])
+def test_format(graders, text, finish, answer, ok):
+  (solution,), _ = apart(graders, [text], [finish])
   assert (solution.answer, solution.format_ok) == (answer, ok)
 
 
@@ -132,9 +132,9 @@ def test_solve_names_what_is_wrong(live, body, says):
 # ---- the page's writing
 
 
-def test_marks_and_dots(judges):
+def test_marks_and_dots(graders):
   texts = ['<think>\n2 + 2 = 5\n</think>\n1 + 1 = 2\n\\boxed{<2>}', '\\boxed{3}', 'none']
-  solutions, spectrum = apart(judges, texts)
+  solutions, spectrum = apart(graders, texts)
   said = markup.messages(texts[0], solutions[0])
   assert said[0]['metadata'] == {'title': 'Thinking', 'status': 'done'} and '2 + 2 = 5' in said[0]['content']
   assert '<span class="step holds">1 + 1 = 2 <b title="holds">✓</b></span>' in said[1]['content']

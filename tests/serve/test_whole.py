@@ -98,7 +98,7 @@ def test_sigterm_under_load(tmp_path):
   server.process.send_signal(signal.SIGTERM)
   time.sleep(0.3)
   if server.process.poll() is None:
-    with pytest.raises(httpx.HTTPError):  # turned away with 503, or not let in any more
+    with pytest.raises(httpx.HTTPError):  # refused with 503, or with a closed port
       httpx.post(f'{server.url}/v1/completions', json={**LONG, 'max_tokens': 1}).raise_for_status()
   for thread in threads:
     thread.join(60)
@@ -180,7 +180,7 @@ def test_a_refused_question_locks_nothing(opened):
   long = 'x ' * 4200
   opened.fill('#box textarea', long)
   opened.click('#send')
-  opened.wait_for_selector('#notice .refusal:visible')
+  opened.wait_for_selector('#notice .notice:visible')
   assert 'shorten the prompt' in opened.inner_text('#notice') and '4096 tokens' in opened.inner_text('#notice')
   assert opened.locator('#send:visible').count() == 1 and opened.locator('#stop:visible').count() == 0
   assert opened.input_value('#box textarea') == long and opened.locator('#talk .user').count() == 0
@@ -191,12 +191,12 @@ def test_a_refused_question_locks_nothing(opened):
   opened.click('#send')
   opened.wait_for_selector('#talk .answer .katex', timeout=120_000)
   opened.wait_for_selector('#send:visible')
-  assert opened.locator('.refusal:visible').count() == 0
+  assert opened.locator('.notice:visible').count() == 0
 
-  opened.get_by_role('tab', name='SolutionSpectrum').click()
+  opened.get_by_role('tab', name='Spectrum').click()
   opened.fill('#problem textarea', long)
   opened.click('#draw')
-  opened.wait_for_selector('#warning .refusal:visible')
+  opened.wait_for_selector('#warning .notice:visible')
   assert 'shorten the prompt' in opened.inner_text('#warning')
   assert opened.locator('#draw:visible').count() == 1 and opened.locator('#halt:visible').count() == 0
   opened.fill('#problem textarea', '')
@@ -206,7 +206,7 @@ def test_a_refused_question_locks_nothing(opened):
   opened.fill('#expected input', '30')
   opened.click('#draw')
   opened.wait_for_selector('[data-solution]', timeout=120_000)
-  assert opened.locator('.refusal:visible').count() == 0 and 'Right: ' in opened.inner_text('#picture')
+  assert opened.locator('.notice:visible').count() == 0 and 'Right: ' in opened.inner_text('#picture')
 
 
 def test_a_number_out_of_range_locks_nothing(opened):
@@ -216,7 +216,7 @@ def test_a_number_out_of_range_locks_nothing(opened):
     field.fill(value)
     opened.fill('#box textarea', 'Solve 7x + 12 = 61.')
     opened.click('#send')  # the field may put itself right; else the page says what is wrong
-    opened.wait_for_selector('#talk .answer, .refusal:visible, .toast-body', timeout=120_000)
+    opened.wait_for_selector('#talk .answer, .notice:visible, .toast-body', timeout=120_000)
     opened.wait_for_selector('#send:visible')
     opened.reload()
     opened.wait_for_selector('#box textarea')
@@ -239,7 +239,7 @@ def test_dollars_code_and_names_in_the_page(opened):
 def test_the_width_does_not_jump(opened):
   width = lambda: opened.evaluate("document.querySelector('.gradio-container').getBoundingClientRect().width")
   widths = [width()]
-  for tab in ('SolutionSpectrum', 'Chat'):
+  for tab in ('Spectrum', 'Chat'):
     opened.get_by_role('tab', name=tab).click()
     widths.append(width())
   opened.fill('#box textarea', 'word ' * 300)
@@ -256,7 +256,7 @@ def test_the_width_does_not_jump(opened):
 @pytest.mark.parametrize('sign', [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize('field, begin, stop', [('box', 'send', 'stop'), ('problem', 'draw', 'halt')])
 def test_a_server_that_goes_away_in_the_middle(browser, tmp_path, sign, field, begin, stop):
-  """Told to stop it says so on the page; killed, the page says that it is away, and is whole once it is back."""
+  """When the server stops, the page says so; after a kill the page says that it is gone, and works when it is back."""
   server = Started(tmp_path, '--block', '2', '--grace', '0')
   page = browser.new_page(viewport={'width': 1280, 'height': 860})
   page.goto(f'http://127.0.0.1:{server.page_port}')
@@ -267,7 +267,7 @@ def test_a_server_that_goes_away_in_the_middle(browser, tmp_path, sign, field, b
     page.get_by_label(f'number input for {name}').fill(value)
     page.get_by_label(f'number input for {name}').press('Enter')
   if field == 'problem':
-    page.get_by_role('tab', name='SolutionSpectrum').click()
+    page.get_by_role('tab', name='Spectrum').click()
     page.get_by_label('number input for Solutions').fill('32')
     page.get_by_label('number input for Solutions').press('Enter')
   page.fill(f'#{field} textarea', 'x' * 40)
@@ -276,8 +276,8 @@ def test_a_server_that_goes_away_in_the_middle(browser, tmp_path, sign, field, b
   page.wait_for_timeout(300)
   server.process.send_signal(sign)
   if sign == signal.SIGTERM:
-    page.wait_for_selector('.refusal:visible')
-    assert 'shut' in page.inner_text('.refusal:visible')
+    page.wait_for_selector('.notice:visible')
+    assert 'shut' in page.inner_text('.notice:visible')
     page.wait_for_selector(f'#{begin}:visible')
     assert page.locator(f'#{stop}:visible').count() == 0
     assert server.process.wait(120) == 0
@@ -335,7 +335,7 @@ def test_the_page(site, browser, width, height, tmp_path):
 
   page.get_by_text('Exploration').click()  # its own values again
   page.get_by_text('Sampling').click()
-  page.get_by_role('tab', name='SolutionSpectrum').click()
+  page.get_by_role('tab', name='Spectrum').click()
   page.fill('#problem textarea', 'Find the slope of 5x^2 + 5x at x = 4.')
   page.click('#draw')
   page.wait_for_selector('[data-solution]', timeout=120_000)

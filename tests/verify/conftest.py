@@ -28,6 +28,6 @@ def read_data():
 
 @pytest.fixture(scope='session')
 def grader():
-  """One grader for all tests, as a training run has one for all steps."""
+  """One grader for all tests, like that of a training run for all steps."""
   with Grader(workers=2, deadline_s=2.0) as grader:
     yield grader

@@ -1,4 +1,4 @@
-"""Answers written to hang, kill or swell the math judge: each is graded within its deadline and costs nobody else."""
+"""Answers that try to hang, kill or fill the grader: each is graded within its deadline and delays no other answer."""
 
 import os
 import pathlib
@@ -97,9 +97,9 @@ def test_no_answer_costs_a_worker_or_memory(n, strict):
     hostile = rows(n)
     for begin in range(0, n, 100):
       verdicts = grader.grade(hostile[begin : begin + 100] + honest)
-      # an answer that nothing stops would hang the test here; the honest one beside them is judged as ever
+      # an answer that cannot be stopped would hang the test here; the honest one beside them is graded as always
       assert verdicts[-1].reason in ('math_verify', 'official', 'timeout')
-    assert grader.pids() == workers  # whoever hung or died did so in a fork of a worker
+    assert grader.pids() == workers  # what hung or died was a fork of a worker
     assert all(after - was < 64 << 20 for was, after in zip(before, resident(everybody)))
 
 

@@ -1,4 +1,4 @@
-"""Tests and program stand in two processes: what crosses between them, and what does not."""
+"""Test runner and program are two processes: what they send each other, and what they do not."""
 
 import json
 import pathlib
@@ -130,7 +130,7 @@ def test_honest_functions(monkeypatch):
   for code, asserts in functions.values():
     module = types.ModuleType('solution')
     monkeypatch.setitem(sys.modules, 'solution', module)
-    for text in (code, *asserts):  # what they say is so in one process
+    for text in (code, *asserts):  # in one process the asserts hold
       exec(text, module.__dict__)
   rows = [
     (f'```python\n{code}\n```', None, {'entry_point': None, 'setup': '', 'asserts': asserts})
@@ -143,7 +143,7 @@ def test_honest_functions(monkeypatch):
 
 def test_no_object_of_the_program_is_read_at_an_address(ends):
   line, _ = ends
-  remote = Remote(line, 0)  # which would ask the other side, and wait for ever
+  remote = Remote(line, 0)  # any use of it would send a request and wait for ever
   for name in ('__array_interface__', '__array_struct__', '__array__'):
     with pytest.raises(AttributeError):
       getattr(remote, name)
@@ -180,7 +180,7 @@ def test_the_tests_lend_only_what_tests_hand_over(ends):
   with pytest.raises(TypeError, match='cannot be sent'):
     line.encode(line)
   number = line.encode(len)[1]
-  for deed, args in (
+  for op, args in (
     ('getattr', [['yours', number], '__self__']),
     ('getattr', ['a text', 'format']),
     ('setattr', [['yours', number], 'x', 1]),
@@ -189,7 +189,7 @@ def test_the_tests_lend_only_what_tests_hand_over(ends):
     ('exec', ['1']),
   ):
     with pytest.raises(TypeError, match='not for the program'):
-      line.do(deed, *map(line.decode, args))
+      line.do(op, *map(line.decode, args))
   with pytest.raises(Gone):
     line.answer('call', [['type', 'type'], ['tuple', []], ['dict', []]])
 

@@ -134,7 +134,7 @@ def test_functions(grader):
       'error: exited before',
     ),
     ('x = "a" * 10**10\ndef f(x): return 2 * x', 'error: MemoryError'),
-    # a busy machine may not hand out that much memory before the time is over
+    # a busy machine may not give that much memory before the time is over
     ('x = []\nwhile True: x.append(bytearray(10**8))', ('error: MemoryError', 'timeout')),
     ('import os\nwhile True: os.write(1, b"a" * 10**6)', 'error: OSError'),
     ('import sys\nsys.setrecursionlimit(10**9)\ndef f(x): return f(x)', ('error', 'timeout')),

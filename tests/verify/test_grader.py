@@ -86,7 +86,7 @@ def test_little_isolation_is_said_aloud(grader, monkeypatch):
     if 'no namespaces' not in sandbox.isolation_level():
       grader.grade(row)
   monkeypatch.setattr(Pool, 'greetings', lambda self: ['no namespaces (no permission), still root'])
-  with pytest.warns(RuntimeWarning, match='little between them.*no permission'):
+  with pytest.warns(RuntimeWarning, match='hardly isolated.*no permission'):
     grader.grade(row)
 
 

@@ -67,6 +67,6 @@ def test_a_reference_that_cannot_be_unboxed_is_never_met():
 
 @pytest.mark.parametrize('name', ['a__1', 'a_\N{FULLWIDTH LOW LINE}1'])
 def test_the_way_out_of_an_expression_is_closed(name):
-  """The one verdict that is ours: what is evaluated as Python holds no double underscore, however it is written."""
+  """The one verdict that is ours: text with a double underscore, however written, is not evaluated as Python."""
   assert official._equal('a', 'a+0*a_1')
   assert not official._equal('a', f'a+0*{name}')

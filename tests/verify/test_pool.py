@@ -7,8 +7,7 @@ import pytest
 
 from vibethinker_jax.verify.pool import Failure, Pool
 
-# A worker that obeys: it answers with its process id, sleeps, dies, eats memory, or drowns the parent in
-# bytes.
+# A worker that does what it is told: it answers with its process id, sleeps, dies, or sends a frame without end.
 WORKER = """
 import json, os, sys, time
 def answer(value):

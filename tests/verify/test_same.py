@@ -1,4 +1,4 @@
-"""What the default judge takes for the same: each row `right or wrong | reference | answer` is an example of a kind."""
+"""Which answers the default grader accepts: each row `right or wrong | reference | answer` is an example of a kind."""
 
 import pytest
 
@@ -231,7 +231,7 @@ def test_wrong_answers_are_not_paid_and_right_ones_are(grader):
 
 
 def test_a_verdict_without_algebra_is_the_one_with_it(grader):
-  """What text and structure settle, algebra would not settle otherwise."""
+  """Where text and structure decide, algebra would decide in the same way."""
   settled = [(g, p, v.score) for g, p, _ in rows() if (v := judge_exactly(f'\\boxed{{{p}}}', g)) is not None]
   verdicts = grader.grade([(f'\\boxed{{{p}}}', g, None) for g, p, _ in settled])
   assert [v.score for v in verdicts] == [score for *_, score in settled] and len(settled) > 100

@@ -1,9 +1,9 @@
 """The `vibethinker` command: files in, files out, JSON Lines.
 
-A verb is a module of this folder: its name, its docstring's first line (what `--help` says of it), its `arguments`, and
-`run`. It reads and checks everything before it computes, and its output appears whole or not at all. What a user got
-wrong ends with one line on stderr that names the file, the row and what was expected, and with exit code 2.
-Heavy libraries are imported by the `run` that needs them, so that `vibethinker --help` answers at once.
+Each verb is a module of this folder, with functions `arguments` and `run`; the first line of its docstring is shown by
+`--help`. A verb reads and checks everything before it computes, and its output appears whole or not at all. A mistake
+of the user ends with one line on stderr, which names the file, the row and what was expected, and with exit code 2. The
+`run` of a verb imports the heavy libraries that it needs, so that `vibethinker --help` is fast.
 """
 
 import os
@@ -35,11 +35,11 @@ VERBS = (score, generate, fuse, grade, evaluate, prepare, decontaminate, plan, s
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Run one verb on `argv` (default: the command line).
+  """Runs one verb on `argv` (default: the command line).
 
-  Returns 0 or the verb's own exit code, 2 for bad input, 1 for a full disk, 130 for Ctrl-C.
+  Returns 0 or the exit code of the verb, 2 for bad input, 1 for a full disk, 130 for Ctrl-C.
   """
-  # transformers would tell every user of a tokenizer that PyTorch is not installed
+  # otherwise transformers warns every user of a tokenizer that PyTorch is not installed
   os.environ.setdefault('TRANSFORMERS_VERBOSITY', 'error')
   argv = sys.argv[1:] if argv is None else [*argv]
   try:
@@ -56,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       raise
     return _say(f'{error.filename}: {error.strerror}', 2)  # a name too long, a folder that may not be searched
   except KeyboardInterrupt:
-    print('\nvibethinker: interrupted; nothing is half-written, and `evaluate` goes on where it was', file=sys.stderr)
+    print(
+      '\nvibethinker: interrupted; no file is half-written, and `evaluate` continues when it is called again',
+      file=sys.stderr,
+    )
     return 130
 
 
@@ -66,7 +69,7 @@ def _say(why: object, code: int) -> int:
 
 
 def _check_verb(argv: Sequence[str]) -> None:
-  """Raises BadInput where the first argument is neither a verb nor a flag of the command's own."""
+  """Raises BadInput where the first argument is neither a verb nor a flag of the command itself."""
   names, flags = [_name(verb) for verb in VERBS], ['-h', '--help', '--version']
   if not argv:
     raise BadInput(f'expected a verb, one of {", ".join(names)} (see vibethinker --help)')

@@ -1,4 +1,4 @@
-"""The chat page in a terminal, with its lines edited and remembered as a shell does."""
+"""The chat page in a terminal; lines can be edited and are remembered, as in a shell."""
 
 import argparse
 import contextlib
@@ -21,23 +21,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   from vibethinker_jax.serve import terminal
   from vibethinker_jax.serve.service import Service
-  from vibethinker_jax.serve.solve import Judges
+  from vibethinker_jax.serve.solve import GraderPool
   from vibethinker_jax.serve.worker import Worker
 
   engine, model, tokenizer = engines.load(args)
-  judges = Judges(1)
+  graders = GraderPool(1)
   try:
     with edited_lines(flags.cache('chat_history')):
-      terminal.run(Service(args.name, tokenizer, Worker(engine, model, args.waiting), judges), args.preset)
+      terminal.run(Service(args.name, tokenizer, Worker(engine, model, args.waiting), graders), args.preset)
   finally:
-    judges.close()
+    graders.close()
 
 
 @contextlib.contextmanager
 def edited_lines(history: pathlib.Path) -> Iterator[None]:
-  """Within, `input` edits its line and finds earlier ones, those of other days from the file `history`.
+  """A context in which `input` can edit its line and recall earlier ones. history: the file that keeps them.
 
-  Only its user may read the file. Where Python has no readline, or the file cannot be kept, it is done without.
+  Only its user may read the file. If Python has no readline, or the file cannot be written, `input` works without it.
   """
   try:
     import readline  # `input` goes through it from now on

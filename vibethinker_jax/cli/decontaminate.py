@@ -1,4 +1,4 @@
-"""Leaves out the training rows that share 10-grams with evaluation problems or nearly repeat them, and says why."""
+"""Removes the training rows that share 10-grams with evaluation problems or nearly repeat them, and says why."""
 
 import argparse
 import collections
@@ -18,10 +18,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--out', dest='output', type=pathlib.Path, required=True, metavar='F', help='rows kept, JSON Lines'
   )
-  parser.add_argument('--report', type=pathlib.Path, required=True, metavar='F', help='why a row went, JSON Lines')
+  parser.add_argument(
+    '--report', type=pathlib.Path, required=True, metavar='F', help='why each row was removed, JSON Lines'
+  )
   parser.add_argument('--n', type=int, default=10, help='words in a row that give a problem away')
   parser.add_argument('--threshold', type=float, default=0.7, help='Jaccard similarity of near-duplicates')
-  parser.add_argument('--least', type=int, default=8, help='three-word shingles a text needs for that')
+  parser.add_argument(
+    '--least', type=int, default=8, help='three-word shingles that a text needs to be compared for --threshold'
+  )
   parser.add_argument('--common', type=int, default=5, help='evaluation problems that make a 10-gram a stock phrase')
   parser.add_argument(
     '--stock', type=pathlib.Path, metavar='F', help='stock phrases, one a line (default: those of AIME)'
@@ -44,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     raise BadInput(f'decontaminate: {error}') from None
   kinds = {'ngram': 0, 'near_duplicate': 0}
   rows = _statements(args.train, args.skip_bad, skipped)
-  first = [*itertools.islice(rows, 1)]  # a file that is none is refused before anything is shown
+  first = [*itertools.islice(rows, 1)]  # a file that cannot be read is refused before a progress bar is shown
   with (
     files.output(args.output) as out,
     files.output(args.report) as report,
@@ -69,12 +73,12 @@ def run(args: argparse.Namespace) -> None:
   if skipped:
     print(f'{len(skipped)} malformed rows left out, the first: {skipped[0]}', file=sys.stderr)
   removed = ', '.join(f'{count} by {kind}' for kind, count in kinds.items())
-  said = f'{sum(kinds.values())} of {total} rows taken out ({removed}); {len(index.ids)} evaluation problems'
+  said = f'{sum(kinds.values())} of {total} rows removed ({removed}); {len(index.ids)} evaluation problems'
   files.say(said, args.output, args.report)
 
 
 def _statements(path: pathlib.Path, skip_bad: bool, skipped: list) -> Iterator[tuple[dict, tuple[str, str]]]:
-  """(row, (id, statement)) for every row of a source; malformed ones are raised, or put into `skipped`."""
+  """(row, (id, statement)) for every row of a source. A malformed row raises BadInput, or is put into `skipped`."""
   from vibethinker_jax.data.decontaminate import named_text
   from vibethinker_jax.data.problem import named
   from vibethinker_jax.data.sources import rows

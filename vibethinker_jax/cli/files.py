@@ -1,4 +1,4 @@
-"""Files in, and files out that appear whole or not at all: every verb reads and writes through here."""
+"""The files of all verbs: rows that are read, and files that appear whole or not at all."""
 
 import contextlib
 import gzip
@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, TextIO
 
+from vibethinker_jax import disk
 from vibethinker_jax.data.problem import Number, field, named, opened, read_rows, reason
 from vibethinker_jax.errors import BadInput
 
@@ -44,23 +45,36 @@ def one_of(row: dict, names: Sequence[str], where: str) -> str:
 
 
 def lines(path: pathlib.Path) -> list[str]:
-  """The lines of a text file, as editors count them: no other sign ends one. Raises BadInput."""
+  """The lines of a text file, as editors count them: only a newline ends a line. Raises BadInput."""
   with opened(path) as file:
     content = file.read()
   try:
     found = content.decode('utf-8-sig').split('\n')
   except UnicodeDecodeError as error:
     raise BadInput(f'{named(path)}: cannot be read ({error})') from None
-  return found[:-1] if found[-1] == '' else found  # the last sign of a file ends its last line
+  return found[:-1] if found[-1] == '' else found  # a newline at the end of a file begins no new line
+
+
+def json_of(path: pathlib.Path) -> dict | None:
+  """The object in a JSON file, None where there is no such file. Raises BadInput."""
+  if not path.exists():
+    return None
+  try:
+    value = json.loads(path.read_text(encoding='utf-8'))
+  except (OSError, ValueError) as error:
+    raise BadInput(f'{path}: cannot be read as JSON ({error})') from None
+  if not isinstance(value, dict):
+    raise BadInput(f'{path}: expected a JSON object, found {type(value).__name__}')
+  return value
 
 
 # ---- apart
 
 
 def apart(inputs: Sequence[Named], outputs: Sequence[Named]) -> None:
-  """Raises BadInput where an output is an input or another output by any name, or lies in a directory that is read.
+  """Raises BadInput where an output is also an input or another output, under any name, or in a directory that is read.
 
-  Nor may two inputs be stdin: the second would find it empty.
+  Two inputs may not both be stdin: the second would find it empty. inputs, outputs: each a flag and its path.
   """
   inputs, outputs = ([(flag, path) for flag, path in given if path is not None] for given in (inputs, outputs))
   if len(stdin := [flag for flag, path in inputs if _is_standard(path)]) > 1:
@@ -71,7 +85,7 @@ def apart(inputs: Sequence[Named], outputs: Sequence[Named]) -> None:
         raise BadInput(f'{path}: {other} and {flag} name the same file')
     for other, theirs in inputs:
       if _is_standard(path) or _is_standard(theirs):
-        continue  # - is stdin on one side and stdout on the other
+        continue  # - is stdin as an input and stdout as an output
       if _same(path, theirs):
         raise BadInput(f'{path}: {other} and {flag} name the same file')
       if os.path.isdir(theirs) and os.path.exists(path) and _inside(path, theirs):
@@ -79,7 +93,7 @@ def apart(inputs: Sequence[Named], outputs: Sequence[Named]) -> None:
 
 
 def apart_from_directory(inputs: Sequence[Named], path: pathlib.Path) -> None:
-  """Raises BadInput where a directory that is to be written, or replaced, is an input or holds one."""
+  """Raises BadInput where `path`, a directory to be written or replaced, is an input or contains one."""
   for flag, theirs in inputs:
     if os.path.exists(theirs) and _inside(theirs, path):
       raise BadInput(f'{path}: expected a new directory, or one that does not hold {flag} {theirs}')
@@ -108,36 +122,45 @@ def _inside(path: pathlib.Path | str, folder: pathlib.Path | str) -> bool:
 def output(path: pathlib.Path) -> Iterator[TextIO]:
   """A text file that appears under `path` when the block ends well, and not at all when it does not.
 
-  A link stays one: what it leads to is replaced. A pipe or a device, and stdout, which is `-`, get everything at the
-  end. What ends in `.gz` is compressed. Raises BadInput.
+  A link stays a link: the file that it leads to is replaced. A pipe, a device and stdout (which is `-`) get everything
+  at the end. A name that ends in `.gz` is compressed. Raises BadInput.
   """
   target = _target(path)
-  scratch = None if target is None else target.with_name(f'.{target.name}.{os.getpid()}')
-  try:
+  if target is None:
+    with tempfile.TemporaryFile() as raw:
+      with _text(raw, path) as text:
+        yield text
+      with _writing(path):
+        _pass_on(raw, path)
+    return
+  with _writing(path):
+    target.parent.mkdir(parents=True, exist_ok=True)
+  with disk.replacing(target) as scratch:
     with _writing(path):
-      raw = _begin(target, scratch)
+      raw = scratch.open('xb')
     with raw:
-      packed = gzip.GzipFile('', 'wb', fileobj=raw, mtime=0) if pathlib.Path(path).suffix == '.gz' else raw
-      text = io.TextIOWrapper(packed, 'utf-8')
-      yield text
-      with _writing(path):
-        text.flush()
-        text.detach()
-        if packed is not raw:
-          packed.close()
-        if scratch is None:
-          _pass_on(raw, path)
-    if scratch is not None:
-      with _writing(path):
-        scratch.replace(target)
-  finally:
-    if scratch is not None:
-      with contextlib.suppress(OSError):  # nothing was begun where the folder is a file
-        scratch.unlink(missing_ok=True)
+      if target.exists():
+        shutil.copymode(target, scratch)
+      with _text(raw, path) as text:
+        yield text
+
+
+@contextlib.contextmanager
+def _text(raw: BinaryIO, path: pathlib.Path | str) -> Iterator[TextIO]:
+  """Text that is written to `raw`, compressed where `path` asks for it. Raises BadInput."""
+  packed = gzip.GzipFile('', 'wb', fileobj=raw, mtime=0) if pathlib.Path(path).suffix == '.gz' else raw
+  text = io.TextIOWrapper(packed, 'utf-8')
+  yield text
+  with _writing(path):
+    text.flush()
+    text.detach()
+    if packed is not raw:
+      packed.close()
+    raw.flush()
 
 
 def _target(path: pathlib.Path | str) -> pathlib.Path | None:
-  """The file to be replaced, None for what is written to as it is. Raises BadInput."""
+  """The file to be replaced, None for a pipe or a device, which cannot be. Raises BadInput."""
   if _is_standard(path) or _is_descriptor(path):
     return None
   target = pathlib.Path(os.path.realpath(path))
@@ -158,7 +181,7 @@ def _target(path: pathlib.Path | str) -> pathlib.Path | None:
 
 
 def _is_descriptor(path: pathlib.Path | str) -> bool:
-  """Whether a path is another name of what is open already: /dev/stdout, /dev/fd/3."""
+  """Whether a path is another name of an open file, such as /dev/stdout or /dev/fd/3."""
   path = os.fspath(path)
   for _ in range(40):
     folder = os.path.realpath(os.path.dirname(path))
@@ -170,21 +193,11 @@ def _is_descriptor(path: pathlib.Path | str) -> bool:
   return False
 
 
-def _begin(target: pathlib.Path | None, scratch: pathlib.Path | None) -> BinaryIO:
-  if scratch is None:
-    return tempfile.TemporaryFile()
-  target.parent.mkdir(parents=True, exist_ok=True)
-  file = scratch.open('xb')
-  if target.exists():
-    shutil.copymode(target, scratch)
-  return file
-
-
 def _pass_on(file: BinaryIO, path: pathlib.Path | str) -> None:
-  """What was kept, to where it goes."""
+  """Copies a temporary file to a pipe, a device or stdout."""
   file.seek(0)
   if not _is_standard(path):
-    with open(path, 'ab') as device:  # what lies behind /dev/stdout may hold something already
+    with open(path, 'ab') as device:  # the file behind /dev/stdout may have contents already
       shutil.copyfileobj(file, device)
     return
   try:
@@ -192,7 +205,7 @@ def _pass_on(file: BinaryIO, path: pathlib.Path | str) -> None:
     shutil.copyfileobj(file, sys.stdout.buffer)
     sys.stdout.buffer.flush()
   except BrokenPipeError:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain once more at its end
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would print another error at its end
     raise
 
 
@@ -205,14 +218,14 @@ def _writing(path: pathlib.Path | str) -> Iterator[None]:
 
 
 def say(text: str, *outputs: pathlib.Path | None) -> None:
-  """A line for the user: on stderr where one of the outputs is stdout."""
+  """Prints a line for the user, on stderr if one of the outputs is stdout."""
   print(text, file=sys.stderr if any(_is_standard(path) for path in outputs) else sys.stdout)
 
 
 def directory(path: pathlib.Path) -> pathlib.Path:
-  """A directory to be written, what links lead to in their place.
+  """A directory to be written; for a link, the directory that it leads to.
 
-  Raises BadInput where something else stands there, or it could not be made.
+  Raises BadInput where something else has this path, or the directory cannot be made.
   """
   if _is_standard(path) or (os.path.lexists(path) and not os.path.isdir(path)):
     raise BadInput(f'{path}: expected a directory')
@@ -221,7 +234,7 @@ def directory(path: pathlib.Path) -> pathlib.Path:
 
 
 def _check_made(folder: pathlib.Path, path: pathlib.Path | str) -> None:
-  """Raises BadInput, naming `path`, where `folder` is not there and cannot be made."""
+  """Raises BadInput, naming `path`, where `folder` does not exist and cannot be made."""
   above = pathlib.Path(os.path.abspath(folder))
   while not os.path.lexists(above):
     above = above.parent
@@ -237,11 +250,11 @@ def write(out: TextIO, row: dict) -> None:
 
 
 def write_as_read(out: TextIO, row: dict) -> None:
-  """One row of JSON Lines as it came: numbers keep their text, letters are not escaped."""
+  """One row of JSON Lines as it was read: numbers keep their text, letters are not escaped."""
   text = _as_read(row)
   try:
     text.encode()
-  except UnicodeEncodeError:  # half a character, which JSON can hold as an escape alone
+  except UnicodeEncodeError:  # half a character, which JSON can hold only as an escape
     text = json.dumps(row, default=str)
   out.write(text + '\n')
 

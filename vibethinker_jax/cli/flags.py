@@ -11,7 +11,7 @@ DAY_S = 86400
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-  """--model and --dtype, as `models.load` takes them."""
+  """--model and --dtype, as `model_directory.load_model` takes them."""
   parser.add_argument('--model', type=pathlib.Path, required=True, metavar='DIR', help='Hugging Face directory')
   parser.add_argument('--dtype', choices=DTYPES, default='float32', help='of weights and layers')
 
@@ -32,14 +32,14 @@ def path(text: str) -> pathlib.Path:
 
 
 def filled(text: str) -> str:
-  """The type of a flag that takes any text but an empty one, which an unset variable of a script would give."""
+  """The type of a flag that takes any text but an empty one: that would come from an unset variable of a script."""
   if not text.strip():
     raise argparse.ArgumentTypeError('expected a text, found none')
   return text
 
 
 def check_seconds(flag: str, value: float) -> None:
-  """Raises BadInput where `value` is no time that a worker can be given: more than 0, and a day at most."""
+  """Raises BadInput unless `value` is more than 0 and at most a day."""
   if not 0 < value <= DAY_S:
     raise BadInput(f'{flag} {value}: expected more than 0 and at most {DAY_S} seconds')
 
@@ -51,7 +51,7 @@ def check_range(flag: str, value: int, low: int, high: int) -> None:
 
 
 def configs_are() -> str:
-  """Where configs and experiments are: beside the package in a clone, not in what pip installs."""
+  """A sentence that says where configs and experiments are: in a clone, beside the package; pip installs none."""
   root = pathlib.Path(__file__).parents[2]
   if (root / 'configs' / 'tiny.py').exists():
     return f'configs/ and experiments/ are in {root}'
@@ -59,5 +59,5 @@ def configs_are() -> str:
 
 
 def cache(name: str) -> pathlib.Path:
-  """Where this user keeps what can be made again."""
+  """A path in the cache of this user, for files that can be made again."""
   return pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')) / 'vibethinker' / name

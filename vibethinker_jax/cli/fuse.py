@@ -1,13 +1,12 @@
-"""Weighted mean of Hugging Face directories, in the first one's dtype and with its tokenizer."""
+"""Weighted mean of Hugging Face directories, in the dtype and with the tokenizer of the first one."""
 
 import argparse
 import pathlib
 
 from vibethinker_jax.cli import files
-from vibethinker_jax.cli.models import config_stop_ids, json_of
 from vibethinker_jax.errors import BadInput
 
-_SIZES = {
+_NAMES = {  # of the fields in config.json
   'V': 'vocab_size',
   'D': 'hidden_size',
   'L': 'num_hidden_layers',
@@ -30,6 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   from vibethinker_jax.model import hf
+  from vibethinker_jax.model.config import eos_ids
+  from vibethinker_jax.model_directory import difference
   from vibethinker_jax.spectrum import fusion
 
   models: list[pathlib.Path] = args.models
@@ -44,19 +45,18 @@ def run(args: argparse.Namespace) -> None:
     raise BadInput(f'{args.out}: not empty and no model directory, so it is not replaced')
   configs = [hf.read_config(m) for m in models]
   for path, config in zip(models[1:], configs[1:]):
-    for name, said in _SIZES.items():
-      ours, first = vars(config)[name], vars(configs[0])[name]
-      if ours != first:
-        raise BadInput(f'{path / "config.json"}: {said} is {ours}, in {models[0]} it is {first}')
+    if (name := difference(config, configs[0])) is not None:
+      ours, first = getattr(config, name), getattr(configs[0], name)
+      raise BadInput(f'{path / "config.json"}: {_NAMES[name]} is {ours}, in {models[0]} it is {first}')
   vocabularies = [_vocabulary(m) for m in models]
   for path, vocabulary in zip(models[1:], vocabularies[1:]):
     if vocabulary is not None and vocabularies[0] is not None and vocabulary != vocabularies[0]:
       raise BadInput(f'{path / "tokenizer.json"}: another vocabulary than that of {models[0]}')
   loaded = [hf.load(m) for m in models]
   for model in loaded:
-    model.config = configs[0]  # what may still differ (how many positions) goes by the first
+    model.config = configs[0]  # the number of positions may still differ: that of the first model counts
   try:
-    hf.save(fusion.fuse(loaded, weights), out, models[0], config_stop_ids(models[0]))
+    hf.save(fusion.fuse(loaded, weights), out, models[0], eos_ids(models[0]))
   except OSError as error:
     raise BadInput(f'{args.out}: cannot be written ({error.strerror})') from None
 
@@ -69,9 +69,9 @@ def _numbers(text: str) -> list[float]:
 
 
 def _vocabulary(directory: pathlib.Path) -> dict | None:
-  """Every token of tokenizer.json and its id, None where there is no such file."""
+  """Every token of tokenizer.json with its id; None where there is no such file."""
   path = directory / 'tokenizer.json'
-  raw = json_of(path)
+  raw = files.json_of(path)
   if raw is None:
     return None
   try:

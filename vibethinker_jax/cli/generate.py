@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 
-from vibethinker_jax.cli import files, flags, models
+from vibethinker_jax.cli import files, flags
 from vibethinker_jax.cli.tokens import ids_of
 from vibethinker_jax.errors import BadInput
 
@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> None:
   from vibethinker_jax.engine.sampling import SamplingParams, number_of
   from vibethinker_jax.model.config import read_config
   from vibethinker_jax.model.mesh import own_mesh
+  from vibethinker_jax.model_directory import load_model, load_tokenizer, stop_ids
 
   flags.check_range('--n', args.n, 1, 2**20)
   flags.check_range('--max-tokens', args.max_tokens, 1, 2**31)
@@ -43,20 +44,20 @@ def run(args: argparse.Namespace) -> None:
   rows = files.rows(args.input, {'id', 'tokens', 'prompt', 'messages'})
   with files.output(args.output) as out:
     config = dataclasses.replace(read_config(args.model), dtype=args.dtype)
-    tokenizer = models.tokenizer_of(args.model)
-    engine = Engine(config, models.stop_ids(args.model, tokenizer), rows=args.rows, mesh=own_mesh(jax.local_devices()))
+    tokenizer = load_tokenizer(args.model)
+    engine = Engine(config, stop_ids(args.model, tokenizer), rows=args.rows, mesh=own_mesh(jax.local_devices()))
     requests = []
     for where, row in rows:
       name = files.one_of(row, ('tokens', 'prompt', 'messages'), where)
-      ids = ids_of(row, name, where, config.V, tokenizer, args.model)
-      number = number_of(json.dumps(row['id']))  # not the place: a part of a file gives what the whole gives
+      ids = ids_of(row, name, where, config.V, tokenizer)
+      number = number_of(json.dumps(row['id']))  # not the line: so a part of a file gives the same as the whole file
       request = Request(tuple(ids), args.max_tokens, args.n, sampling, args.seed, number)
       if (why := engine.validate(request)) is not None:
         raise BadInput(f'{where}: {why}')
       requests.append(request)
     done = {}
     with runtime.bar(len(rows) * args.n, 'generate', 'sample') as bar:
-      for c in engine.generate(models.load(args.model, args.dtype), requests):
+      for c in engine.generate(load_model(args.model, args.dtype), requests):
         done[c.request, c.sample] = c
         bar.update()
     for (number, sample), c in sorted(done.items()):

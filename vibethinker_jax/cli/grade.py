@@ -8,7 +8,7 @@ from vibethinker_jax.cli import files, flags
 from vibethinker_jax.data.problem import answer_text, field
 from vibethinker_jax.errors import BadInput
 
-# what `evaluate` writes of a sample besides, so that anybody can grade its samples.jsonl again
+# further fields of the samples.jsonl of `evaluate`, so that it can be graded again
 _SAMPLE = (
   'problem', 'sample', 'tokens', 'finish_reason', 'score', 'extracted', 'reason', 'vote', 'steps', 'steps_share',
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""argparse, with one line for whatever is wrong on a command line, and defaults in every help."""
+"""argparse with one line for every mistake on a command line, and with defaults in every help."""
 
 import argparse
 import difflib
@@ -12,7 +12,7 @@ from vibethinker_jax.errors import BadInput
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
-  """Tells a flag's default, unless there is none, or the flag is off by default, or its help tells the default."""
+  """Shows the default of a flag, unless there is none, the flag is off by default, or its help names the default."""
 
   def _get_help_string(self, action: argparse.Action) -> str | None:
     if 'default' in (action.help or '') or action.default is None or action.default is False or action.default == []:
@@ -21,20 +21,20 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-  """Raises BadInput for whatever argparse refuses."""
+  """Raises BadInput where argparse would exit."""
 
   def error(self, message: str):
     raise BadInput(f'{message} (see {self.prog} --help)')
 
 
 class VerbParser(Parser):
-  """The flags of one verb: an unknown one is told from the nearest known one, before any that is missing is asked for.
+  """The flags of one verb. An unknown flag is reported, with the nearest known one, before a missing flag is.
 
-  Of a flag given twice the last counts, and no path is an empty text.
+  If a flag is given twice, the last one counts. A path may not be an empty text.
   """
 
   def prepare(self) -> None:
-    """To be called before flags are added."""
+    """Must be called before flags are added."""
     self.register('type', pathlib.Path, flags.path)
 
   def parse_known_args(self, args: Sequence[str], namespace: argparse.Namespace | None = None):
@@ -63,7 +63,7 @@ def _as_set(args: Sequence[str]) -> list[str]:
 
 
 def _is_flag(given: str) -> bool:
-  """As argparse sees it: - is stdin, -1 a number, and no flag has a blank in it."""
+  """Whether argparse takes an argument for a flag: - is stdin, -1 is a number, and a flag contains no space."""
   return given.startswith('-') and re.fullmatch(r'-|-[\d.].*|.*\s.*', given.partition('=')[0]) is None
 
 

@@ -1,4 +1,4 @@
-"""Problems of any source, equal ones merged, as a data set of ArrayRecord files: what a config's `path` may name."""
+"""Writes problems of any source, equal ones merged, as a data set of ArrayRecord files, for the `path` of a config."""
 
 import argparse
 import pathlib
@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     required=True,
     action='append',
     metavar='F',
-    help='as data/sources.py names one; repeatable',
+    help='a source (data/sources.py); repeatable',
   )
   parser.add_argument(
     '--reader', action='append', default=[], metavar='NAME', help='one for all, or one for each (default: problems)'
@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--out', dest='output', type=pathlib.Path, required=True, metavar='DIR', help='new, or one to replace'
   )
-  parser.add_argument('--split', default='train', metavar='NAME', help='what the problems are called in it')
+  parser.add_argument('--split', default='train', metavar='NAME', help='of the data set, for these problems')
   parser.add_argument('--shards', type=int, metavar='N', help='files (default: by size)')
   parser.add_argument('--skip-bad', action='store_true', help='leave malformed rows out and count them')
 

@@ -1,4 +1,4 @@
-"""The page of a run or a sweep, DIR/report.html; of several runs, one page that compares them. Prints its path."""
+"""Writes the page of a run or a sweep, DIR/report.html; for several runs, one that compares them. Prints its path."""
 
 import argparse
 import pathlib
@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Sequence
 
 from vibethinker_jax.cli import files
-from vibethinker_jax.cli.models import json_of
 from vibethinker_jax.errors import BadInput
 
 _COMPARED = pathlib.Path('compared.html')
@@ -47,7 +46,7 @@ def _compare(directories: Sequence[pathlib.Path], output: pathlib.Path) -> None:
   for directory in directories:
     if _is_sweep(directory):
       raise BadInput(f'{directory}: holds a sweep, expected runs, or one sweep alone')
-  if output.suffix != '.html':  # an older page of a run may be replaced, what the run has written may not
+  if output.suffix != '.html':  # an older page in the directory of a run may be replaced, other files may not
     files.apart([('DIR', directory) for directory in directories], [('--out', output)])
   with tempfile.TemporaryDirectory() as folder, files.output(output) as out:
     out.write(write_compared(directories, pathlib.Path(folder) / 'page.html').read_text(encoding='utf-8'))
@@ -56,25 +55,25 @@ def _compare(directories: Sequence[pathlib.Path], output: pathlib.Path) -> None:
 
 
 def _check_run(directory: pathlib.Path) -> None:
-  """Raises BadInput for what is not the directory of a run or a sweep.
+  """Raises BadInput for a path that is not the directory of a run or a sweep.
 
-  A run leaves metrics.jsonl from its first step on; its config.json and its summary.json may have been copied alone.
-  A model and an evaluation have files of these names too, with other fields in them.
+  A run has metrics.jsonl from its first step on, but its config.json or summary.json may have been copied alone. A
+  model and an evaluation also have files of these names, with other fields in them.
   """
   if not directory.is_dir():
     what = 'not a directory' if directory.exists() else 'not found'
     raise BadInput(f'{directory}: {what}, expected the workdir of a run or a sweep')
   if _is_sweep(directory) or (directory / 'metrics.jsonl').is_file():
     return
-  config, summary = (json_of(directory / name) or {} for name in ('config.json', 'summary.json'))
+  config, summary = (files.json_of(directory / name) or {} for name in ('config.json', 'summary.json'))
   if not {'sft', 'rl'} <= {*config} and not isinstance(summary.get('models'), dict):
     raise BadInput(f'{directory}: no run is in it (no metrics.jsonl, no config.json or summary.json of a run)')
 
 
 def _is_sweep(directory: pathlib.Path) -> bool:
-  """Raises BadInput where there is a sweep.json that is none."""
+  """Whether there is a sweep.json. Raises BadInput where it is not that of a sweep."""
   path = directory / 'sweep.json'
-  sweep = json_of(path)
+  sweep = files.json_of(path)
   if sweep is not None and not ('study' in sweep and isinstance(sweep.get('config'), dict)):
     raise BadInput(f'{path}: expected "study" and "config", as a study of experiments/ writes them')
   return sweep is not None

@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
   from vibethinker_jax.reproduce import reproduce
 
-  directory = pathlib.Path(os.path.realpath(args.directory))  # . has no name
+  directory = pathlib.Path(os.path.realpath(args.directory))  # the path . has no name
   again = args.output or directory.parent / f'{directory.name}-again'
   files.apart_from_directory([('DIR', args.directory)], again)
   again = files.directory(again)

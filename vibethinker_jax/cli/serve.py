@@ -1,4 +1,4 @@
-"""An OpenAI-compatible API and a chat page on one model, until SIGTERM or Ctrl-C."""
+"""Serves an OpenAI-compatible API and a chat page on one model, until SIGTERM or Ctrl-C."""
 
 import argparse
 import pathlib
@@ -10,22 +10,28 @@ from vibethinker_jax.errors import BadInput
 
 def arguments(parser: argparse.ArgumentParser) -> None:
   engines.arguments(parser)
-  parser.add_argument('--host', type=flags.filled, default='127.0.0.1', help='0.0.0.0 for everybody')
+  parser.add_argument('--host', type=flags.filled, default='127.0.0.1', help='0.0.0.0 opens it to the network')
   parser.add_argument('--port', type=int, default=8000, help="of OpenAI's API; 0 takes a free one")
   parser.add_argument('--page-port', type=int, default=7860, help='of the chat page; 0 takes a free one')
   parser.add_argument('--no-page', action='store_true', help='the API alone')
   parser.add_argument(
-    '--cors', action='append', default=[], metavar='ORIGIN', help='pages from there may ask (once for each; * for all)'
+    '--cors', action='append', default=[], metavar='ORIGIN', help='whose pages may send requests; repeatable, * for all'
   )
-  parser.add_argument('--keys', type=pathlib.Path, metavar='F', help='API keys, one a line (default: none asked for)')
+  parser.add_argument(
+    '--keys', type=pathlib.Path, metavar='F', help='API keys, one on each line (default: no key needed)'
+  )
   parser.add_argument(
     '--separate-reasoning',
     action=argparse.BooleanOptionalAction,
     default=True,
-    help='<think>...</think> as reasoning_content apart from content, where a request does not say',
+    help='<think>...</think> in reasoning_content, not in content, where a request does not say',
   )
-  parser.add_argument('--warm', type=int, default=256, metavar='N', help='lengths compiled beforehand, beside serving')
-  parser.add_argument('--grace', type=float, default=30.0, metavar='S', help='seconds to finish in after SIGTERM')
+  parser.add_argument(
+    '--warm', type=int, default=256, metavar='N', help='compile lengths up to N in advance, while serving'
+  )
+  parser.add_argument(
+    '--grace', type=float, default=30.0, metavar='S', help='seconds in which requests may finish after SIGTERM'
+  )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -48,10 +54,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _keys(path: pathlib.Path) -> tuple[str, ...]:
-  """The keys of a file, none of which is shown. Raises BadInput for what cannot stand in a header."""
+  """The keys of a file; messages never show one. Raises BadInput for a key that cannot be sent in a header."""
   keys = []
   for number, line in enumerate(files.lines(path), 1):
-    key = line.strip(' \t\r')  # files of Windows end their lines with one more sign
+    key = line.strip(' \t\r')  # lines of Windows files end with \r\n
     if re.search('[^!-~]', key):
       raise BadInput(f'{path}, line {number}: a key may have ASCII letters, digits and signs only, and no blanks in it')
     keys += [key] if key else []
@@ -61,6 +67,6 @@ def _keys(path: pathlib.Path) -> tuple[str, ...]:
 
 
 def _check_origin(origin: str) -> None:
-  """Raises BadInput for what browsers do not send as an origin."""
+  """Raises BadInput for a text that browsers never send as an origin."""
   if origin != '*' and not re.fullmatch(r'[a-z][a-z0-9+.-]*://[^/\s?#@]+', origin):
     raise BadInput(f'--cors {origin}: expected * or an origin such as http://localhost:3000, without a path')

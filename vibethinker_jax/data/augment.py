@@ -1,13 +1,12 @@
-r"""What SFT learns from, made of problems and their solutions: more paths, cleaner paths, weighed and ordered.
+r"""The examples of SFT, made from problems and their solutions: more of them, filtered, weighted and ordered.
 
-  perturbed   copies whose answer stays: variables, names or units renamed, given facts in another order
-  faults      why a solution is not fit to be learned from: it repeats itself, its steps do not hold, it ends wrong
-  key_spans   where a solution's equations, their results and its final answer stand, for weights in the loss
+  perturbed   copies with the same answer: variables, names or units renamed, or the given facts in another order
+  fault_of    why a solution should not be learned from: it repeats itself, or has no answer
+  key_spans   where the equations of a solution, their results and the final answer are, for weights in the loss
   easy_first, hard_and_long   the order of a curriculum, and its second stage (arXiv 2606.16140)
 
-A problem's several solutions are several rows: all paths are kept. A perturbation is a rule about words, and a rule can
-be wrong about a text; whatever has a solution is therefore judged again after it. What judges answers and steps is
-passed in.
+A problem with several solutions gives several rows. A perturbation is a rule about words, and a rule can be wrong about
+a text: the solutions of every copy are therefore graded again. The caller passes in the graders of answers and steps.
 """
 
 import dataclasses
@@ -23,26 +22,26 @@ from vibethinker_jax.boxes import last_box
 from vibethinker_jax.data.problem import Problem, Solution, field, read_rows
 
 Row = tuple[Problem, Solution]
-Judge = Callable[[list[tuple]], list[bool]]  # (response, answer, tests) -> right?
-Steps = Callable[[list[tuple]], list[float | None]]  # the same -> share of its equalities that hold, None where none
+Judge = Callable[[list[tuple]], list[bool]]  # (response, answer, tests) -> whether it is right
+Steps = Callable[[list[tuple]], list[float | None]]  # the same -> share of equalities that hold, None without any
 Share = Annotated[float, Interval(ge=0, le=1)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-  """The material of a run. The defaults take every solution as it is.
+  """How the examples of SFT are made. The defaults take every solution as it is.
 
   copies: perturbed copies of a problem at most.
-  equation: loss weight of equations, in solutions that bring no weights.
-  result: loss weight of what stands after an equation's last sign, likewise.
+  equation: loss weight of equations, in solutions without weights of their own.
+  result: loss weight of the text after the last equals sign of an equation, likewise.
   answer: loss weight of the final answer, likewise.
   repetition: share of repeated eight-word runs above which a solution is left out.
-  steps: share of a solution's equalities that must hold, or it is left out; 0 asks nobody.
+  steps: share of a solution's equalities that must hold, or it is left out; 0 switches the check off.
   judged: solutions that the grader finds wrong are left out.
   error_rates: the samples.jsonl of a reference model's evaluation on these problems, or JSON Lines of
     {"id", "error_rate"}; with it only hard and long rows stay.
-  least_error: error rate of hard rows. Published: 0.75, for the 3B model.
-  least_characters: of a long row's solution.
+  least_error: error rate from which on a row is hard. Published: 0.75, for the 3B model.
+  least_characters: characters of the solution from which on a row is long.
   """
 
   copies: NonNegativeInt = 0
@@ -58,12 +57,12 @@ class Augmentation:
 
 
 def solved(problems: Sequence[Problem]) -> list[Row]:
-  """(problem, solution) for every solution: all the paths that are known."""
+  """(problem, solution) for every solution of every problem."""
   return [(problem, solution) for problem in problems for solution in problem.solutions]
 
 
 def chosen(problems: Sequence[Problem], s: Augmentation) -> list[Row]:
-  """The rows that SFT begins with: all paths, or only the hard and long ones. Raises BadInput."""
+  """The rows before any filter: all solutions, or with `s.error_rates` only hard and long ones. Raises BadInput."""
   rows = solved(problems)
   return hard_and_long(rows, _error_rates(s.error_rates), s.least_error, s.least_characters) if s.error_rates else rows
 
@@ -71,12 +70,20 @@ def chosen(problems: Sequence[Problem], s: Augmentation) -> list[Row]:
 def sft_examples(
   problems: Sequence[Problem], s: Augmentation, judge: Judge, steps: Steps, seed: int
 ) -> tuple[list[Row], dict[str, int]]:
-  """The rows of SFT, and how many were left out for which fault."""
+  """The rows of SFT, and how many were left out for each fault.
+
+  Args:
+    problems: with solutions.
+    s: what to make of them.
+    judge: says which responses are right.
+    steps: gives the share of equalities that hold in each response.
+    seed: of the perturbed copies.
+  """
   rows = chosen(problems, s)
   copies = [copy for p in {id(p): p for p, _ in rows}.values() for copy in perturbed(p, s.copies, seed)]
   made = solved(copies)
   kept, counts = [], {}
-  for group, judged in ((rows, s.judged), (made, True)):  # a copy is right by rule, and no rule knows every text
+  for group, judged in ((rows, s.judged), (made, True)):  # copies are always graded: a rule can be wrong about a text
     asked = [(solution.text, p.answer, p.tests) for p, solution in group]
     right = judge(asked) if judged and group else [True] * len(group)
     shares = steps(asked) if s.steps and group else [None] * len(group)
@@ -96,7 +103,7 @@ def sft_examples(
 
 
 def fault_of(problem: Problem, solution: Solution, s: Augmentation) -> str | None:
-  """What a rule finds wrong with a solution: 'no answer' (no box, no program) or 'repetition'; None for nothing."""
+  """What the rules find wrong with a solution: 'no answer' (no box, no program), 'repetition', or None."""
   answered = '```' in solution.text if problem.answer is None else last_box(solution.text) is not None
   if s.judged and not answered:
     return 'no answer'
@@ -104,7 +111,7 @@ def fault_of(problem: Problem, solution: Solution, s: Augmentation) -> str | Non
 
 
 def repeated_share(text: str, n: int = 8) -> float:
-  """The share of the runs of n words that stand earlier in the text too: 0 for most texts, near 1 for a loop."""
+  """The share of runs of n words that occur earlier in the text: 0 for most texts, near 1 for a loop."""
   found = text.split()
   runs = [tuple(found[i : i + n]) for i in range(len(found) - n + 1)]
   return 1 - len(set(runs)) / len(runs) if runs else 0.0
@@ -114,10 +121,16 @@ def repeated_share(text: str, n: int = 8) -> float:
 
 
 def key_spans(text: str, equation: float, result: float, answer: float) -> tuple[tuple[int, int, float], ...]:
-  r"""Weighted spans: formulas with an equals sign, what stands after their last one, and the last `\boxed{}`.
+  r"""The key steps of a solution as (begin, end, weight) in characters; spans of weight 1 are left out.
 
-  A formula is what LaTeX's signs enclose, or an "a + b = c" of numbers in plain text. Where spans overlap, the later
-  one counts: results over equations, the answer over both.
+  Args:
+    text: of the solution.
+    equation: weight of formulas with an equals sign. A formula stands between LaTeX's signs ($, \[, \(), or is an
+      "a + b = c" of numbers in plain text.
+    result: weight of the text after the last equals sign of a formula.
+    answer: weight of the last `\boxed{}`.
+
+  Where spans overlap, the later one counts: a result over its equation, the answer over both.
   """
   equations, results, final = [], [], []
   for formula in _FORMULA.finditer(text):
@@ -147,9 +160,10 @@ _FORMULA = re.compile(
 
 
 def perturbed(problem: Problem, copies: int, seed: int) -> list[Problem]:
-  """Up to `copies` variants of a problem of mathematics, each by one rule, with the same answer and solutions to match.
+  """Up to `copies` variants of a problem of mathematics, each made by one rule, with the same answer.
 
-  Ids are the problem's with the rule's name. A rule that does not apply, or is not sure to keep the answer, makes none.
+  The solutions are changed in the same way. The id is that of the problem and the name of the rule. A rule that does
+  not apply, or that is not sure to keep the answer, makes no copy. seed: of the choice of rules and words.
   """
   out: list[Problem] = []
   if problem.answer is None or not copies:
@@ -164,10 +178,11 @@ def perturbed(problem: Problem, copies: int, seed: int) -> list[Problem]:
 
 
 def variable_renamed(problem: Problem, rng: random.Random) -> Problem | None:
-  """One variable of the formulas under another letter, in the problem and all its solutions.
+  """Renames one variable of the formulas, in the problem and in all its solutions.
 
-  A letter is taken for a variable if it stands alone in a formula of the problem, and neither outside formulas, nor in
-  a run of letters, nor in the answer. Capitals and a, d to j, l and o mean other things too often and are left.
+  A letter counts as a variable if it stands alone in a formula of the problem, and does not occur outside formulas, in
+  a run of letters, or in the answer. Capitals and a, d to j, l and o are never renamed: they mean other things too
+  often.
   """
   texts = [problem.prompt, *(s.text for s in problem.solutions)]
   formulas = ' '.join(f for text in texts for f in _formulas(text))
@@ -183,7 +198,7 @@ def variable_renamed(problem: Problem, rng: random.Random) -> Problem | None:
 
 
 def person_renamed(problem: Problem, rng: random.Random) -> Problem | None:
-  """One person of the story under another name that goes with the same pronouns."""
+  """Gives one person another name that goes with the same pronouns."""
   present = set(re.findall(r'\b[A-Z][a-z]+\b', problem.prompt))
   for names in _NAMES:
     here, free = sorted(present & set(names)), sorted(set(names) - present)
@@ -193,7 +208,7 @@ def person_renamed(problem: Problem, rng: random.Random) -> Problem | None:
 
 
 def unit_changed(problem: Problem, rng: random.Random) -> Problem | None:
-  """A unit of measure replaced by another of its kind, where it is the only one of its kind: nothing is converted."""
+  """Replaces a unit of measure by another of its kind, where it is the only one of its kind: no number changes."""
   whole = ' '.join([problem.prompt, *(s.text for s in problem.solutions)]).lower()
   found = set(re.findall('[a-z]+', whole))
   for kind in _UNITS:
@@ -206,14 +221,14 @@ def unit_changed(problem: Problem, rng: random.Random) -> Problem | None:
 
 
 def facts_reordered(problem: Problem, rng: random.Random) -> Problem | None:
-  """Two neighbouring statements of the prompt exchanged; neither may lean on what was said before it.
+  """Exchanges two neighbouring statements of the prompt that do not refer to an earlier one.
 
-  So a sentence with a pronoun or with a word of time, order or comparison stays where it is, and so does the question.
+  A sentence with a pronoun or with a word of time, order or comparison stays where it is, and so does the question.
   """
   sentences = re.findall(r'[^.?!]+[.?!]+(?:\s+|$)', problem.prompt)
   if ''.join(sentences) != problem.prompt or len(sentences) < 3:
     return None
-  states = [s.rstrip().endswith('.') and not _LEANING.search(s.lower()) for s in sentences]
+  states = [s.rstrip().endswith('.') and not _REFERRING.search(s.lower()) for s in sentences]
   pairs = [i for i in range(len(sentences) - 2) if states[i] and states[i + 1]]
   if not pairs:
     return None
@@ -238,8 +253,8 @@ _CONVERTING = re.compile(
   r'\b(?:foot|feet|inch|inches|yard|yards|meter|meters|centimeter|centimeters|ounce|ounces|gram|grams|ton|'
   r'tons|cup|cups|pint|pints|quart|quarts|km|mph|british|usd|convert)\b'
 )
-# words by which a sentence leans on an earlier one
-_LEANING = re.compile(
+# words by which a sentence refers to an earlier one
+_REFERRING = re.compile(
   r'\b(?:he|she|it|they|him|her|them|his|hers|its|their|this|that|these|those|then|after|before|first|second|'
   r'third|next|last|later|finally|now|also|too|so|thus|hence|therefore|however|if|when|while|remaining|'
   r'rest|left|more|less|fewer|than|other|others|another|each|same|twice|half|former|latter|again|still|'
@@ -255,7 +270,7 @@ def _formulas(text: str) -> list[str]:
 
 
 def _renamed(formula: str, old: str, new: str) -> str:
-  """`formula` with a variable renamed; commands and the words in them stay."""
+  """`formula` with a variable renamed; commands, and the words in them, stay."""
   parts = _TEXT.split(formula)
   return ''.join(part if i % 2 else part.replace(old, new) for i, part in enumerate(parts))
 
@@ -270,7 +285,7 @@ def _words_changed(problem: Problem, names: dict[str, str]) -> Problem | None:
 
 
 def _changed(problem: Problem, swap: Callable[[str], str]) -> Problem | None:
-  """The problem and its solutions put through `swap`; None where nothing changes. Spans of the old text are dropped."""
+  """The problem with `swap` applied to all texts, None where nothing changes. A changed solution has no key spans."""
   prompt = swap(problem.prompt)
   if prompt == problem.prompt:
     return None
@@ -285,12 +300,12 @@ def _changed(problem: Problem, swap: Callable[[str], str]) -> Problem | None:
 
 
 def easy_first(rows: Sequence[Row]) -> list[Row]:
-  """Rows by difficulty, those of equal difficulty by length; an unknown difficulty counts as the middle one."""
+  """Rows in order of difficulty, then of length; an unknown difficulty counts as 3."""
   return sorted(rows, key=lambda row: (3 if row[0].difficulty is None else row[0].difficulty, len(row[1].text)))
 
 
 def _error_rates(path: str) -> dict[str, float]:
-  """By problem id. A row with a "score" is one of several samples, and names its "problem"."""
+  """The error rate of each problem, by its id. A row with a "score" is one of several samples of its "problem"."""
   wrong: dict[str, list[float]] = {}
   for where, row in read_rows(path):
     if 'score' in row:
@@ -302,8 +317,12 @@ def _error_rates(path: str) -> dict[str, float]:
 
 
 def hard_and_long(rows: Sequence[Row], errors: Mapping[str, float], least_error: float, least: int) -> list[Row]:
-  """Rows of problems that a reference model mostly fails, with solutions of `least` characters or more.
+  """Rows of problems that a reference model mostly fails, with long solutions.
 
-  `errors`: share of the reference's samples that are wrong, by problem id; problems it was not asked are left out.
+  Args:
+    rows: of all problems.
+    errors: the share of the reference model's samples that are wrong, by problem id. Problems without one are left out.
+    least_error: the error rate from which on a problem is hard.
+    least: the characters from which on a solution is long.
   """
   return [row for row in rows if errors.get(row[0].id, -1.0) >= least_error and len(row[1].text) >= least]

@@ -1,4 +1,4 @@
-"""PackedDataset batches from rendered solutions: a Grain pipeline whose position can be saved and restored exactly."""
+"""Packed batches of rendered solutions: a Grain pipeline whose position can be saved and restored exactly."""
 
 import dataclasses
 import functools
@@ -16,21 +16,27 @@ import numpy as np
 )
 @dataclasses.dataclass(frozen=True)
 class Batch:
-  """PackedDataset rows, all [B,T]: several sequences a row, told apart by `segments` (0 is padding)."""
+  """Packed rows, all [B,T]: a row holds several sequences, and `segments` says which token belongs to which."""
 
   tokens: np.ndarray  # int32
   targets: np.ndarray  # int32: the next token of the same sequence
   positions: np.ndarray  # int32, restart at 0 with every sequence
-  segments: np.ndarray  # int32, 1, 2, ... along a row; 0 where padded
+  segments: np.ndarray  # int32, 1, 2, ... along a row; 0 is padding
   weights: np.ndarray  # float32: how much predicting `targets` counts; 0 on prompts and padding
 
 
 class PackedDataset:
-  """An endless, seeded stream of Batches over `rows`, reshuffled every epoch; with a `window` of rows, only within it.
+  """An endless, seeded stream of Batches, shuffled again in every epoch.
 
-  Each row is turned by `render` into arrays tokens, targets, weights of one length; sequences are packed first-fit
-  into rows of T. A sequence longer than T is left out, since a solution without its end teaches not to end; `dropped`
-  counts how often that has happened.
+  Args:
+    rows: the examples, of any type.
+    render: makes of a row the arrays tokens, targets and weights of one length, a sequence.
+    B, T: rows of a batch, and tokens of each. Sequences are packed into them first-fit.
+    seed: of the order.
+    window: rows are shuffled within windows of this many rows; 0 shuffles all of them.
+
+  A sequence longer than T is left out, since a solution without its end teaches a model not to end. `dropped` counts
+  how often that has happened. Raises ValueError where no sequence fits.
   """
 
   def __init__(self, rows: Sequence, render: Callable, B: int, T: int, seed: int, window: int = 0):
@@ -59,9 +65,9 @@ class PackedDataset:
     return Batch(row['tokens'], row['targets'], row['tokens_positions'], row['tokens_segment_ids'], row['weights'])
 
   def position(self) -> dict:
-    """Where the stream stands, as JSON."""
+    """The position of the stream, as JSON."""
     return self._rows.get_state()
 
   def restore(self, position: dict) -> None:
-    """Go on from a `position`."""
+    """Continues from a `position`."""
     self._rows.set_state(position)

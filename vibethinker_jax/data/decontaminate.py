@@ -1,22 +1,23 @@
-"""Training rows that give away an evaluation: found by shared 10-grams and as near-duplicates, with the evidence.
+"""Decontamination: finds the training rows that give away an evaluation problem, by shared 10-grams and as
+near-duplicates, with the evidence.
 
-Texts are compared as words: lower case, letters that look alike unified, punctuation and LaTeX's spacing gone, a
-number apart from letters after it (so "3x + 1" and "3 x+1" are the same words; see words.py). A training row is taken
-out if
+Texts are compared as words (words.py): lower case, letters that look alike unified, without punctuation and LaTeX's
+spacing, numbers separated from letters after them (so "3x + 1" and "3 x+1" are the same words). A training row is
+removed as
 
-  ngram           it shares n words in a row with an evaluation problem (n = 10, arXiv 2511.06221, section 3.5), or
-                  holds the whole of a problem that is shorter than that, or is the same text;
-  near_duplicate  the sets of their three-word shingles overlap enough (Jaccard), every number counting as the same
-                  number: a problem with other numbers or a few other words is still that problem.
+  ngram           if it shares n words in a row with an evaluation problem (n = 10, arXiv 2511.06221, section 3.5), or
+                  contains the whole of a problem that is shorter than that, or is the same text;
+  near_duplicate  if the sets of three-word shingles of the two overlap enough (Jaccard), where all numbers count as the
+                  same number: a problem with other numbers or a few other words is still that problem.
 
-Words that stand in many evaluation problems are a stock phrase ("where m and n are relatively prime positive integers,
-find m + n") and say nothing: phrases are left out by how many problems they stand in, and by a list. Nor does a formula
-that anybody may write, sin^2 x + cos^2 x = 1 or the equation of an ellipse: words of formulas with little prose count
-where they are half of the problem, or where their numbers are nobody else's.
+A stock phrase, such as "where m and n are relatively prime positive integers, find m + n", occurs in many evaluation
+problems and gives none of them away. Phrases are therefore ignored if they occur in many problems, or are in a list.
+Formulas of general use, such as sin^2 x + cos^2 x = 1 or the equation of an ellipse, are ignored too: words of formulas
+with little prose count only where they are half of the problem, or where their numbers are unusual.
 
-All is linear in the training rows. Words are hashed a block of rows at a time by numpy; near-duplicates are candidates
-of MinHash bands (Broder 1997; sketches by `rensa`). Whatever is found by hash is then compared word by word: no removal
-rests on a hash.
+The time is linear in the training rows. numpy hashes the words of a block of rows at a time; candidates for
+near-duplicates come from MinHash bands (Broder 1997; sketches by `rensa`). Whatever the hashes find is then compared
+word by word: no row is removed because of a hash alone.
 """
 
 import collections
@@ -29,7 +30,7 @@ from annotated_types import Interval
 from pydantic import PositiveInt
 
 from vibethinker_jax.data.hashed import SHINGLE, Block, Table
-from vibethinker_jax.data.readers import statement
+from vibethinker_jax.data.instructions import statement
 from vibethinker_jax.data.words import holds, is_formula, is_identity, loose, normal, words
 from vibethinker_jax.errors import BadInput
 
@@ -57,18 +58,18 @@ _FIELDS = (
 )
 _NAMES = ('id', 'unique_id', 'task_id', 'question_id')
 _BLOCK = 4 << 20  # characters hashed at a time
-_LEAST_WORDS, _LEAST_PROSE = 3, 5  # of a short problem that is looked for inside of others, with a number and without
+_LEAST_WORDS, _LEAST_PROSE = 3, 5  # of a short problem that is searched for in longer texts, with and without a number
 
 
 @dataclasses.dataclass(frozen=True)
 class Decontaminate:
-  """How leaks are told.
+  """The settings of decontamination.
 
   n: words in a row that give a problem away. Published: 10.
-  threshold: Jaccard of near-duplicates.
-  least: shingles a text needs to be compared as a near-duplicate, for short ones are alike by chance.
-  common: n-grams of this many evaluation problems or more are stock phrases.
-  stock: phrases known as such.
+  threshold: Jaccard similarity from which on two texts are near-duplicates.
+  least: shingles that a text needs to be compared as a near-duplicate; shorter texts are similar by chance.
+  common: an n-gram of this many evaluation problems or more is a stock phrase.
+  stock: further stock phrases.
   """
 
   n: Annotated[int, Interval(ge=2)] = 10
@@ -80,7 +81,11 @@ class Decontaminate:
 
 @dataclasses.dataclass(frozen=True)
 class Leak:
-  """Why a training row is taken out. `kind` is 'ngram' or 'near_duplicate'."""
+  """Why a training row is removed.
+
+  id: of the training row. match_id: of the evaluation problem. kind: 'ngram' or 'near_duplicate'. evidence: shared
+    words.
+  """
 
   id: str | int
   match_id: str | int
@@ -91,8 +96,8 @@ class Leak:
 def named_text(row: dict, where: str) -> tuple[str | int, str]:
   """(id, statement) of a row in any of the usual shapes. Raises BadInput where no field holds a statement.
 
-  The id is in "id", "unique_id", "task_id" or "question_id", else its line. The statement is a text, or a chat
-  whose last user message is taken; an instruction at its end is no part of it.
+  The id is in "id", "unique_id", "task_id" or "question_id", otherwise it is the line in `where`. The statement is a
+  text, or the last user message of a chat, without an instruction at its end.
   """
   name = next((n for n in _FIELDS if row.get(n) is not None), None)
   if name is None:
@@ -107,10 +112,10 @@ def named_text(row: dict, where: str) -> tuple[str | int, str]:
 
 
 class Index:
-  """Evaluation problems, ready to be looked for in training rows."""
+  """Evaluation problems, prepared for the search in training rows."""
 
   def __init__(self, problems: Iterable[tuple[str | int, str]], s: Decontaminate):
-    """`problems` are (id, statement); those with the same words count once. Raises ValueError for bad settings."""
+    """problems: (id, statement); those with the same words count once. Raises ValueError for bad settings."""
     if s.n < 2 or not 0.5 <= s.threshold <= 1 or s.least < 1 or s.common < 2:
       raise ValueError('expected n of 2 or more, a threshold of 0.5 to 1, least of 1 and common of 2 or more')
     self.s = s
@@ -133,7 +138,7 @@ class Index:
     self._bands = Table(bands.ravel(), np.repeat(rows, bands.shape[1]))
 
   def _short_ones(self, block: Block) -> dict[int, Table]:
-    """By their number of words, the problems under n words that are looked for inside of longer texts."""
+    """The problems of fewer than n words that are searched for in longer texts, by their number of words."""
     chosen: dict[int, list[int]] = {}
     for problem, found in enumerate(self._words):
       prose = sum(not is_formula(word) for word in found)
@@ -150,7 +155,7 @@ class Index:
     return tables
 
   def find(self, rows: Sequence[tuple[str | int, str]]) -> list[Leak | None]:
-    """For each training row (id, statement), why it is to go, or None."""
+    """For each training row (id, statement) why it has to be removed, or None."""
     block = Block([normal(text) for _, text in rows])
     suspects: dict[int, set[int]] = {}
     for row, problem in zip(*self._whole.find(block.whole(), np.arange(len(rows)))):
@@ -172,7 +177,7 @@ class Index:
     return found
 
   def _shared(self, id: str | int, text: str, problems: list[int]) -> Leak | None:
-    """The longest run of words shared with one of `problems`, where it is more than stock phrases and identities."""
+    """The longest run of words shared with one of `problems`; None if it is only stock phrases and general formulas."""
     mine, n, best, short = words(text), self.s.n, (0, 0, 0), None
     for problem in problems:
       theirs = self._words[problem]
@@ -196,7 +201,7 @@ class Index:
     return Leak(id, self.ids[-problem], 'ngram', ' '.join(mine[start : start + length])) if length else None
 
   def _alike(self, id: str | int, text: str, problems: list[int]) -> Leak | None:
-    """The problem whose shingles are most nearly those of `text`, where they are near enough."""
+    """The problem whose shingles are most similar to those of `text`; None if none is similar enough."""
     mine, best = self._shingles(words(text)), (0.0, 0)
     for problem in problems:
       if problem not in self._sets:
@@ -210,14 +215,14 @@ class Index:
     return Leak(id, self.ids[problem], 'near_duplicate', f'Jaccard {similarity:.2f}: {" ".join(self._words[problem])}')
 
   def _shingles(self, found: Sequence[str]) -> set[tuple[str, ...]]:
-    """Three-word shingles, numbers taken as one number, without those that lie in a stock phrase."""
+    """Three-word shingles, with all numbers the same, without those within a stock phrase."""
     covered = self._covered(found)
     same = ['0' if w[0].isdigit() else w for w in found]
     places = range(len(found) - SHINGLE + 1)
     return {tuple(same[i : i + SHINGLE]) for i in places if not all(covered[i : i + SHINGLE])}
 
   def _stock_grams(self, found: Sequence[str], first: int) -> list[int]:
-    """Places (counted from `first`) of the n-grams of which more than half the words belong to stock phrases."""
+    """Positions (counted from `first`) of the n-grams that belong to stock phrases with more than half their words."""
     covered, n = self._covered(found), self.s.n
     if not any(covered):
       return []
@@ -237,7 +242,7 @@ class Index:
 
 
 def find_leaks(rows: Iterable[tuple[str | int, str]], index: Index) -> Iterator[Leak | None]:
-  """`Index.find` for a stream of rows, in order, a block in memory at a time."""
+  """`Index.find` for a stream of rows, in order, with one block of them in memory at a time."""
   block, size = [], 0
   for row in rows:
     block.append(row)

@@ -1,8 +1,8 @@
-"""Sub-domains for problems that come without one: a text classifier taught by problems that have one.
+"""Sub-domains for problems without one: a text classifier trained on problems that have one.
 
 Bags of words and of pairs of words (LaTeX commands are words), weighted by tf-idf, and a linear classifier, both of
-scikit-learn. Taught in seconds on MATH's 7,500 training problems it names the domain of 86% of MATH's 5,000 test
-problems; many of the rest could stand under either name.
+scikit-learn. Trained in seconds on MATH's 7,500 training problems, it gives the right domain to 86% of MATH's 5,000
+test problems; many of the others could belong to either domain.
 """
 
 import dataclasses
@@ -19,22 +19,22 @@ from vibethinker_jax.errors import BadInput
 
 @dataclasses.dataclass(frozen=True)
 class DomainClassifier:
-  """A taught classifier; `accuracy` is that of another one, taught on four fifths, on the fifth it had not seen."""
+  """A trained classifier. accuracy: of another one, trained on four fifths of the problems, on the last fifth."""
 
   model: Pipeline
   accuracy: float
 
   def label(self, problems: Sequence[Problem]) -> list[Problem]:
-    """The problems, those without a domain given one."""
+    """The problems in order; those without a domain get one."""
     unknown = [p for p in problems if not p.domain]
     named = iter(self.model.predict([p.prompt for p in unknown]) if unknown else ())
     return [p if p.domain else dataclasses.replace(p, domain=str(next(named))) for p in problems]
 
 
 def train_classifier(problems: Sequence[Problem], seed: int) -> DomainClassifier:
-  """A classifier learnt from problems with domains.
+  """A classifier trained on the `problems` that have a domain. seed: of the training and of the fifth held out.
 
-  Raises BadInput where fewer than two domains have ten problems each.
+  Raises BadInput unless there are two domains or more, each with ten problems or more.
   """
   known = [p for p in problems if p.domain]
   texts, domains = [p.prompt for p in known], [p.domain for p in known]

@@ -1,4 +1,4 @@
-"""Words as 64-bit numbers, a block of texts at a time: runs of words, sketches of sets, and a table to find them in."""
+"""Words as 64-bit hashes, a block of texts at a time: hashes of runs of words, MinHash bands, and a table for both."""
 
 import functools
 from collections.abc import Sequence
@@ -18,9 +18,10 @@ _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 
 
 class Block:
-  """The words of some texts (in words.normal's form) as 64-bit hashes, one text after the other.
+  """The W words of some texts (in the form of words.normal) as 64-bit hashes, one text after the other.
 
-  hashes [W]; number [W], whether a word is one; row [W], its text; first [texts + 1], where each text's words begin.
+  hashes [W]. number [W]: whether a word is a number. row [W]: the index of its text. first [texts + 1]: where the words
+  of each text begin.
   """
 
   def __init__(self, texts: Sequence[str]):
@@ -39,16 +40,16 @@ class Block:
     self.row = np.repeat(np.arange(len(texts)), np.diff(self.first))
 
   def whole(self) -> np.ndarray:
-    """The hash of each text's words; of a text without words, its own that nothing matches."""
+    """A hash of each text's words, [texts]; that of a text without words equals no other."""
     empty = self.first[1:] == self.first[:-1]
     return np.where(empty, _ODD, _mix(self._runs.of(self.first[:-1], self.first[1:])))
 
   def grams(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of n words in a row of one text, and the place of the first of them."""
+    """Hashes of all runs of n words within one text, and the positions of their first words."""
     return _windows(self._runs, self.row, n)
 
   def bands(self, least: int) -> tuple[np.ndarray, np.ndarray]:
-    """MinHash bands [texts with enough shingles, bands] and which texts these are."""
+    """MinHash bands [texts, bands] of the texts with `least` shingles or more, and the indices of these texts."""
     shingles, at = _windows(_Runs(np.where(self.number, _NUMBER, self.hashes)), self.row, SHINGLE)
     counts = np.bincount(self.row[at], minlength=len(self.first) - 1)
     rows = np.flatnonzero(counts >= least)
@@ -65,10 +66,10 @@ class Block:
 
 
 class Table:
-  """Hashes and what each belongs to; asked with a great many hashes of which few are in it."""
+  """Hashes and their owners, for searches with a great many hashes of which few are in the table."""
 
   def __init__(self, hashes: np.ndarray, owners: np.ndarray, common: int | None = None):
-    """With `common`, hashes of that many owners or more are left out."""
+    """hashes [n]. owners [n]: of each. common: hashes with this many owners or more are left out; None keeps all."""
     order = np.lexsort((owners, hashes))
     hashes, owners = hashes[order], owners[order]
     new = np.ones(len(hashes), bool)
@@ -79,11 +80,11 @@ class Table:
     self._keys, self._first, self._counts = keys[kept], first[kept], counts[kept]
     bits = int(np.clip(np.ceil(np.log2(32 * len(keys) + 1)), 10, 27))
     self._shift = np.uint64(64 - bits)
-    self._seen = np.zeros(1 << bits, bool)  # by the first bits of a hash: sends 31 of 32 away at once
+    self._seen = np.zeros(1 << bits, bool)  # by the first bits of a hash: answers no for 31 of 32
     self._seen[self._keys >> self._shift] = True
 
   def find(self, hashes: np.ndarray, askers: np.ndarray) -> tuple[list[int], list[int]]:
-    """Pairs (asker, owner) of equal hashes."""
+    """The pairs (asker, owner) with equal hashes, as two lists. askers: of each of `hashes`."""
     likely = np.flatnonzero(self._seen[hashes >> self._shift])
     place = np.searchsorted(self._keys, hashes[likely])
     place[place == len(self._keys)] = 0
@@ -103,9 +104,9 @@ def _windows(runs: '_Runs', row: np.ndarray, n: int) -> tuple[np.ndarray, np.nda
 
 
 class _Runs:
-  """Hashes of runs of some values: the sum of values[begin + k] * odd^k modulo 2^64, for any begin and end.
+  """Hashes of runs of values: the sum of values[begin + k] * odd^k modulo 2^64, for any begin and end.
 
-  From prefix sums, since odd numbers have inverses.
+  They are differences of prefix sums, divided by odd^begin: odd numbers have inverses modulo 2^64.
   """
 
   def __init__(self, values: np.ndarray):
@@ -128,7 +129,7 @@ def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _mix(h: np.ndarray) -> np.ndarray:
-  """Every bit of a hash into every other (the finaliser of splitmix64)."""
+  """Mixes every bit of a hash into every other bit (the finaliser of splitmix64)."""
   h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
   h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
   return h ^ (h >> np.uint64(31))

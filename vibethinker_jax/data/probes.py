@@ -1,8 +1,8 @@
-"""Probing problems written by a language model, behind any server that speaks OpenAI's chat completions.
+"""Probing problems written by a language model, on any server with OpenAI's chat completions.
 
-The report (arXiv 2511.06221, section 3.3) has its probing sets built by a language model and says no more; the wording
-of the request is ours. What comes back is a problem with a final answer, asked for again on its own: only where the
-second answer, worked out without the first in sight, is the same, the problem is kept.
+In the report (arXiv 2511.06221, section 3.3) a language model builds the probing sets; how it is asked is not said, so
+the wording of the request is ours. The reply is a problem with a final answer. The model then solves the problem
+without seeing that answer, and the problem is kept only if both answers are the same.
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 import urllib.error
 import urllib.request
 
+from vibethinker_jax.data.instructions import STEP_BY_STEP
 from vibethinker_jax.data.problem import Problem, problem_from
 from vibethinker_jax.errors import BadInput
 
@@ -17,7 +18,7 @@ LEVELS = ('an easy', 'a middling', 'a hard', 'a competition')
 
 
 def writing(domain: str, number: int) -> list[dict]:
-  """The messages that ask for problem `number` of a domain; numbers go through the levels."""
+  """The messages that ask for problem `number` of a domain. Successive numbers ask for successive levels."""
   level = LEVELS[number % len(LEVELS)]
   return [
     {
@@ -31,13 +32,12 @@ def writing(domain: str, number: int) -> list[dict]:
 
 
 def solving(problem: Problem) -> list[dict]:
-  """The messages that ask for a solution."""
-  content = f'{problem.prompt}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}.'
-  return [{'role': 'user', 'content': content}]
+  """The messages that ask for a solution of a problem."""
+  return [{'role': 'user', 'content': f'{problem.prompt}\n\n{STEP_BY_STEP}'}]
 
 
 def written(reply: str, domain: str, number: int) -> Problem:
-  """The Problem in a reply to `writing`: its last JSON object. Raises BadInput."""
+  """The Problem in a reply to `writing`, which is the last JSON object in it. Raises BadInput."""
   where = f'reply {number + 1}'
   objects = re.findall(r'\{.*\}', reply.rpartition('</think>')[2], re.DOTALL)
   try:
@@ -49,7 +49,19 @@ def written(reply: str, domain: str, number: int) -> Problem:
 
 
 def complete(url: str, model: str, messages: list[dict], key: str, temperature: float, timeout_s: float) -> str:
-  """The text of one completion from `url`/chat/completions. Raises BadInput naming the address and what went wrong."""
+  """The text of one completion from `url`/chat/completions.
+
+  Args:
+    url: of the server's API, such as http://localhost:8000/v1.
+    model: its name there.
+    messages: the conversation.
+    key: an API key, '' for none.
+    temperature: of the sampling.
+    timeout_s: seconds to wait for the reply.
+
+  Raises:
+    BadInput: names the address and what went wrong.
+  """
   address = f'{url.rstrip("/")}/chat/completions'
   body = json.dumps({'model': model, 'messages': messages, 'temperature': temperature}).encode()
   headers = {'Content-Type': 'application/json', **({'Authorization': f'Bearer {key}'} if key else {})}

@@ -1,15 +1,15 @@
-"""Problem: the one record behind SFT, probing, RL and evaluation, and its JSON Lines file form.
+"""Problem: the one record that SFT, probing, RL and evaluation work with, and how it is written in JSON Lines files.
 
-A problem is data plus what its grader needs (an answer, or tests), so one object serves every stage. File form, one
-object a line:
+A problem holds its statement and what its grader needs (an answer, or tests), so one object serves every stage. A file
+has one object on each line:
 
   {"id": "algebra/linear/17", "domain": "algebra", "prompt": "Solve ...", "answer": "12" or 12 or ["12", "12.0"],
    "tests": null, "difficulty": 3, "date": "2025-02-14",
    "solutions": [{"text": "... \\\\boxed{12}", "path": "steps", "key_spans": [[10, 24, 2.0]]}]}
 
 Exactly one of `answer` and `tests` is given. `tests` is `[{"input": text, "output": text}, ...]` for programs that read
-stdin, or `{"entry_point": name or null, "setup": code, "asserts": [code, ...]}` for functions. A number that is an
-answer is taken digit by digit as it is written: 0.10 is not 0.1 to a judge, and 0.00001 is not 1e-05.
+stdin, or `{"entry_point": name or null, "setup": code, "asserts": [code, ...]}` for functions. An answer that is a
+number keeps the digits with which it is written: a grader does not take 0.10 for 0.1, nor 0.00001 for 1e-05.
 """
 
 import codecs
@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import decimal
 import gzip
+import hashlib
 import json
 import math
 import pathlib
@@ -39,10 +40,10 @@ class Solution:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """A question with what judges it.
+  """A question, and what its responses are graded by: an answer (or several accepted ones), or tests.
 
-  `domain` is '' where nobody has said, `difficulty` is 1 (easy) to 5 or None, `date` is the day of publication
-  (YYYY-MM-DD) or ''.
+  id: unique within a data set. domain: '' where it is unknown. prompt: the statement. tests: in one of the two forms
+  above. difficulty: 1 (easy) to 5, or None. date: the day of publication (YYYY-MM-DD), or ''.
   """
 
   id: str
@@ -56,7 +57,7 @@ class Problem:
 
 
 class Number(float):
-  """A number of a JSON file that is not whole, with its text: as a float alone it would be written in another way."""
+  """A number of a JSON file with a point or an exponent, and its text: a float alone would be written differently."""
 
   def __new__(cls, text: str):
     number = super().__new__(cls, text)
@@ -76,7 +77,7 @@ def read_rows(path: pathlib.Path) -> list[tuple[str, dict]]:
 
 
 def json_lines(path: pathlib.Path) -> Iterator[tuple[str, dict | BadInput]]:
-  """Like `read_rows`, one line at a time; a broken line comes as its error, for the caller to raise or to skip.
+  """Like `read_rows`, one line at a time. In place of a broken line comes its error, which the caller raises or skips.
 
   Raises BadInput where the file itself cannot be read.
   """
@@ -90,7 +91,7 @@ def json_lines(path: pathlib.Path) -> Iterator[tuple[str, dict | BadInput]]:
 
 @contextlib.contextmanager
 def opened(path: str | pathlib.Path) -> Iterator[BinaryIO]:
-  """A file's bytes: those of a `.gz` unpacked, `-` is stdin. Raises BadInput where it cannot be read, now or later."""
+  """A file open for reading bytes: a `.gz` is unpacked, `-` is stdin. Raises BadInput where reading fails."""
   try:
     if str(path) == '-':
       if sys.stdin is None:
@@ -104,17 +105,17 @@ def opened(path: str | pathlib.Path) -> Iterator[BinaryIO]:
 
 
 def named(path: str | pathlib.Path) -> str:
-  """What messages call a file."""
+  """How messages name a file."""
   return 'stdin' if str(path) == '-' else str(path)
 
 
 def reason(error: Exception) -> str:
-  """What an error of the system says, in words."""
+  """The words of an error of the operating system."""
   return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def parse_json(text: str):
-  """The value of a JSON text, numbers with a point or an exponent as `Number`. Raises ValueError, RecursionError."""
+  """The value of a JSON text; numbers with a point or an exponent are `Number`s. Raises ValueError, RecursionError."""
   return json.loads(text, parse_float=Number, parse_constant=Number)
 
 
@@ -131,7 +132,7 @@ def _object(line: bytes, where: str) -> dict | BadInput:
 
 
 def field(row: dict, name: str, kind: type | tuple, where: str):
-  """row[name], which must be there and of type `kind`. Raises BadInput."""
+  """row[name]. Raises BadInput where it is missing or not of type `kind`; `where` names the row in the message."""
   wanted = kind.__name__ if isinstance(kind, type) else ' or '.join(k.__name__ for k in kind)
   if name not in row:
     raise BadInput(f'{where}: field "{name}" is missing (expected {wanted})')
@@ -165,24 +166,24 @@ def problem_from(row: dict, where: str) -> Problem:
 
 
 def words(row: dict, name: str, where: str) -> str:
-  """A field that must be a text with something in it. Raises BadInput."""
+  """row[name], a text that is not blank. Raises BadInput where it is anything else."""
   text = field(row, name, str, where)
   if _is_blank(text):
     raise BadInput(f'{where}: field "{name}" is empty')
   try:
     text.encode()
-  except UnicodeEncodeError:  # JSON can hold it, no tokenizer takes it
+  except UnicodeEncodeError:  # JSON can hold half a character; no tokenizer takes it
     raise BadInput(f'{where}: field "{name}" is no text (a lone surrogate), expected Unicode') from None
   return text
 
 
 def _is_blank(text: str) -> bool:
-  """Whether nothing of a text can be seen."""
+  """Whether a text has no visible character."""
   return not any(c.isprintable() and not c.isspace() for c in text)
 
 
 def answer_text(value: str | int | float, where: str) -> str:
-  """An answer as text, a number with all its digits and no exponent (27.0 is 27). Raises BadInput for none."""
+  """An answer as text; a number has all its digits and no exponent (27.0 is 27). Raises BadInput where it is blank."""
   text = _digits(value, where) if isinstance(value, float) else str(value).strip()
   if _is_blank(text):
     raise BadInput(f'{where}: no answer')
@@ -207,7 +208,7 @@ def _accepted(answer, where: str) -> str | tuple[str, ...]:
 
 
 def _tests(row: dict, where: str) -> dict | list:
-  """The tests, of one of the forms that verify/code.py takes: what is not said here fails after all is drawn."""
+  """The tests, in one of the forms that verify/code.py takes. Checked here, before any sample is drawn."""
   tests = field(row, 'tests', (list, dict), where)
   if isinstance(tests, list):
     right = all(isinstance(test, dict) and set(test) == {'input', 'output'} for test in tests)
@@ -216,7 +217,7 @@ def _tests(row: dict, where: str) -> dict | list:
     asserts, entry = tests.get('asserts'), tests.get('entry_point')
     right = set(tests) == {'entry_point', 'setup', 'asserts'} and isinstance(asserts, list) and asserts != []
     right = right and (entry is None or (isinstance(entry, str) and entry.isidentifier()))
-    right = right and not any(isinstance(line, str) and _is_blank(line) for line in asserts)  # which always holds
+    right = right and not any(isinstance(line, str) and _is_blank(line) for line in asserts)  # every program would pass
     texts = [tests['setup'], *asserts] if right else []
   if not texts or not all(isinstance(text, str) for text in texts):
     forms = (
@@ -241,18 +242,27 @@ def _solution(row: dict, where: str) -> Solution:
   return Solution(text, field(row, 'path', str, where) if 'path' in row else '', spans)
 
 
+def digest_id(form: str, prompt: str, answer: str) -> str:
+  """An id for a row that has none: FORM/ and a digest of prompt and answer.
+
+  So it stays the same when a file is filtered, sharded or put in another order.
+  """
+  key = f'{" ".join(prompt.split())}\n{answer}'
+  return f'{form}/{hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12]}'
+
+
 def row_of(problem: Problem) -> dict:
-  """The JSON object that `problem_from` reads; what is empty is left out."""
+  """The JSON object that `problem_from` reads, without empty fields."""
   row = dataclasses.asdict(problem)
   row['solutions'] = [{k: v for k, v in solution.items() if v} for solution in row['solutions']]
   return {k: v for k, v in row.items() if k in ('id', 'prompt') or v not in (None, '', [], ())}
 
 
 def merge(problems: Iterable[Problem]) -> list[Problem]:
-  """One problem for every group that asks the same and wants the same, with the solutions of them all.
+  """One problem for each group with the same prompt and the same answer or tests, with the solutions of all of them.
 
-  Prompts are compared with their white space made single. The first of a group gives the id and the order; what it
-  does not know (domain, difficulty, date) comes from the next that does.
+  Prompts are compared after each run of white space has become one space. The first problem of a group gives the id and
+  the place in the order. Where its domain, difficulty or date is unknown, the next problem that has one gives it.
   """
   merged: dict = {}
   for p in problems:

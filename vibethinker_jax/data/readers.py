@@ -1,36 +1,23 @@
-r"""The shapes that published data sets come in: each reader makes one Problem of one row.
+r"""The shapes in which published data sets come: each reader makes one Problem of one row.
 
-A prompt is the statement alone. What a file appends to it ("Please reason step by step ...") is an instruction of some
-evaluation's, and is taken off, so that the same problem from two files is the same text; whoever asks a model adds the
-instruction of his own protocol. Two shapes cannot be asked without more: a function to be written from examples (MBPP)
-and a contest's program (LiveCodeBench) keep the format part that their authors print.
+A prompt is the statement alone: an instruction that a file appends to it ("Please reason step by step ...") is removed
+(instructions.py). A row keeps its id if that is unique; otherwise the id is a digest of prompt and answer.
 
-Where a row has an id of its own that is unique, it is kept; else the id is a digest of prompt and answer, so that it
-stays the same when a file is filtered, sharded or put in another order.
+A reader takes the row and `where`, which names the row in messages. It raises BadInput for a row of another shape.
 """
 
-import base64
-import hashlib
-import io
 import json
-import pickle
-import posixpath
 import random
 import re
-import zlib
 from collections.abc import Callable
 
 from vibethinker_jax.boxes import last_box
-from vibethinker_jax.data.problem import Problem, Solution, answer_text, field, problem_from, words
+from vibethinker_jax.data.code_readers import code_contests, humaneval, kattis, livecodebench, mbpp
+from vibethinker_jax.data.instructions import statement
+from vibethinker_jax.data.problem import Problem, Solution, answer_text, digest_id, field, problem_from, words
 from vibethinker_jax.errors import BadInput
 
-INSTRUCTIONS = (
-  "Let's think step by step and output the final answer within \\boxed{}.",
-  'Please reason step by step, and put your final answer within \\boxed{}.',
-  'Please reason step-by-step and put your choice letter without any other text with \\boxed{} in the end.',
-)
-
-# What the data sets call a subject, and the sub-domain of the report it counts to.
+# The subjects of the data sets, and to which domain of the report each belongs.
 SUBJECTS = {
   'Algebra': 'algebra',
   'Intermediate Algebra': 'algebra',
@@ -53,11 +40,11 @@ def gsm8k(row: dict, where: str) -> Problem:
     raise BadInput(f'{where}: "answer" has no "####" before the final answer')
   prompt, answer = words(row, 'question', where).strip(), answer_text(final.replace(',', ''), where)
   text = f'{_CALCULATOR.sub("", steps).strip()}\nThe answer is \\boxed{{{answer}}}.'
-  return Problem(_digest('gsm8k', prompt, answer), 'algebra', prompt, answer, solutions=(Solution(text, 'gsm8k'),))
+  return Problem(digest_id('gsm8k', prompt, answer), 'algebra', prompt, answer, solutions=(Solution(text, 'gsm8k'),))
 
 
 def math(row: dict, where: str) -> Problem:
-  """Statement and answer: MATH, MATH-500, AIME, AMC, HMMT, OlymMATH, and rllm's files.
+  """Statement and answer: MATH, MATH-500, AIME, AMC, HMMT, OlymMATH, and the files of rllm.
 
   The statement is in "problem", "prompt" or "question"; the answer in "answer", or in the last box of "solution"; the
   subject in "subject" or "type"; the difficulty in "level" (3 or "Level 3") or "difficulty" (a number).
@@ -76,7 +63,7 @@ def math(row: dict, where: str) -> Problem:
   subject = row.get('subject') or row.get('type') or ''
   own = row.get('unique_id')
   return Problem(
-    id=own if isinstance(own, str) and own else _digest('math', prompt, answer),
+    id=own if isinstance(own, str) and own else digest_id('math', prompt, answer),
     domain=SUBJECTS.get(subject, ''),
     prompt=prompt,
     answer=answer,
@@ -88,7 +75,8 @@ def math(row: dict, where: str) -> Problem:
 def verl(row: dict, where: str) -> Problem:
   """The schema of verl: a chat in "prompt", {"ground_truth"} in "reward_model", the rest in "extra_info".
 
-  The ground truth is the answer, or {"target": answer, "solution"}, where an empty target yields to the solution's box.
+  The ground truth is the answer, or {"target": answer, "solution": text}. If the target is empty, the answer is the
+  last box of the solution.
   """
   prompt, truth = statement(_asked(row, where)), _ground_truth(row, where)
   text = None
@@ -100,7 +88,7 @@ def verl(row: dict, where: str) -> Problem:
   answer, extra = answer_text(truth, where), row.get('extra_info') or {}
   subject = row.get('type') or next(iter(extra.get('problem_type') or ()), '')
   return Problem(
-    id=_digest('math', prompt, answer),
+    id=digest_id('math', prompt, answer),
     domain=SUBJECTS.get(subject, ''),
     prompt=prompt,
     answer=answer,
@@ -110,14 +98,14 @@ def verl(row: dict, where: str) -> Problem:
 
 
 def cot_multi(row: dict, where: str) -> Problem:
-  """Qwen2.5-Math's samples: the traces ("code") that the file's own "score" calls right become the solutions."""
+  """Qwen2.5-Math's samples: the texts in "code" that are right by the file's own "score" become the solutions."""
   prompt, answer = words(row, 'question', where), answer_text(field(row, 'gt', (str, int, float), where), where)
   traces, scores = field(row, 'code', list, where), field(row, 'score', list, where)
   if len(traces) != len(scores):
     raise BadInput(f'{where}: {len(traces)} traces in "code" and {len(scores)} verdicts in "score"')
   right = [Solution(t, f'sample {i}') for i, (t, good) in enumerate(zip(traces, scores)) if good]
   return Problem(
-    _digest('math', prompt, answer),
+    digest_id('math', prompt, answer),
     SUBJECTS.get(row.get('type', ''), ''),
     prompt,
     answer,
@@ -137,7 +125,7 @@ def multiple_choice(row: dict, where: str) -> Problem:
 def gpqa(row: dict, where: str) -> Problem:
   """GPQA's official CSV: "Question", "Correct Answer", "Incorrect Answer 1" to 3.
 
-  The options are shuffled, by a seed made of the question: the same order in every run, the right one anywhere.
+  The options are shuffled with a seed made from the question, so their order is the same in every run.
   """
   question = words(row, 'Question', where).strip()
   names = ('Correct Answer', *(f'Incorrect Answer {i}' for i in (1, 2, 3)))
@@ -147,109 +135,24 @@ def gpqa(row: dict, where: str) -> Problem:
 def gpqa_verl(row: dict, where: str) -> Problem:
   """GPQA in verl's schema, options as lines "A. ..." to "D. ..." of the prompt; shuffled as in `gpqa`.
 
-  The official file has the right option at A in every row, so unshuffled a model that likes A is at 100%.
+  In the official file A is the right option in every row: without shuffling, a model that prefers A scores 100%.
   """
   question, options, index = _options(row, where)
   return _shuffled(question, options, index, '')
 
 
 def gpqa_verl_in_order(row: dict, where: str) -> Problem:
-  """GPQA in verl's schema with the options as they stand: to reproduce published scores, not to measure."""
+  """GPQA in verl's schema, with the options in the order of the file: to reproduce published scores, not to measure."""
   question, options, index = _options(row, where)
   return _choice(question, options, index, 'gpqa')
 
 
-def humaneval(row: dict, where: str) -> Problem:
-  """HumanEval: a signature with its docstring to be completed; `check(entry_point)` after "test" must not raise.
-
-  What the prompt defines above that signature belongs to the tests too: a program may not put its own in the place of
-  the `poly` or `encode_cyclic` that checks it.
-  """
-  prompt, entry = words(row, 'prompt', where), words(row, 'entry_point', where)
-  begin = prompt.rfind(f'def {entry}')
-  if begin < 0:
-    raise BadInput(f'{where}: "prompt" must end in the definition of {entry}')
-  setup = prompt[:begin] + words(row, 'test', where)
-  tests = {'entry_point': entry, 'setup': setup, 'asserts': [f'check({entry})']}
-  code = prompt + words(row, 'canonical_solution', where)
-  return Problem(words(row, 'task_id', where), 'code', prompt, tests=tests, solutions=(_program(code),))
-
-
-def mbpp(row: dict, where: str) -> Problem:
-  """MBPP: the task with its asserts, without which the wanted names could not be known."""
-  asserts = field(row, 'test_list', list, where)
-  if not asserts or not all(isinstance(a, str) for a in asserts):
-    raise BadInput(f'{where}: "test_list" must be a list of asserts with at least one')
-  shown = '\n'.join(asserts)
-  return Problem(
-    f'mbpp/{field(row, "task_id", int, where)}',
-    'code',
-    f'{words(row, "text", where)}\nYour code should pass these tests:\n\n{shown}',
-    tests={'entry_point': None, 'setup': field(row, 'test_setup_code', str, where), 'asserts': asserts},
-    solutions=(_program(words(row, 'code', where).replace('\r\n', '\n')),),
-  )
-
-
-def code_contests(row: dict, where: str) -> Problem:
-  """CodeContests as {"problem", "tests": {"inputs", "outputs"}}: programs from stdin to stdout."""
-  prompt, tests = words(row, 'problem', where).strip(), field(row, 'tests', dict, where)
-  inputs, outputs = (field(tests, name, list, f'{where}, tests') for name in ('inputs', 'outputs'))
-  if not inputs or len(inputs) != len(outputs):
-    raise BadInput(f'{where}: {len(inputs)} inputs and {len(outputs)} outputs, expected as many of both, at least one')
-  tests = [{'input': a, 'output': b} for a, b in zip(inputs, outputs)]
-  return Problem(_digest('code_contests', prompt, json.dumps(tests)), 'code', prompt, tests=tests)
-
-
-def kattis(row: dict, where: str) -> Problem:
-  """Kattis packages as {"id", "statement_tex", "tests", "accepted_py"}; accepted programs are the solutions."""
-  named = {t['name']: t for t in field(row, 'tests', list, where)}
-  tests = []
-  for name, test in named.items():
-    # packages link one test to another; where links were read as files, their text is the way: ../subtask1/1.in
-    target = posixpath.normpath(posixpath.join(posixpath.dirname(name), test['input'].removesuffix('.in')))
-    test = named.get(target, test) if test['input'].startswith('../') else test
-    tests.append({'input': test['input'], 'output': test['output']})
-  accepted = field(row, 'accepted_py', dict, where)
-  return Problem(
-    f'kattis/{words(row, "id", where)}',
-    'code',
-    words(row, 'statement_tex', where),
-    tests=tests,
-    solutions=tuple(_program(code, name) for name, code in accepted.items()),
-  )
-
-
-def livecodebench(row: dict, where: str) -> Problem:
-  """LiveCodeBench's test*.jsonl: public and private tests, on stdin or of a method of `Solution`; `date` is set.
-
-  Private tests are JSON, or base64 of a compressed pickle of JSON; of the pickle, nothing but plain values is read.
-  """
-  question, starter = words(row, 'question_content', where), field(row, 'starter_code', str, where)
-  cases = [*_cases(row, 'public_test_cases', where), *_cases(row, 'private_test_cases', where)]
-  if not cases:
-    raise BadInput(f'{where}: no test cases')
-  if starter.strip():
-    ask = 'You will use the following starter code to write the solution to the problem and enclose your code within '
-    ask, shown = ask + 'delimiters.', starter
-  else:
-    ask = 'Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the '
-    ask, shown = ask + 'sample inputs). Enclose your code within delimiters as follows.', '# YOUR CODE HERE'
-  return Problem(
-    f'livecodebench/{words(row, "question_id", where)}',
-    'code',
-    f'### Question:\n{question}\n\n### Format: {ask}\n```python\n{shown}\n```\n\n'
-    '### Answer: (use the provided format with backticks)\n\n',
-    tests=_functional(row, cases, where) if cases[0]['testtype'] == 'functional' else _plain_tests(cases),
-    difficulty={'easy': 1, 'medium': 3, 'hard': 5}.get(row.get('difficulty')),
-    date=words(row, 'contest_date', where)[:10],
-  )
-
-
 def mapped(fields: dict) -> Callable[[dict, str], Problem]:
-  """A reader for any other shape: {"prompt": "input.question", "answer": "target", ...} names where fields stand.
+  """A reader for any other shape. `fields` maps the fields of a problem to those of a row.
 
-  Dots go into objects. "prompt" and one of "answer" and "tests" are needed; "id", "domain", "solution", "difficulty"
-  and "date" may be named. Without an answer field, the answer is the last box of the solution.
+  For example {"prompt": "input.question", "answer": "target"}; a dot leads into an object. "prompt" is needed, and one
+  of "answer", "tests" and "solution"; "id", "domain", "difficulty" and "date" may be given. Without an answer, the
+  answer is the last box of the solution. Raises BadInput for other fields.
   """
   known = ('prompt', 'answer', 'tests', 'id', 'domain', 'solution', 'difficulty', 'date')
   if unknown := sorted(set(fields) - set(known)):
@@ -271,7 +174,7 @@ def mapped(fields: dict) -> Callable[[dict, str], Problem]:
     found['difficulty'] = _difficulty(found.get('difficulty'))
     if 'domain' in found:
       found['domain'] = SUBJECTS.get(found['domain'], found['domain'])
-    found.setdefault('id', _digest('row', prompt, json.dumps(found.get('answer', found.get('tests')))))
+    found.setdefault('id', digest_id('row', prompt, json.dumps(found.get('answer', found.get('tests')))))
     return problem_from({**found, 'prompt': prompt}, where)
 
   return read
@@ -295,24 +198,11 @@ READERS: dict[str, Callable[[dict, str], Problem]] = {
 }
 
 
-def statement(prompt: str) -> str:
-  """A prompt without the instruction at its end."""
-  prompt = prompt.strip()
-  for instruction in INSTRUCTIONS:
-    prompt = prompt.removesuffix(instruction).rstrip()
-  return prompt
-
-
 _CALCULATOR = re.compile(r'<<[^>]*>>')
 
 
-def _digest(form: str, prompt: str, answer: str) -> str:
-  key = f'{" ".join(prompt.split())}\n{answer}'
-  return f'{form}/{hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12]}'
-
-
 def _difficulty(level) -> int | None:
-  """1 to 5 from 3, 3.5, "3" or "Level 3"; None from anything else, 0 and "Level ?" included."""
+  """1 to 5 for 3, 3.5, "3" or "Level 3"; None for anything else, such as 0 or "Level ?"."""
   try:
     number = float(str(level).removeprefix('Level '))
   except ValueError:
@@ -320,12 +210,8 @@ def _difficulty(level) -> int | None:
   return min(5, max(1, round(number))) if 0 < number < float('inf') else None
 
 
-def _program(code: str, path: str = 'reference') -> Solution:
-  return Solution(f'```python\n{code.rstrip()}\n```', path)
-
-
 def _asked(row: dict, where: str) -> str:
-  """The last message of the user's in a chat."""
+  """The last user message of the chat in "prompt"."""
   said = [m for m in field(row, 'prompt', list, where) if isinstance(m, dict) and m.get('role') == 'user']
   if not said:
     raise BadInput(f'{where}: "prompt" has no message of role "user"')
@@ -340,7 +226,7 @@ def _ground_truth(row: dict, where: str):
 def _choice(question: str, options: list[str], index: int, domain: str) -> Problem:
   lines = '\n'.join(f'{letter}. {option}' for letter, option in zip(LETTERS, options))
   prompt = f'{question.strip()}\n\n{lines}'
-  return Problem(_digest(domain or 'choice', prompt, LETTERS[index]), domain, prompt, LETTERS[index])
+  return Problem(digest_id(domain or 'choice', prompt, LETTERS[index]), domain, prompt, LETTERS[index])
 
 
 def _shuffled(question: str, options: list[str], index: int, domain: str) -> Problem:
@@ -354,7 +240,7 @@ def _topic(row: dict) -> str:
 
 
 def _options(row: dict, where: str) -> tuple[str, list[str], int]:
-  """Question, options and the index of the right one, from a prompt whose options are lines "A. ..." in order."""
+  """Question, options and the index of the right one; the options are lines "A. ..." to "D. ..." of the prompt."""
   text, parts = statement(_asked(row, where)), []
   for letter in 'DCBA':  # from the end: an option seldom holds a line that begins like another option
     text, mark, option = text.rpartition(f'\n{letter}. ')
@@ -365,54 +251,6 @@ def _options(row: dict, where: str) -> tuple[str, list[str], int]:
   if letter not in tuple('ABCD'):
     raise BadInput(f'{where}: ground truth {letter!r}, expected A, B, C or D')
   return text, parts, 'ABCD'.index(letter)
-
-
-class _TextOnly(pickle.Unpickler):
-  """Reads a pickle that holds plain values; a pickle that names any class or function is refused, not run."""
-
-  def find_class(self, module, name):
-    raise pickle.UnpicklingError(f'names {module}.{name}')
-
-
-def _cases(row: dict, name: str, where: str) -> list[dict]:
-  raw = field(row, name, str, where)
-  try:
-    try:
-      cases = json.loads(raw)
-    except json.JSONDecodeError:
-      cases = json.loads(_TextOnly(io.BytesIO(zlib.decompress(base64.b64decode(raw)))).load())
-  except (ValueError, TypeError, zlib.error, EOFError, pickle.UnpicklingError) as error:
-    raise BadInput(f'{where}: "{name}" is neither JSON nor a compressed text ({error})') from None
-  wanted = ('input', 'output', 'testtype')
-  if not isinstance(cases, list) or not all(isinstance(c, dict) and set(wanted) <= set(c) for c in cases):
-    raise BadInput(f'{where}: "{name}" must be a list of objects with {", ".join(wanted)}')
-  return cases
-
-
-def _plain_tests(cases: list[dict]) -> list[dict]:
-  return [{'input': case['input'], 'output': case['output']} for case in cases]
-
-
-def _functional(row: dict, cases: list[dict], where: str) -> dict:
-  """Calls of the method that "metadata" names: arguments one JSON value a line, results compared as JSON values."""
-  try:
-    name = json.loads(field(row, 'metadata', str, where))['func_name']
-    calls = [([json.loads(a) for a in c['input'].split('\n') if a.strip()], json.loads(c['output'])) for c in cases]
-  except (ValueError, TypeError, KeyError) as error:
-    raise BadInput(
-      f'{where}: a functional test needs "func_name" in metadata and JSON in its cases ({error})'
-    ) from None
-  return {
-    'entry_point': 'Solution',
-    'setup': _JSON_LIKE,
-    'asserts': [f'assert _json_like(Solution().{name}(*{arguments!r})) == {wanted!r}' for arguments, wanted in calls],
-  }
-
-
-# a tuple is as good as a list, as in LiveCodeBench's own comparison
-_JSON_LIKE = """def _json_like(value):
-  return [_json_like(v) for v in value] if isinstance(value, (list, tuple)) else value
-"""
 
 
 def _at(row, path: str):

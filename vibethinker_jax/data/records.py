@@ -1,11 +1,13 @@
 """Prepared problems as a `tensorflow-datasets` data set of ArrayRecord files: random access, in shards, no TensorFlow.
 
-`vibethinker prepare` writes one, merged and checked once instead of at every start, and a config's `path` names it like
-any other source. `Records` is for pipelines of one's own: a sequence that fetches and parses a row when it is asked for
-it, so nothing is held in memory and a shuffled order costs no pass over the files (`grain.MapDataset.source`). Checked
-with tensorflow-datasets 4.9.10 and no TensorFlow installed: `GeneratorBasedBuilder` with file_format 'array_record'
-writes, and `as_data_source` reads; `store_as_tfds_dataset` does not, it asks for `tf.data`. A row holds the problem's
-id and its JSON text, so that what is read is what was written, whatever the features of other data sets can express.
+`vibethinker prepare` writes such a data set: its problems are merged and checked once instead of at every start, and
+the `path` of a config names it like any other source. `Records` is for pipelines of your own: a sequence that reads and
+parses a row when the row is asked for. So nothing is held in memory, and a shuffled order needs no pass over the files
+(`grain.MapDataset.source`).
+
+Checked with tensorflow-datasets 4.9.10 and without TensorFlow: `GeneratorBasedBuilder` with file_format 'array_record'
+writes, and `as_data_source` reads; `store_as_tfds_dataset` does not work, it needs `tf.data`. A row holds the id and
+the JSON text of a problem, so what is read is what was written, whatever the features of other data sets can express.
 """
 
 import contextlib
@@ -27,7 +29,7 @@ class _Problems(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   name = 'problems'
   VERSION = tfds.core.Version('1.0.0')
-  code_path = None  # where checksums of downloads would lie; to look for it the library wants another package
+  code_path = None  # the folder of checksums of downloads; to look for it the library needs another package
 
   def __init__(self, splits: dict[str, Sequence[Problem]], data_dir: str):
     self._splits = splits
@@ -47,19 +49,25 @@ class _Problems(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def write(splits: dict[str, Sequence[Problem]], directory: pathlib.Path, shards: int | None = None) -> pathlib.Path:
-  """Writes splits of problems as the data set `directory`, which it returns.
+  """Writes splits of problems as a data set, in order, and returns its directory.
 
-  Order is kept. `shards` files a split; None lets the library choose by size. A data set that is there already is
-  replaced only when the new one is whole. Raises BadInput for a split with fewer problems than shards, OSError.
+  Args:
+    splits: the problems of each split, by its name.
+    directory: where to; a data set that is there is replaced once the new one is complete.
+    shards: files of a split; None lets the library choose by size.
+
+  Raises:
+    BadInput: a split has fewer problems than shards.
+    OSError: the directory cannot be written.
   """
   for name, problems in splits.items():
     if len(problems) < (shards or 1):
       raise BadInput(f'{directory}: split {name!r} has {len(problems)} problems, expected at least {shards or 1}')
   directory.parent.mkdir(parents=True, exist_ok=True)
-  # the library writes NAME/VERSION below a folder: it does so beside, and what it wrote is moved here
+  # the library writes NAME/VERSION below a folder: that is a temporary one, and the result is moved to `directory`
   with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f'.{directory.name}.') as beside:
     builder = _Problems(splits, beside)
-    with contextlib.redirect_stdout(io.StringIO()):  # where it speaks of downloads, and of the folder beside
+    with contextlib.redirect_stdout(io.StringIO()):  # the library prints about downloads and the temporary folder
       builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=shards))
     if directory.exists():
       directory.rename(pathlib.Path(beside) / 'old')
@@ -68,23 +76,28 @@ def write(splits: dict[str, Sequence[Problem]], directory: pathlib.Path, shards:
 
 
 def open_split(name: str | pathlib.Path, split: str) -> Sequence[dict]:
-  """The rows of a split, in order: of a directory that holds a prepared data set, or of one named as in `tfds.load`.
+  """The rows of a split, in order. Texts are str and arrays are lists; a row of `write` is the problem's JSON object.
 
-  Texts are str and arrays lists; rows that `write` has written are the problem's own JSON object. Raises BadInput.
+  Args:
+    name: the directory of a prepared data set (a pathlib.Path), or a name as in `tfds.load` (a str).
+    split: its name.
+
+  Raises:
+    BadInput: the library cannot read it.
   """
   try:
     if isinstance(name, pathlib.Path):
       source = tfds.builder_from_directory(name).as_data_source(split)
     else:
       source = tfds.data_source(name, split=split)
-  except Exception as error:  # the library raises by its many parts, and lists every data set it knows
+  except Exception as error:  # many parts of the library may raise, and a message may list every data set it knows
     said = (str(error).strip() or type(error).__name__).split('\n')[0][:200]
     raise BadInput(f'{name}: split {split!r} cannot be read by tensorflow-datasets ({said})') from None
   return _Rows(source)
 
 
 class Records(Sequence):
-  """The Problems of a split that `write` has written, fetched when asked for. Raises BadInput."""
+  """The Problems of a split that `write` has written, each read when it is asked for. Raises BadInput."""
 
   def __init__(self, directory: pathlib.Path, split: str = 'train'):
     self._name = directory
@@ -105,13 +118,13 @@ class _Rows(Sequence):
     return len(self._source)
 
   def __getitem__(self, index: int) -> dict:
-    index = range(len(self))[index]  # IndexError at the end, where the library raises another that stops no loop
+    index = range(len(self))[index]  # IndexError at the end, which ends a loop; the library's own error does not
     row = _plain(self._source[index])
     return json.loads(row['problem']) if set(row) == {'id', 'problem'} else row
 
 
 def _plain(value):
-  """Python's own values for numpy's; bytes are taken as UTF-8 text."""
+  """A value of numpy as Python's own; bytes are decoded as UTF-8."""
   if isinstance(value, dict):
     return {name: _plain(inner) for name, inner in value.items()}
   if isinstance(value, bytes):

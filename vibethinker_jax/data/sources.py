@@ -1,4 +1,4 @@
-"""Where problems come from: files, Hugging Face `datasets`, `tensorflow-datasets`; all end as Problems.
+"""Sources of problems: files, Hugging Face `datasets`, `tensorflow-datasets`.
 
   FILE.jsonl, .json, .csv (each also .gz), .parquet    one row an object (JSON: a list of them)
   -, or a pipe                                         JSON Lines from stdin, or from another program
@@ -7,8 +7,7 @@
   hf:NAME or hf:NAME@CONFIG                            a data set of the Hugging Face hub
   tfds:NAME or tfds:NAME/CONFIG:VERSION                a prepared data set of `tensorflow-datasets`
 
-TensorFlow is not needed for any of them. Rows are read one after the other; what makes a Problem of a row is in
-`readers`.
+None of them needs TensorFlow. Rows are read one after the other; a reader (readers.py) makes a Problem of each row.
 """
 
 import csv
@@ -25,7 +24,7 @@ from vibethinker_jax.data import readers
 from vibethinker_jax.data.problem import Problem, json_lines, named, opened, parse_json, reason
 from vibethinker_jax.errors import BadInput
 
-Rows = Iterable[tuple[str, dict | BadInput]]  # (the row's name in messages, the row or what is wrong with it)
+Rows = Iterable[tuple[str, dict | BadInput]]  # (how messages name the row, the row or what is wrong with it)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +33,10 @@ class Source:
 
   path: a file, a directory, hf:NAME or tfds:NAME (data/sources.py).
   reader: the shape of its rows: a name of data/readers.py, or 'fields'.
-  fields: for the reader 'fields': where a row has what a problem wants (`mapped` in data/readers.py).
-  split: of a source that has splits.
-  domain: that of rows which name none.
-  skip_bad: malformed rows are counted and left out; else the first one ends the run.
+  fields: for the reader 'fields', the field of a row for each field of a problem (`mapped` in data/readers.py).
+  split: the split to read, of a source that has splits.
+  domain: the domain of problems that have none.
+  skip_bad: malformed rows are counted and left out; otherwise the first one ends the run.
   """
 
   path: str
@@ -55,10 +54,17 @@ def load(
   split: str = 'train',
   skip_bad: bool = False,
 ) -> list[Problem]:
-  """The Problems of a source, one for every row, in its order.
+  """The Problems of a source, one for each row, in order.
 
-  `reader` is a name of `readers.READERS`, or 'fields' with a mapping. A malformed row raises BadInput naming the file,
-  the line (or row) and what was expected; with `skip_bad` such rows are left out, and a line on stderr counts them.
+  Args:
+    path: one of the forms above.
+    reader: a name of `readers.READERS`, or 'fields'.
+    fields: the mapping for the reader 'fields', which needs one.
+    split: of a source that has splits.
+    skip_bad: malformed rows are left out, and a line on stderr counts them.
+
+  Raises:
+    BadInput: names the file, the line (or row) and what was expected.
   """
   if (reader == 'fields') != (fields is not None):
     raise BadInput(
@@ -96,14 +102,14 @@ def load_all(sources: Iterable[Source]) -> list[Problem]:
 
 
 def rows(path: str | pathlib.Path, split: str = 'train') -> Rows:
-  """The rows of a source, by its name's form (see above)."""
+  """The rows of a source, whose path has one of the forms above. Raises BadInput, also while they are read."""
   kind, _, name = str(path).partition(':')
   if kind == 'hf' and name:
     return _hub(name, split)
   if kind == 'tfds' and name:
     return _tfds(name, split)
   path = pathlib.Path(path)
-  if os.path.isdir(path):  # False for names that no system takes
+  if os.path.isdir(path):  # False for a name that no file can have
     return _directory(path, split)
   if str(path) == '-' or (os.path.exists(path) and path.is_fifo()):
     return json_lines(path)
@@ -182,7 +188,7 @@ def _directory(path: pathlib.Path, split: str) -> Rows:
       data = datasets.load_dataset(str(path), split=split)
   except KeyError:
     raise BadInput(f'{path}: no split {split!r}, it has {", ".join(data)}') from None
-  except Exception as error:  # the library raises what its readers raise
+  except Exception as error:  # the readers of the library may raise anything
     raise BadInput(f'{path}: cannot be read as a data set ({error})') from None
   return _numbered(path, data)
 
@@ -193,7 +199,7 @@ def _hub(name: str, split: str) -> Rows:
   name, _, config = name.partition('@')
   try:
     return _numbered(f'hf:{name}', datasets.load_dataset(name, config or None, split=split))
-  except Exception as error:  # of the network, of the hub, of the data set's own files
+  except Exception as error:  # from the network, the hub, or the files of the data set
     raise BadInput(f'hf:{name}: cannot be loaded ({error})') from None
 
 

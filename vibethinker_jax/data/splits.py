@@ -1,4 +1,4 @@
-"""Problems by domain and by purpose: what is trained on, what checkpoints are probed with, what is reported."""
+"""The problems of a run, by domain and by purpose: for training, for probing checkpoints, and for the final test."""
 
 import dataclasses
 import hashlib
@@ -24,21 +24,21 @@ from vibethinker_jax.fields import bad_value
 class Data:
   """Where problems come from, and how many of each kind a domain gets.
 
-  source: 'synthetic' is the embedded world; 'files' reads the sources below.
-  domains: those with an expert each. Published: algebra, geometry, calculus, statistics.
-  extra_domains: domains that are trained and tested, and not probed.
+  source: 'synthetic' generates problems (data/synthetic.py); 'files' reads the sources below.
+  domains: domains that get an expert each. Published: algebra, geometry, calculus, statistics.
+  extra_domains: domains for training and test that are not probed.
   train: training problems of a domain at most (synthetic: exactly).
   probe: probing problems of a domain, in each of the two halves.
   test: test problems of a domain at most (synthetic: exactly).
-  instruction: what follows every statement that has an answer, in training as in evaluation.
-  paths: of the embedded world: solution paths that SFT sees; () is all.
+  instruction: text after every statement that has an answer, in training and in evaluation.
+  paths: for 'synthetic', the solution paths that SFT sees; () is all.
   train_files: sources of training problems.
   test_files: sources of test problems.
-  probe_files: sources of probing problems; () takes them out of the training problems.
-  labelled: sources of problems with domains, on which a classifier is taught that gives the others theirs.
-  decontaminate: what gives away a test problem is taken out of probing and training, and what gives away a probing
-    problem out of training; None takes out equal statements alone.
-  spectrum: what SFT makes of the training problems.
+  probe_files: sources of probing problems; () takes these from the training problems.
+  labelled: sources of problems with domains; a classifier trained on them gives a domain to problems without one.
+  decontaminate: removes probing and training problems that give away a test problem, and training problems that give
+    away a probing problem; None removes equal statements only.
+  spectrum: how SFT examples are made from the training problems.
   """
 
   source: Literal['synthetic', 'files']
@@ -59,13 +59,13 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Sets:
-  """Disjoint sets of problems by domain."""
+  """Disjoint sets of problems by domain. fingerprints: a digest of each source that was read, by its name."""
 
   train: dict[str, list[Problem]]
   probe_a: dict[str, list[Problem]]  # checkpoints are chosen on this half
-  probe_b: dict[str, list[Problem]]  # and the chosen one is reported on this one
+  probe_b: dict[str, list[Problem]]  # the chosen checkpoint is reported on this half
   test: dict[str, list[Problem]]
-  fingerprints: dict[str, str] = dataclasses.field(default_factory=dict)  # of what was read, by source
+  fingerprints: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load_sets(data: Data, seed: int) -> Sets:
@@ -89,7 +89,7 @@ def _synthetic(data: Data, seed: int) -> Sets:
   def draw(split: str, field: str, n: int, domains: Sequence[str]) -> dict[str, list[Problem]]:
     try:
       return {d: synthetic.problems(d, split, n, seed, data.paths or None) for d in domains}
-    except ValueError as error:  # more problems than the world has
+    except ValueError as error:  # more problems than can be generated
       raise bad_value(f'config.data.{field}', n, f'fewer ({error})') from None
 
   return Sets(
@@ -150,7 +150,7 @@ def _files(data: Data, seed: int) -> Sets:
 
 
 def _clean(what: str, problems: list[Problem], against: list[Problem], s: Decontaminate) -> list[Problem]:
-  """`problems` without those that give away one of `against`."""
+  """`problems` without those that give away one of `against`. what: how the printed line names the two."""
   if not problems:
     return problems
   texts = lambda group: [(p.id, p.prompt) for p in group]
@@ -164,14 +164,15 @@ def _clean(what: str, problems: list[Problem], against: list[Problem], s: Decont
 
 
 def _same(p: Problem) -> str:
-  """What problems that ask the same have in common: the statement without case, and without forms and numbers of blanks
-  and of characters (NFKC) that a reader does not see.
+  """A key that problems with the same statement share.
+
+  Case, the number and kind of spaces, and forms of characters that a reader does not distinguish (NFKC) do not count.
   """
   return ' '.join(unicodedata.normalize('NFKC', p.prompt).casefold().split())
 
 
 def _distinct(problems: Sequence[Problem]) -> list[Problem]:
-  """The first of those that ask the same."""
+  """The first problem of each group with the same statement."""
   first: dict[str, Problem] = {}
   for p in problems:
     first.setdefault(_same(p), p)
@@ -179,7 +180,7 @@ def _distinct(problems: Sequence[Problem]) -> list[Problem]:
 
 
 def _read(files: Sequence[Source], prints: dict[str, str]) -> list[Problem]:
-  """The problems of several sources, and the fingerprint of each into `prints`."""
+  """The problems of several sources; the fingerprint of each source is added to `prints`."""
   out = []
   for source in files:
     problems = load_all([source])

@@ -1,22 +1,23 @@
-r"""The embedded world: seeded problem families small enough for a 0.85M-parameter model on two CPU cores.
+r"""The synthetic problems: seeded problem families, small enough for a 0.85M-parameter model on two CPU cores.
 
-A family (in `world/`, a file for each domain) draws numbers for a level of 1 (one-digit) to 5 (several two-digit
-operations) and can tell the same solution in several ways, its paths. Shortest and least reliable first:
+All families together are called the embedded world. A family (in `world/`, one file for each domain) draws numbers for
+a level from 1 (one digit) to 5 (several operations with two digits), and can write the same solution in several ways,
+which are called its paths. The shortest and least reliable path comes first:
 
   mental   one formula and the answer: all the arithmetic at once           "x = (47 - 12) / 5 = \boxed{7}"
   (named)  another method where the family has one: area, base, sum, ...
-  steps    one operation a line                                             "23 * 7 = 161"
-  split    one a line too, two-digit operations cut by place value          "23 * 7 = 140 + 21 = 161"
+  steps    one operation on each line                                       "23 * 7 = 161"
+  split    the same, with two-digit operations split by place value         "23 * 7 = 140 + 21 = 161"
 
-In programs, mental folds the constants, literal copies them, steps names the parts, loop counts. Each text
-opens with the name of its path ("Split:"), so a policy decides early, and reinforcement learning can move
-probability from the careless paths to the reliable ones.
+In programs, mental folds the constants, literal copies them, steps names the parts, loop counts. Each solution begins
+with the name of its path ("Split:"). So a policy chooses a path with its first token, and reinforcement learning can
+move probability from the careless paths to the reliable ones.
 
-All texts are written by a `Pen`, whose arithmetic can be told to slip once; later lines then follow from the
-wrong value. That is how `corpus` imitates text of the web, while `problems` gives clean solutions only.
+A `Pen` writes all texts. It can be told to make one arithmetic slip; later lines then follow from the wrong value. In
+this way `corpus` imitates text of the web, while `problems` gives correct solutions only.
 
-Splits are disjoint by construction: a digest of (family, numbers) names the split of an instance. Phrasing
-and the order of the numbers do not enter, so a box of 3 by 5 and one of 5 by 3 never lie on two sides.
+Splits are disjoint by construction: a digest of (family, numbers) decides to which split an instance belongs. Neither
+the phrasing nor the order of the numbers enters the digest, so a box of 3 by 5 and one of 5 by 3 are in the same split.
 """
 
 import hashlib
@@ -34,7 +35,7 @@ SPLITS = ('train', 'probe_a', 'probe_b', 'test')
 LEVELS = (1, 2, 3, 4, 5)
 
 _SHARES = {'train': 80, 'probe_a': 5, 'probe_b': 5, 'test': 10}  # percent
-_TRIES = 5000  # draws for one problem before its cell counts as exhausted
+_TRIES = 5000  # draws for one problem before its family and level count as exhausted
 
 FAMILIES: dict[str, tuple[Family, ...]] = {
   'algebra': algebra.FAMILIES,
@@ -43,7 +44,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
   'statistics': statistics.FAMILIES,
   'code': code.FAMILIES,
 }
-# Every path of the world, in the order families tell them.
+# Every path, in the order in which the families list them.
 PATHS = tuple(dict.fromkeys(path for families in FAMILIES.values() for family in families for path in family.paths))
 
 
@@ -62,7 +63,7 @@ def split_of(family: Family, numbers: tuple) -> str:
 
 
 def _draw(rng, family, level, split, taken=()):
-  """Numbers of an instance in the split that is not among those taken."""
+  """The numbers of an instance that belongs to the split and is not among those taken."""
   for _ in range(_TRIES):
     numbers = family.draw(rng, level)
     if split_of(family, numbers) == split and numbers not in taken:
@@ -79,7 +80,7 @@ def _solve(family, numbers, path, slip_at=None, rng=None):
 
 
 def _slipped(rng, family, numbers, path):
-  """A solution that slips once. Where the slip cancels out (36 / 5, rounded to 7), another is tried."""
+  """A solution with one slip. Where the slip cancels out (36 / 5, rounded to 7), another one is tried."""
   clean = _solve(family, numbers, path)
   for _ in range(20):
     pen = _solve(family, numbers, path, int(rng.random() * clean.operations), rng)
@@ -112,16 +113,16 @@ def _check(names, known, what):
 
 
 def problems(domain: str, split: str, n: int, seed: int, paths: tuple[str, ...] | None = None) -> list[Problem]:
-  """`n` distinct problems with clean solutions; any prefix is balanced over families, then levels.
+  """`n` distinct problems with correct solutions; every prefix is balanced over families, then over levels.
 
-  The same arguments give the same problems on every machine, and a smaller `n` a prefix of them.
+  The same arguments give the same problems on every machine, and a smaller `n` gives a prefix of them.
 
   Args:
     domain: one of `DOMAINS`.
     split: one of `SPLITS`; two splits never share an instance.
     n: number of problems.
     seed: of numbers and phrasings.
-    paths: names of the paths to write, in the family's order (short to long), or None for all it has.
+    paths: the names of the paths to write, in the family's order (short to long), or None for all paths.
 
   Raises:
     ValueError: an unknown name, or more problems than a (family, level) has instances in this split.
@@ -143,7 +144,7 @@ def problems(domain: str, split: str, n: int, seed: int, paths: tuple[str, ...] 
 
 
 def _practice(rng):
-  """Lines of arithmetic with nothing to solve, in one go or by place value."""
+  """Lines of arithmetic with nothing to solve, in one operation or split by place value."""
   pen = Pen(choice(rng, ('steps', 'split')), None)
   pen.text = 'Practice:'
   for _ in range(6):
@@ -163,16 +164,16 @@ def _practice(rng):
 def corpus(
   n: int, seed: int, path_weights: dict[str, float], slip_rate: float, practice: float = 0.0, split: str = 'train'
 ) -> Iterator[Problem]:
-  """The base model's text: `n` problems over all domains, each with one solution, some of them wrong.
+  """The text of the base model: `n` problems over all domains, each with one solution, some of them wrong.
 
-  Instances, and so ids, may repeat. `Problem.answer` is true even where the solution is not.
+  Instances, and so ids, may repeat. `Problem.answer` is right even where the solution is not.
 
   Args:
     n: number of problems.
-    seed: of everything; item i depends on (seed, i) alone.
-    path_weights: weight of each path; a family draws one of its own in proportion. Paths not named weigh 0.
-    slip_rate: share of solutions with one wrong operation, whose error runs on to the answer.
-    practice: share of items that are plain lines of arithmetic, right ones, in place of a problem.
+    seed: of all random numbers; item i depends on (seed, i) alone.
+    path_weights: the weight of each path; a family draws one of its paths in proportion. A path not named has weight 0.
+    slip_rate: share of solutions with one wrong operation; the error runs on to the answer.
+    practice: share of items that are correct lines of arithmetic in place of a problem.
     split: the split of the instances.
 
   Raises:
@@ -218,6 +219,6 @@ def _weighted(rng, family, path_weights):
 
 
 def text_lines(n: int, seed: int) -> Iterator[str]:
-  """`n` texts to learn a tokenizer from: prompt and solution, all paths alike, no slips."""
+  """`n` texts to train a tokenizer on: prompt and solution, all paths equally often, no slips."""
   for problem in corpus(n, seed, dict.fromkeys(PATHS, 1.0), slip_rate=0.0):
     yield f'{problem.prompt}\n{problem.solutions[0].text}'

@@ -1,10 +1,10 @@
 """Text to token ids and back: tokenizer, chat template, and a solution as ids with loss weights.
 
-A prompt is what generation will see, a response is what it will be asked for: they are tokenised apart and joined, so
-that training and sampling agree on every id at the border.
+Prompt and response are tokenized separately and then joined. Sampling does the same, so training and sampling have the
+same ids where the prompt ends and the response begins.
 
-Text is text: where a problem, a solution or a message has the characters of a control token in it (`<|im_end|>`), they
-become the ids of those characters. Control ids come from the chat template and the end of a turn alone.
+Control tokens (such as `<|im_end|>`) come from the chat template and from the end of a turn alone. Where the text of a
+problem, a solution or a message contains the characters of a control token, it becomes the ids of these characters.
 """
 
 import dataclasses
@@ -28,9 +28,10 @@ THOUGHT = ('<think>', '</think>')
 
 @dataclasses.dataclass(frozen=True)
 class ChatTokenizer:
-  """A tokenizer and the system prompt to use with it (None: whatever its chat template says).
+  """A tokenizer, and how a model is asked with it.
 
-  `eos_ids` are further ids that end a response: a model's own files may name some (model.config.eos_ids).
+  hf: the tokenizer of transformers. system: the system prompt; None leaves it to the chat template. eos_ids: further
+  ids that end a response, such as those in the files of a model (model.config.eos_ids).
   """
 
   hf: PreTrainedTokenizerBase
@@ -46,17 +47,20 @@ class ChatTokenizer:
 
   @property
   def turn_end(self) -> int | None:
-    """The id that ends a chat turn; None where the tokenizer has no such token, or takes it for an unknown one."""
+    """The id of `<|im_end|>`, which ends a chat turn; None where the tokenizer does not know this token."""
     found = self.hf.convert_tokens_to_ids(TURN_END)
     return None if found == self.hf.unk_token_id else found
 
   @property
   def size(self) -> int:
-    """Rows that a model needs for every id of the tokenizer: its largest one and one more."""
+    """The rows that an embedding needs for every id of the tokenizer: the largest id plus one."""
     return max(self.hf.get_vocab().values()) + 1
 
   def check(self, rows: int, model: pathlib.Path | str) -> None:
-    """Raises BadInput where the tokenizer has ids for which `model`, with an embedding of `rows`, has no row."""
+    """Raises BadInput where the tokenizer has an id without a row in the embedding of a model.
+
+    rows: of the embedding. model: how messages name the model.
+    """
     if self.size > rows:
       raise BadInput(
         f'{self.hf.name_or_path}: the tokenizer has ids up to {self.size - 1}, {model} has an embedding of '
@@ -65,19 +69,21 @@ class ChatTokenizer:
 
   @functools.cached_property
   def controls(self) -> dict[str, int]:
-    """Control tokens and their ids: what the tokenizer calls special, and what ends a response. `<think>` is one only
-    where the tokenizer says so."""
+    """Control tokens and their ids: the tokens that the tokenizer calls special, and those that end a response.
+
+    `<think>` is a control token only where the tokenizer calls it special.
+    """
     added = self.hf.added_tokens_decoder
     return {token.content: i for i, token in added.items() if token.special or i in self.stop_ids}
 
   @functools.cached_property
   def _longest_first(self) -> list[str]:
-    """Control tokens, those that others begin with later, as a tokenizer looks for them."""
+    """Control tokens, the longest first: a tokenizer looks for a token before it looks for the beginning of it."""
     return sorted(self.controls, key=len, reverse=True)
 
   @functools.cached_property
   def literal(self) -> Tokenizer:
-    """The tokenizer to which control tokens are text like any other."""
+    """A copy of the tokenizer that takes control tokens for ordinary text."""
     raw = json.loads(self.hf.backend_tokenizer.to_str())
     for token in raw['added_tokens']:
       token['special'] |= token['content'] in self.controls
@@ -86,17 +92,17 @@ class ChatTokenizer:
     return literal
 
   def encode(self, text: str) -> list[int]:
-    """Ids of text as text, nothing added."""
+    """Ids of a text, nothing added; what looks like a control token is ordinary text."""
     return self.literal.encode(text, add_special_tokens=False).ids
 
   def chat(self, messages: list[dict]) -> list[int]:
-    """Ids of a conversation, ending where the assistant begins to speak."""
+    """Ids of a conversation [{'role': text, 'content': text}, ...], up to where the assistant begins to speak."""
     if self.system is not None and (not messages or messages[0]['role'] != 'system'):
       messages = [{'role': 'system', 'content': self.system}, *messages]
     written = ''.join(_strings(messages))
     found = [token for token in self._longest_first if token in written]
-    # In the messages a stand-in takes the place of a control token while the template writes its own; half a surrogate
-    # pair, which is no character and so in no text
+    # While the template writes its own control tokens, those that stand in the messages are replaced by stand-ins:
+    # halves of surrogate pairs, which are no characters, so that no text contains them
     unused = (chr(i) for i in range(0xD800, 0xE000) if chr(i) not in written)
     stands_for = dict(zip(unused, found))
     for stand_in, token in stands_for.items():
@@ -117,7 +123,7 @@ class ChatTokenizer:
     return self.chat([{'role': 'user', 'content': problem.prompt}])
 
   def decode(self, ids) -> str:
-    """Text of response ids, without special tokens; the marks of a thought stay."""
+    """Text of response ids, without special tokens; `<think>` and `</think>` stay."""
     special = set(self.hf.all_special_ids)
     marks = {i for i in special if self.hf.convert_ids_to_tokens(i) in THOUGHT}  # not the unknown token's id
     if not marks:
@@ -125,7 +131,7 @@ class ChatTokenizer:
     return self.hf.decode([i for i in map(int, ids) if i not in special or i in marks])
 
   def response(self, prompt, ids) -> str:
-    """Text of response ids as a judge has to see it: `<think>` stands in front where the prompt opened the thought."""
+    """Text of response ids as a grader has to see it: with `<think>` in front where the prompt ends with it."""
     opened = self.hf.decode(prompt[-8:]).rstrip().endswith(THOUGHT[0])
     return f'{THOUGHT[0] if opened else ""}{self.decode(ids)}'
 
@@ -159,22 +165,32 @@ def load_chat_tokenizer(directory: pathlib.Path, system: str | None = None) -> C
 def read_chat_tokenizer(
   directory: pathlib.Path, system: str | None = None, eos_ids: tuple[int, ...] = ()
 ) -> ChatTokenizer:
-  """The tokenizer of a Hugging Face directory, whether or not it has ChatML's tokens. Raises BadInput for none."""
+  """The tokenizer of a Hugging Face directory, whether or not it has ChatML's tokens.
+
+  Args:
+    directory: has a tokenizer.json.
+    system, eos_ids: see ChatTokenizer.
+
+  Raises:
+    BadInput: there is no tokenizer, or it cannot be read.
+  """
   path = pathlib.Path(directory) / 'tokenizer.json'
-  if not os.path.exists(path):  # False for names that no system takes
+  if not os.path.exists(path):  # False for a name that no file can have
     raise BadInput(f'{directory}: no tokenizer.json in it (expected a Hugging Face tokenizer directory)')
   try:
-    # not AutoTokenizer: beside a config.json of qwen2 it puts Qwen2's own pre-tokenizer in place of the one of the file
+    # not AutoTokenizer: beside a config.json of qwen2 it replaces the pre-tokenizer of the file with Qwen2's own
     return ChatTokenizer(PreTrainedTokenizerFast.from_pretrained(str(directory)), system, eos_ids)
   except Exception as error:  # the tokenizers library raises bare Exception for a broken file
     raise BadInput(f'{path}: not a tokenizer ({error})') from None
 
 
 def render(tokenizer: ChatTokenizer, problem: Problem, solution: Solution) -> dict[str, np.ndarray]:
-  """One training sequence: what is read, what is to be predicted, and how much each prediction counts.
+  """One training sequence: the tokens, the tokens to be predicted, and how much each prediction counts.
 
-  Returns `tokens` and `targets` int32 [T] (targets are tokens moved by one) and `weights` float32 [T]: 0 where the
-  target belongs to the prompt, the key span's weight inside one, 1 elsewhere, the end of the turn included.
+  Returns:
+    `tokens` and `targets`, int32 [T]: the targets are the tokens shifted by one. `weights`, float32 [T]: 0 where the
+    target belongs to the prompt, the weight of the key span where it lies in one, 1 elsewhere and for the end of the
+    turn.
   """
   prompt = tokenizer.prompt(problem)
   coded = tokenizer.literal.encode(solution.text, add_special_tokens=False)

@@ -1,15 +1,15 @@
-"""Texts as words that can be compared: in one case, one script and one spelling of LaTeX; and what words say.
+"""Texts as words that can be compared: one case, one script and one spelling of LaTeX. And which words are formulas.
 
-Letters that look like Latin ones are Latin ones: accents, full-width and bold forms go with Unicode's compatibility
-decomposition, what is invisible is left out, and Cyrillic and Greek look-alikes are in a table (Unicode's
-confusables.txt has these and many more; the rest are of scripts that nobody would mistake on a page).
+Letters that look like Latin letters become Latin letters. Unicode's compatibility decomposition removes accents,
+full-width and bold forms; invisible characters are left out; a table has Cyrillic and Greek look-alikes. (Unicode's
+confusables.txt has these and many more, from scripts that a reader would not mistake for Latin.)
 """
 
 import re
 import unicodedata
 from collections.abc import Sequence
 
-# what LaTeX says about space, size and type face; a command ends where its letters end
+# LaTeX's commands for space, size and type face; a command ends where its letters end
 _LATEX = re.compile(
   r'\\(?:[\\,;:!> ]|[dt](?=frac)|(?:q?quad|left|right|[bB]igg?[lr]?|displaystyle|mbox'
   r'|(?:text|math)(?:bf|it|rm)?)(?![a-zA-Z]))'
@@ -38,7 +38,7 @@ _SHORT = frozenset(re.findall(r'\w+', 'of to in is it be as at so we he by or on
 
 
 def normal(text: str) -> str:
-  """Lower case, look-alikes unified, without LaTeX's spacing, all that is neither word nor ASCII made a space."""
+  """The text in lower case, with look-alikes unified and without LaTeX's spacing; other non-ASCII signs are spaces."""
   if text.isascii():
     return _LATEX.sub(' ', text).lower()
   apart = unicodedata.normalize('NFKD', text)
@@ -47,27 +47,27 @@ def normal(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-  """The words of a text: numbers, and letters with digits at their end."""
+  """The words of a text: numbers, and runs of letters with the digits after them."""
   return _WORD.findall(normal(text))
 
 
 def loose(found: Sequence[str]) -> list[str]:
-  """Words with every single letter the same."""
+  """The words, with every word of a single letter replaced by the same sign."""
   return ['_' if len(w) == 1 and w.isalpha() else w for w in found]
 
 
 def is_formula(word: str) -> bool:
-  """Whether a word is one of formulas: a number, a name of one letter or two, a function's or a sign's."""
+  """Whether a word belongs to formulas: a number, one or two letters, or LaTeX's name of a function or sign."""
   return (
     word.isdigit() or len(word) == 1 or word in _NAMES or (len(word) == 2 and word.isalpha() and word not in _SHORT)
   )
 
 
 def is_identity(found: Sequence[str], n: int) -> bool:
-  """Whether words, n or more, are but a formula that anybody may write, and hardly any prose.
+  """Whether n or more words are a formula of general use, with hardly any prose.
 
-  What makes a formula somebody's own is its numbers: 5 or more, and not counted up to. Two of them do, or one in a long
-  one.
+  A formula is specific to its problem by its numbers: numbers of 5 or more whose predecessor does not occur in it. Two
+  of these are enough, or one in a formula of 1.5 n words or more.
   """
   if 2 * sum(not is_formula(word) for word in found) >= n:
     return False
@@ -77,10 +77,10 @@ def is_identity(found: Sequence[str], n: int) -> bool:
 
 
 def holds(text: str, short: str) -> bool:
-  """Whether `text` holds all of `short` as a problem of its own: the same words and signs, and an end where it has one.
+  """Whether `text` contains the problem `short`: the same words and signs, and an end where `short` has one.
 
-  "Compute 2 + 3." is not in "compute 2 - 3." or in "compute 2 + 3 x."; what stands before it does not matter, unless it
-  is part of the same formula.
+  "Compute 2 + 3." is neither in "compute 2 - 3." nor in "compute 2 + 3 x.". What comes before it in `text` does not
+  matter, unless it is part of the same formula.
   """
   whole, problem = normal(text), normal(short)
   found, wanted = _tokens(whole), _tokens(problem)
@@ -104,7 +104,7 @@ def holds(text: str, short: str) -> bool:
 
 
 def _tokens(whole: str) -> list[tuple[str, int, int]]:
-  """Words, and signs that stand before a formula's word, of a text in normal form, with their places."""
+  """(token, begin, end) of the words in a text in normal form, and of the signs before words of formulas."""
   out = []
   for match in re.finditer(f'{_WORD.pattern}|{_SIGN.pattern}', whole):
     if out and _SIGN.fullmatch(out[-1][0]) and not (_SIGN.fullmatch(match[0]) or is_formula(match[0])):

@@ -12,15 +12,10 @@ import sys
 from collections.abc import Sequence
 
 from vibethinker_jax.data import sources
+from vibethinker_jax.data.instructions import CHOICE, COMPLETE, MATH, PROGRAM, STDIN
 from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.protocol import Protocol
-
-MATH = "Let's think step by step and output the final answer within \\boxed{}."
-CHOICE = 'Please reason step-by-step and put your choice letter without any other text with \\boxed{} in the end.'
-COMPLETE = 'Complete the function. Give the whole program, imports included, in one ```python block.'
-PROGRAM = 'Give the whole program in one ```python block.'
-STDIN = 'Write a Python program that reads stdin and writes stdout. Give it whole, in one ```python block.'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ from vibethinker_jax.evaluate.plots import (
 )
 from vibethinker_jax.evaluate.run_files import read_config, read_rows, read_summary
 from vibethinker_jax.evaluate.summary import headline_domains, ks_of, label, models_of, number, part, score_of
+from vibethinker_jax.fields import flat
 
 _PANELS = (  # family of stages, title, y label, key
   ('rl', 'Reward', 'mean over rollouts', 'reward'),
@@ -67,11 +68,11 @@ def write_compared(directories: Sequence[pathlib.Path], out: pathlib.Path) -> pa
   with matplotlib.rc_context(STYLE):
     sections = {
       'Scores': _scores(summaries),
-      'What differs in the configs': _differing({name: _flat(c) for name, c in configs.items()}),
+      'What differs in the configs': _differing(configs),
       'Curves': _curves(metrics),
       'Time and cost': _cost(summaries),
       'What differs in how they were made': _differing(
-        {name: _flat({k: v for k, v in row.items() if k not in ('started', 'command')}) for name, row in made.items()}
+        {name: {k: v for k, v in row.items() if k not in ('started', 'command')} for name, row in made.items()}
       ),
     }
   return write_page(out, ', '.join(names), f'{len(names)} runs side by side.', sections)
@@ -132,24 +133,16 @@ def _scores(summaries: Mapping[str, dict]) -> str:
   )
 
 
-def _flat(value: object, name: str = '') -> dict[str, str]:
-  """A nested object as one object with dotted names; its values as JSON."""
-  if not isinstance(value, dict):
-    return {name: json.dumps(value, ensure_ascii=False)}
-  out: dict[str, str] = {}
-  for key, inner in value.items():
-    out |= _flat(inner, f'{name}.{key}' if name else key)
-  return out
-
-
-def _differing(flat: Mapping[str, dict[str, str]]) -> str:
-  keys = list(dict.fromkeys(key for values in flat.values() for key in values))
-  keys = [key for key in keys if len({values.get(key) for values in flat.values()}) > 1]
+def _differing(objects: Mapping[str, Mapping]) -> str:
+  """A table of the dotted fields, values as JSON, in which the objects differ. objects: by the name of a run."""
+  texts = {run: {k: json.dumps(v, ensure_ascii=False) for k, v in flat(one).items()} for run, one in objects.items()}
+  keys = list(dict.fromkeys(key for values in texts.values() for key in values))
+  keys = [key for key in keys if len({values.get(key) for values in texts.values()}) > 1]
   if not keys:
     return missing('Nothing differs.')
   clip = lambda text: f'<span class="value">{html.escape(text if len(text) < 80 else f"{text[:77]}…")}</span>'
-  rows = [[html.escape(key), *(clip(values.get(key, '–')) for values in flat.values())] for key in keys]
-  return table(['', *(f'<span class="value">{html.escape(name)}</span>' for name in flat)], rows)
+  rows = [[html.escape(key), *(clip(values.get(key, '–')) for values in texts.values())] for key in keys]
+  return table(['', *(f'<span class="value">{html.escape(name)}</span>' for name in texts)], rows)
 
 
 def _curves(metrics: Mapping[str, Sequence[dict]]) -> str:

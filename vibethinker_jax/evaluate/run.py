@@ -50,14 +50,9 @@ def tokenizer_of(directory: pathlib.Path) -> ChatTokenizer:
 
   Raises BadInput where it has no chat template, or has ids for which the model has no row.
   """
-  path = directory / 'tokenizer.json'
-  if path.exists() and not path.is_file():
-    raise BadInput(f'{path}: not a tokenizer (a directory, expected a file)')
-  vocabulary = read_config(directory).V
-  tokenizer = read_chat_tokenizer(directory, eos_ids=eos_ids(directory)) if path.exists() else None
+  tokenizer = load_tokenizer(directory)
   if tokenizer is None or tokenizer.hf.chat_template is None:
     raise BadInput(f'{directory}: evaluation needs a tokenizer with a chat template')
-  tokenizer.check(vocabulary, directory)
   return tokenizer
 
 

@@ -1,6 +1,4 @@
-"""The HTTP side: /v1/chat/completions, /v1/completions and /v1/models as OpenAI's clients expect them, /v1/solve,
-/health and /metrics.
-"""
+"""The HTTP API: OpenAI's /v1/chat/completions, /v1/completions and /v1/models, and /v1/solve, /health and /metrics."""
 
 import asyncio
 import dataclasses
@@ -28,12 +26,12 @@ PLAIN = Preset('', temperature=1.0, top_p=1.0, max_tokens=2**31, system='')  # O
 
 
 def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
-  """The application. cors: origins whose pages may ask from a browser, '*' for all."""
+  """The application. service: the model. cors: origins whose pages may send requests from a browser, '*' for all."""
   app = FastAPI(
     title='vibethinker_jax',
     description='An OpenAI-compatible server on the engine that samples the rollouts.',
     version='1',
-    docs_url=None,  # its page would load scripts from elsewhere
+    docs_url=None,  # its page would load scripts from other servers
     redoc_url=None,
   )
   guarded = [Depends(_guard(service.keys))] if service.keys else []
@@ -41,7 +39,7 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
 
   @app.get('/health')
   async def health() -> dict:
-    """Whether requests are taken; 503 while the server shuts down."""
+    """Whether the server accepts requests; 503 while it shuts down."""
     worker = service.worker
     status = {'status': 'closing' if worker.closing else 'ok', 'model': service.name, 'warm': worker.warm}
     return JSONResponse(status, 503 if worker.closing else 200)
@@ -53,18 +51,18 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
 
   @app.get('/v1/models', dependencies=guarded)
   async def models() -> dict:
-    """The one model there is."""
+    """The model of this server."""
     return {'object': 'list', 'data': [_model(service)]}
 
   @app.get('/v1/models/{name}', dependencies=guarded, responses=ERROR_RESPONSES)
   async def model(name: str) -> dict:
-    """The same, by name."""
+    """The model of this server, by name."""
     _check_model(service, name)
     return _model(service)
 
   @app.post('/v1/chat/completions', dependencies=posted, responses=ERROR_RESPONSES)
   async def chat(asked: ChatRequest, http: Request) -> dict:
-    """A conversation continued, as OpenAI documents it."""
+    """Continues a conversation, as OpenAI documents it."""
     _check_model(service, asked.model)
     kind = asked.kind() or PLAIN
     messages = service.with_system([message.plain() for message in asked.messages], kind.system)
@@ -80,7 +78,7 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
 
   @app.post('/v1/completions', dependencies=posted, responses=ERROR_RESPONSES)
   async def complete(asked: CompletionRequest, http: Request) -> dict:
-    """Text continued, as OpenAI documents it."""
+    """Continues a text, as OpenAI documents it."""
     _check_model(service, asked.model)
     encode = lambda prompt: service.tokenizer.hf.encode(prompt, add_special_tokens=False)
     ids = [encode(prompt) if isinstance(prompt, str) else prompt for prompt in asked.prompts]
@@ -99,7 +97,7 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
       scores = [None] * len(ids)
       if asked.top is not None:
         scores = await unless_gone(service, http, service.scores(ids, top > 0))
-      # in a thread, for a long prompt has many tokens to be written
+      # in a thread, since a long prompt has many tokens
       whole = [await asyncio.to_thread(echo, service.tokenizer, *one, top) for one in zip(asked.prompts, ids, scores)]
       echoes = [one for one in whole for _ in range(n)]
     wanted = Wanted(asked.stops, asked.stop_ids, tokens=asked.top is not None, special=True, top=top)
@@ -108,7 +106,7 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
 
   @app.post('/v1/solve', dependencies=posted, responses=ERROR_RESPONSES)
   async def solve_it(asked: SolveRequest, http: Request) -> dict:
-    """A problem solved: answers, key steps, checks, verdicts; and of several solutions their spectrum."""
+    """Solves a problem: answers, key steps, checks and verdicts; of several solutions also their spectrum."""
     _check_model(service, asked.model)
     kind = asked.kind() or PRESETS['code' if asked.tests is not None else 'math']
     request = service.request(
@@ -125,7 +123,7 @@ def build(service: Service, cors: Sequence[str] = ()) -> FastAPI:
       await unless_gone(service, http, collect(stream, [request], samples))
     answer = tuple(asked.answer) if isinstance(asked.answer, list) else asked.answer
     judged = solve.take_apart(
-      service.judges, [s.text for s in samples], [s.finish for s in samples], answer, asked.examples()
+      service.graders, [s.text for s in samples], [s.finish for s in samples], answer, asked.examples()
     )
     solutions, spectrum = await unless_gone(service, http, judged)
     head = {'id': new_id('solve'), 'object': 'solve', 'created': int(time.time()), 'model': service.name}
@@ -169,7 +167,7 @@ def _check_model(service: Service, name: str | None) -> None:
 
 
 async def _check_content_type(http: Request) -> None:
-  """Raises ApiError for a body that is not called JSON."""
+  """Raises ApiError for a body whose Content-Type is not JSON."""
   given = http.headers.get('content-type')
   if given is None:
     raise ApiError(415, 'The header Content-Type is missing: send "Content-Type: application/json"')
@@ -179,13 +177,13 @@ async def _check_content_type(http: Request) -> None:
 
 
 def _guard(keys: tuple[str, ...]):
-  """A dependency that lets only bearers of a key through."""
+  """A dependency of an endpoint that refuses requests without one of the keys."""
   bearer = HTTPBearer(auto_error=False)
 
   async def check(given: HTTPAuthorizationCredentials | None = Depends(bearer)) -> None:  # noqa: B008
     if given is None:
       raise ApiError(401, 'No API key given: send it as "Authorization: Bearer KEY"', code='invalid_api_key')
-    # all are compared, so that the time taken says nothing
+    # every key is compared, so that the time reveals nothing
     if not sum(hmac.compare_digest(given.credentials.encode(), key.encode()) for key in keys):
       raise ApiError(401, 'The API key is not known here', code='invalid_api_key')
 

@@ -1,7 +1,7 @@
-"""From the tokens of one sample to the text that may be sent: no character cut, no stop string let through.
+"""From the tokens of one sample to the text that may be sent, without half characters and without stop strings.
 
-A token need not end where a character does, nor a stop string where a token does. What could still turn out to be part
-of either is held back until more has come.
+A token may end within a character, and a stop string may end within a token. Text that may still turn out to be part of
+a character or of a stop string is held back until more tokens come.
 """
 
 import dataclasses
@@ -11,35 +11,48 @@ from collections.abc import Callable, Iterable, Sequence
 from vibethinker_jax.data.tokenizer import ChatTokenizer
 
 CUT = '\ufffd'  # what an incomplete character decodes to
-_WINDOW = 64  # tokens decoded again with each piece, at most
-_CONTEXT = 8  # of them, how many are kept: more than a character has bytes
+_WINDOW = 64  # tokens that are decoded again with each piece, at most
+_CONTEXT = 8  # of these, the last ones that are kept: more than a character has bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class Token:
-  """A token that was sent, as OpenAI's clients know it, and the likeliest in its place, if they were asked for."""
+  """A token of a sample, as OpenAI's clients expect it.
+
+  bytes: None where they are unknown. logprob: None for the first token of a prompt. begin: its position in the text.
+  top: the likeliest tokens in its place, if they were asked for.
+  """
 
   text: str
   bytes: list[int] | None
-  logprob: float | None  # None of a prompt's first
-  begin: int = 0  # where in the text
+  logprob: float | None
+  begin: int = 0
   top: tuple['Token', ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-  """What a request wants of its samples' tokens. `top` is how many of the likeliest are told beside each one."""
+  """What a request wants to know of its samples.
+
+  stops: stop strings. stop_ids: tokens that end a sample. tokens: whether the tokens of the text are wanted (slower).
+  special: whether these include tokens that are no text, such as the one that ends the sample. thinking: whether
+  <think> and </think> are text even if the tokenizer calls them special. top: likeliest tokens beside each token.
+  """
 
   stops: Sequence[str] = ()
   stop_ids: frozenset[int] = frozenset()
-  tokens: bool = False  # also tell which tokens the text is made of (slower)
-  special: bool = False  # those too that are no text, as the one that ends it
-  thinking: bool = False  # <think> and </think> are text, also where the tokenizer calls them special
+  tokens: bool = False
+  special: bool = False
+  thinking: bool = False
   top: int = 0
 
 
 class Detokenizer:
-  """Text of one sample, fed piece by piece. `met` once a stop string or id was; what follows is not looked at."""
+  """The text of one sample, fed piece by piece.
+
+  text: all that was sent. count: tokens fed, up to the one that completes a stop. met: whether a stop string or id was
+  met; whatever follows it is ignored.
+  """
 
   def __init__(self, tokenizer: ChatTokenizer, wanted: Wanted = Wanted()):
     self._tokenizer, self._wanted = tokenizer, wanted
@@ -47,17 +60,17 @@ class Detokenizer:
     self._special = special_ids(tokenizer) - self._tags.keys()
     self._window: list[int] = []
     self._read = 0  # characters of the window's text that are in `_held` or were sent
-    self._held = ''  # certain text that may be the beginning of a stop string
+    self._held = ''  # text that is certain but may be the beginning of a stop string
     self._sent = 0
-    self._waiting: list[tuple[int, Callable[[], Token]]] = []  # where its text begins, and a token not told yet
-    self.text = ''  # all that was sent
-    self.count = 0  # tokens fed, up to the one with which the stop was complete
+    self._waiting: list[tuple[int, Callable[[], Token]]] = []  # where its text begins, and a token not yet returned
+    self.text = ''
+    self.count = 0
     self.met = False
 
   def feed(self, ids: Sequence[int], logps: Sequence[float], likeliest=None) -> tuple[str, list[Token]]:
-    """What can be sent now that these tokens have come: text, and the tokens that begin in it.
+    """What can be sent after these tokens: text, and the tokens that begin in it.
 
-    `likeliest`: ids and ln p as TokenChunk has them, where they are to be told.
+    ids, logps: of the new tokens. likeliest: ids and ln p of the likeliest ones as TokenChunk has them, if wanted.
     """
     wanted = self._wanted
     if not (wanted.tokens or wanted.stops or wanted.stop_ids):
@@ -82,7 +95,7 @@ class Detokenizer:
     return out, told
 
   def end(self) -> tuple[str, list[Token]]:
-    """What was held back, when nothing more comes."""
+    """What was held back; called when no more tokens come."""
     if self.met:
       return '', []
     self._held += self._cut()
@@ -90,20 +103,20 @@ class Detokenizer:
     return out, self._tell(all_of_them=not self.met)
 
   def _before_stop(self, n: int) -> int:
-    """Where in what is held the first stop string begins, n where there is none."""
+    """The position of the first stop string in the text that is held, n where there is none."""
     found = [at for stop in self._wanted.stops if (at := self._held.find(stop)) >= 0]
     self.met = bool(found)
     return min(found, default=n)
 
   def _send(self, n: int) -> str:
-    """The next n characters of what is held."""
+    """Sends the next n characters of the text that is held."""
     out, self._held = self._held[:n], self._held[n:]
     self._sent += n
     self.text += out
     return out
 
   def _tell(self, all_of_them: bool = False) -> list[Token]:
-    """Tokens that begin in what was sent."""
+    """The waiting tokens that begin in the text that was sent."""
     n = sum(all_of_them or begin < self._sent for begin, _ in self._waiting)
     told, self._waiting = self._waiting[:n], self._waiting[n:]
     return [token() for _, token in told]
@@ -115,7 +128,7 @@ class Detokenizer:
     return ''.join(self._certain([i]) if i not in self._tags else self._cut() + self._tags[i] for i in ids)
 
   def _cut(self) -> str:
-    """Half a character, which stays one: no token that follows is part of it."""
+    """The half character at the end, if there is one; the tokens that follow are no part of it."""
     rest = self._tokenizer.decode(self._window)[self._read :]
     self._window, self._read = [], 0
     return rest
@@ -135,13 +148,13 @@ class Detokenizer:
 
 @functools.cache
 def special_ids(tokenizer: ChatTokenizer) -> frozenset[int]:
-  """Ids that Text.decode leaves out; more than the tokenizer's all_special_ids, which lacks ChatML's marks."""
+  """The ids of special tokens. The tokenizer's all_special_ids has fewer of them: it lacks those of ChatML."""
   return frozenset(i for i, token in tokenizer.hf.added_tokens_decoder.items() if token.special)
 
 
 @functools.cache
 def thinking_tags(tokenizer: ChatTokenizer) -> dict[int, str]:
-  """Those of the special ids that begin and end what a model thinks."""
+  """The special ids of <think> and </think>, with their texts."""
   words = ((i, tokenizer.hf.convert_ids_to_tokens(i)) for i in special_ids(tokenizer))
   return {i: word for i, word in words if word in ('<think>', '</think>')}
 
@@ -149,9 +162,9 @@ def thinking_tags(tokenizer: ChatTokenizer) -> dict[int, str]:
 def token_of(
   tokenizer: ChatTokenizer, i: int, logprob: float | None, begin: int = 0, likeliest: Iterable[tuple[int, float]] = ()
 ) -> Token:
-  """Token i: its text, with half a character shown as a question mark, and its bytes where they are known.
+  """Token i with its text and its bytes, where they are known. Half a character is shown as a question mark.
 
-  `likeliest`: id and ln p of those to be told beside it.
+  logprob: its ln p. begin: its position in the text. likeliest: id and ln p of the likeliest tokens in its place.
   """
   return Token(*_word(tokenizer, i), logprob, begin, tuple(Token(*_word(tokenizer, j), logp) for j, logp in likeliest))
 
@@ -166,13 +179,13 @@ def _word(tokenizer: ChatTokenizer, i: int) -> tuple[str, list[int] | None]:
 
 
 def _overlap(held: str, stops: Sequence[str]) -> int:
-  """How many characters at the end of `held` may be the beginning of a stop string."""
+  """The number of characters at the end of `held` that may be the beginning of a stop string."""
   longest = min(len(held), max((len(stop) - 1 for stop in stops), default=0))
   return next((n for n in range(longest, 0, -1) if any(stop.startswith(held[-n:]) for stop in stops)), 0)
 
 
 def _byte_letters() -> dict[str, int]:
-  """The letters that byte-level vocabularies (GPT-2's and its heirs') write bytes with."""
+  """The letters with which byte-level vocabularies, such as GPT-2's, write bytes."""
   own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
   others = [b for b in range(256) if b not in own]
   return {chr(b): b for b in own} | {chr(256 + n): b for n, b in enumerate(others)}

@@ -1,6 +1,6 @@
-"""Answers that are errors: OpenAI's object, {"error": {"message", "type", "param", "code"}}.
+"""The errors of the server, each answered as OpenAI does: {"error": {"message", "type", "param", "code"}}.
 
-What a client gets wrong is 4xx, named; 5xx is left for what is ours.
+A mistake of the client is answered with a status 4xx that names it; 5xx is left for failures of the server.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,29 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from vibethinker_jax.serve.exceptions import Busy, Closing, EngineFailure
+
+class Busy(Exception):
+  """The queue of the engine, or of the scorer, is full. retry_s: seconds after which another try may succeed."""
+
+  def __init__(self, message: str, retry_s: int):
+    super().__init__(message)
+    self.retry_s = retry_s
+
+
+class Closing(Exception):
+  """The server is shutting down."""
+
+
+class EngineFailure(Exception):
+  """The engine failed while it worked on a request. It starts again with the next request."""
 
 
 class ApiError(Exception):
-  """An answer that is an error object."""
+  """An answer that is an error object.
+
+  status: of HTTP. message: one sentence. param: the field of the request that is wrong. code: OpenAI's, such as
+  'context_length_exceeded'. retry_s: seconds for the header Retry-After, 0 for none.
+  """
 
   def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None, retry_s: int = 0):
     super().__init__(message)
@@ -29,7 +47,7 @@ class ApiError(Exception):
     return {'error': {'message': str(self), 'type': kind, 'param': self.param, 'code': self.code}}
 
   def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """As it goes out."""
+    """The HTTP response with this error in it, and with `headers`."""
     headers = {**(headers or {})} | ({'Retry-After': str(self.retry_s)} if self.retry_s else {})
     if self.status == 401:
       headers['WWW-Authenticate'] = 'Bearer'
@@ -37,17 +55,17 @@ class ApiError(Exception):
 
 
 def engine_failed(error: EngineFailure) -> ApiError:
-  """500: ours, and the engine goes on with the next request."""
+  """500: a failure of the server; the engine goes on with the next request."""
   return ApiError(500, str(error), code='engine_failure')
 
 
 def busy(error: Busy) -> ApiError:
-  """429, to be tried again."""
+  """429: the client should try again."""
   return ApiError(429, str(error), code='rate_limit_exceeded', retry_s=error.retry_s)
 
 
 def shutting_down(error: Closing) -> ApiError:
-  """503, to be tried again."""
+  """503: the client should try again."""
   return ApiError(503, str(error), code='shutting_down', retry_s=5)
 
 
@@ -65,13 +83,13 @@ class _Error(BaseModel):
 
 
 ERROR_RESPONSES: dict = {
-  '4XX': {'model': _Error, 'description': 'What was asked cannot be done, and why'},
+  '4XX': {'model': _Error, 'description': 'The request cannot be served; the message says why'},
   '5XX': {'model': _Error, 'description': 'The server failed or is shutting down'},
 }
 
 
 def handle_errors(app: FastAPI) -> None:
-  """Whatever an endpoint raises goes out as an error object."""
+  """Makes `app` answer whatever an endpoint raises with an error object."""
 
   @app.exception_handler(ApiError)
   async def refused(http: Request, error: ApiError) -> Response:
@@ -104,12 +122,12 @@ def handle_errors(app: FastAPI) -> None:
 
 
 def _paths(app: FastAPI) -> list[str]:
-  """What may be asked, without the parts of it that are named."""
+  """The paths of the server that have no parameter in them."""
   return sorted({route.path for route in app.routes if '{' not in route.path})
 
 
 def _invalid(error: RequestValidationError) -> ApiError:
-  """One line out of pydantic's list: the field, and what was expected there."""
+  """The first error of pydantic's list as one line: the field, and what was expected there."""
   first = error.errors()[0]
   if first['type'] == 'json_invalid':
     return ApiError(400, f'the body is not JSON ({first["ctx"]["error"]})')

@@ -1,6 +1,6 @@
-"""Kinds of request field: used, taken where it says nothing, or refused by a sentence that names it.
+"""Kinds of request fields: fields that are used, and fields that are accepted only with a value that asks for nothing.
 
-A null is read as a field left out, at every depth: so do clients write what they were not told.
+A null counts as a missing field, at every depth: clients write null for what their users did not set.
 """
 
 import json
@@ -23,12 +23,12 @@ class Strict(BaseModel):
 
 
 def fault(sentence: str, param: str = '') -> PydanticCustomError:
-  """What is wrong with a field, as a sentence. `param` names the field where a check of the whole object raises it."""
+  """An error with a sentence about a field. param: the field, where the check of a whole object raises the error."""
   return PydanticCustomError('fault', '{sentence}', {'sentence': sentence, 'param': param})
 
 
 def neutral(*values: Any) -> Any:
-  """The type of a field that is not honoured: null and `values`, which ask for nothing, are taken, others refused."""
+  """The type of a field that this server does not support: null and `values`, which ask for nothing, are accepted."""
   taken = ' or '.join(map(json.dumps, values)) or 'null'
 
   def check(value: Any) -> None:
@@ -40,8 +40,11 @@ def neutral(*values: Any) -> Any:
 
 
 def one_of(pick: Callable[[Any], str | None], what: str, **kinds: Any) -> Any:
-  """A union whose branch `pick` names, so that complaints are about that one only. `what` is expected in words."""
-  # a tag becomes part of a complaint's place; the brackets tell it from a field's name
+  """A union type of which one branch is checked, so that errors concern that branch only.
+
+  pick: the name of the branch for a value, None for none. what: the expected value in words. kinds: the branches.
+  """
+  # a tag becomes part of the place of an error; the brackets distinguish it from the name of a field
   tagged = tuple(Annotated[kind, Tag(f'<{name}>')] for name, kind in kinds.items())
   tag = lambda value: None if (name := pick(value)) is None else f'<{name}>'
   return Annotated[Union[tagged], Discriminator(tag, 'fault', f'expected {what}')]  # noqa: UP007

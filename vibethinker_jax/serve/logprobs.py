@@ -1,4 +1,4 @@
-"""Log-probabilities as OpenAI's clients expect them, of chats and of completions, and those of an echoed prompt."""
+"""Log-probabilities as OpenAI's clients expect them: of chats, of completions, and of an echoed prompt."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,14 +10,18 @@ from vibethinker_jax.serve.detokenizer import CUT, Token, token_of
 
 @dataclasses.dataclass(frozen=True)
 class Echo:
-  """A prompt as its completion begins with it. Its tokens are there where log-probabilities are; the first has none."""
+  """A prompt at the beginning of its completion. tokens: [] without log-probabilities; the first token has none."""
 
   text: str
   tokens: list[Token]
 
 
 def echo(tokenizer: ChatTokenizer, prompt: str | list[int], ids: Sequence[int], score: Score | None, top: int) -> Echo:
-  """A prompt, of token ids `ids`, with `top` of the likeliest tokens beside each of its tokens if there is a score."""
+  """The echo of a prompt.
+
+  prompt: a text or token ids. ids: its token ids. score: of these, None for no log-probabilities. top: likeliest tokens
+  beside each token.
+  """
   said = prompt if isinstance(prompt, str) else tokenizer.hf.decode(ids)
   if score is None:
     return Echo(said, [])
@@ -39,15 +43,16 @@ def likeliest_of(score: Score):
 
 
 def of_chat(tokens: Sequence[Token]) -> dict:
-  """Token by token."""
+  """The `logprobs` of a chat: one object for each token."""
   alone = lambda t: {'token': t.text, 'logprob': t.logprob, 'bytes': t.bytes}
   return {'content': [{**alone(t), 'top_logprobs': list(map(alone, t.top))} for t in tokens], 'refusal': None}
 
 
 def of_completion(tokens: Sequence[Token], top: int, before: int) -> dict:
-  """Lists side by side, with each token's place in a text in which `before` characters come before them.
+  """The `logprobs` of a completion: parallel lists.
 
-  The `top` likeliest are a dict for each token, which has the token itself as well.
+  tokens: of the completion. top: the likeliest tokens are a dict for each token, which also has the token itself; 0 for
+  none. before: characters of the text before the first token.
   """
   return {
     'tokens': [_name(t) for t in tokens],
@@ -61,13 +66,13 @@ def _likeliest(token: Token) -> dict[str, float] | None:
   if token.logprob is None:
     return None
   out: dict[str, float] = {}
-  for other in (token, *token.top):  # the token first: its two values may differ in the last bit
+  for other in (token, *token.top):  # the token comes first: its two values may differ in the last bit
     out.setdefault(_name(other), other.logprob)
   return out
 
 
 def _name(token: Token) -> str:
-  """Its text; where that is half a character, its bytes, so that no two tokens have one name."""
+  """The text of a token, or its bytes if the text is half a character: so no two tokens have the same name."""
   if CUT not in token.text or token.bytes is None:
     return token.text
   return 'bytes:' + ''.join(f'\\x{b:02x}' for b in token.bytes)

@@ -1,7 +1,7 @@
-"""How solutions look on the page: what a model wrote as Markdown that shows it, key steps marked, answers as a picture.
+"""How solutions look on the page: their text as Markdown, with marked key steps, and their answers as a picture.
 
-Whatever the model writes is shown as text: LaTeX and Markdown are rendered, HTML is not. What is a formula is decided
-here, and every formula stands between backslashed brackets: a lone dollar sign opens nothing.
+Everything that the model writes is shown as text: LaTeX and Markdown are rendered, HTML is not. This file decides what
+is a formula, and puts every formula between `\\(` and `\\)`: a single dollar sign opens none.
 """
 
 import html
@@ -21,7 +21,7 @@ _TOKENS = re.compile(
   rf'|(?P<box>\\boxed\s*{_BRACES})',
   re.DOTALL,
 )
-_PROSE = re.compile(r'(?<![\\{a-zA-Z])[a-zA-Z]{2,},?\s+[a-zA-Z]{2,}(?![}a-zA-Z])')  # "5 and six apples", no formula
+_PROSE = re.compile(r'(?<![\\{a-zA-Z])[a-zA-Z]{2,},?\s+[a-zA-Z]{2,}(?![}a-zA-Z])')  # as in "5 and six apples"
 _WORDS = re.compile(r'\\(?:text|textbf|textit|texttt|textrm|mbox|operatorname|mathrm|mathtt)\s*\{[^{}]*\}')
 _NAME = re.compile(r'(?<![\\A-Za-z])[A-Za-z]+(?:_[A-Za-z0-9]{2,}|(?:_[A-Za-z0-9]+){2,})(?![A-Za-z0-9])')
 _PLAIN = (
@@ -40,7 +40,7 @@ _SIGNS = {
   True: '<span class="sign yes" title="right">✓</span>',
   False: '<span class="sign no" title="wrong">✗</span>',
 }
-_COLOURS = ('#4f46e5', '#0e7490', '#b45309', '#be185d', '#4d7c0f', '#7c3aed')  # white is read on each of them
+_COLOURS = ('#4f46e5', '#0e7490', '#b45309', '#be185d', '#4d7c0f', '#7c3aed')  # white text is legible on each
 _OTHERS, _NONE = '#475569', '#64748b'
 _LABEL, _PROGRAM = 60, 1500  # characters of an answer, and of a program, that are shown
 
@@ -49,7 +49,7 @@ _LABEL, _PROGRAM = 60, 1500  # characters of an answer, and of a program, that a
 
 
 def written(text: str) -> str:
-  """What a model wrote as Markdown that shows it: HTML as text, products not as emphasis, lone boxes as LaTeX."""
+  """The text of a model as Markdown: HTML is shown as text, products are no emphasis, boxes alone are LaTeX."""
   out, prose, fenced = [], [], False
   for line in text.split('\n'):
     fence = line.strip().startswith('```')
@@ -81,18 +81,18 @@ def _token(token: re.Match) -> str:
   if token['display']:
     return formula(token['d1'] or token['d2'], display=True)
   if token['i2'] and _PROSE.search(_WORDS.sub('', token['i2'])):
-    return _words(whole, 0, 1) + _prose(whole[1:])  # an amount of dollars, and what follows it
+    return _words(whole, 0, 1) + _prose(whole[1:])  # an amount of dollars, and the text after it
   return formula(token['i1'] or token['i2'] or whole)
 
 
 def _words(text: str, begin: int, end: int) -> str:
-  """Words as Markdown: what would be HTML, LaTeX or, in a product, emphasis stands for itself."""
+  """Words as Markdown, with the signs escaped that would be HTML, LaTeX or (in a product) emphasis."""
   part = html.escape(text[begin:end], quote=False).replace('$', '&#36;').replace('\\', '&#92;')
   return re.sub(r'(?<=[\w)\s])([*_])(?=[\w(\s])', r'\\\1', part)
 
 
 def _code(text: str) -> str:
-  """A code span. Markdown's own would escape what is escaped already; every sign is a number here, and stays one."""
+  """A code span, as HTML with every sign as a number: Markdown's own code span would escape these signs again."""
   return f'<code>{_numbered(text)}</code>'
 
 
@@ -101,7 +101,7 @@ def _numbered(text: str) -> str:
 
 
 def formula(tex: str, display: bool = False) -> str:
-  r"""LaTeX between \( and \), so mended that KaTeX reads it; as code where it cannot be LaTeX."""
+  r"""A formula between \( and \), changed so that KaTeX can read it; as code where it cannot be LaTeX."""
   tex = tex.strip()
   bare = re.sub(r'\\.', '', tex, flags=re.DOTALL)
   if not tex or not _balanced(bare) or tex.count('\\begin{') != tex.count('\\end{'):
@@ -127,7 +127,10 @@ def _balanced(text: str) -> bool:
 
 
 def messages(text: str, solution: solve.SampledSolution | None) -> list[dict]:
-  """The assistant's messages: its thinking, folded once it is over, and the answer, taken apart once it is whole."""
+  """The messages of the assistant: its thinking, folded once that has ended, and its answer.
+
+  text: of the sample so far. solution: its analysis, None while it is not complete.
+  """
   thinking, rest = solve.parts(text)
   open_still = '<think>' in text and '</think>' not in text
   said = []
@@ -143,10 +146,10 @@ def messages(text: str, solution: solve.SampledSolution | None) -> list[dict]:
 
 
 def with_marks(rest: str, solution: solve.SampledSolution) -> str:
-  """The response without its thinking, key steps marked, the answer in a box, and how it ended."""
+  """The response after its thinking (`rest`), with key steps marked, the answer in a box, and how it ended."""
   begin = len(solution.text) - len(rest)
   out, at = [], begin
-  for step in solution.steps:
+  for step in solution.key_steps:
     if step.begin < at:
       continue
     kind = {True: 'step holds', False: 'step fails', None: 'step'}[step.holds]
@@ -161,7 +164,7 @@ def with_marks(rest: str, solution: solve.SampledSolution) -> str:
     out.append(f'\n\n<div class="answer"><small>Answer</small>{_answer(solution.answer)}{_verdict(solution)}</div>')
   elif solution.verdict is not None:
     out.append(f'\n\n<div class="answer"><small>Answer</small>{_verdict(solution)}</div>')
-  notes = [] if solution.finish_reason == 'stop' else ['cut off at the limit of tokens']
+  notes = [] if solution.finish_reason == 'stop' else ['ended by the limit of tokens']
   notes += [] if solution.steps_share is None else [f'{solution.steps_share:.0%} of the equalities checked hold']
   if notes:
     out.append(f'\n\n<span class="note">{"; ".join(notes)}</span>')
@@ -169,7 +172,7 @@ def with_marks(rest: str, solution: solve.SampledSolution) -> str:
 
 
 def _answer(answer: str) -> str:
-  """What stood in a box, as a formula."""
+  """The content of a box, as a formula."""
   inner = answer.strip()
   if len(inner) > 2 and inner[0] == inner[-1] == '$' and '$' not in inner[1:-1]:
     inner = inner[1:-1]
@@ -184,9 +187,9 @@ def _verdict(solution: solve.SampledSolution) -> str:
 
 
 def one(solutions: list[solve.SampledSolution], i: int) -> str:
-  """One solution of a spectrum, thinking and all."""
+  """One solution of a spectrum, with its thinking."""
   thinking, rest = solve.parts(solutions[i].text)
-  head = f'**SampledSolution {i + 1}**\n\n'
+  head = f'**Solution {i + 1}**\n\n'
   if thinking:
     head += f'<details><summary>Thinking</summary>\n\n{written(thinking)}\n\n</details>\n\n'
   return head + with_marks(rest, solutions[i])
@@ -196,7 +199,7 @@ def one(solutions: list[solve.SampledSolution], i: int) -> str:
 
 
 def drawing(solutions: list[solve.SampledSolution], spectrum: solve.SolutionSpectrum) -> str:
-  """The clusters as rows of dots, a dot a solution; all of it text of ours but the answers, which are escaped."""
+  """The clusters as rows of dots, one dot for each solution, as HTML; the answers in it are escaped."""
   rows = [_row('Answer', 'Solutions', 'Share', ' head', 'columnheader')]
   for rank, cluster in enumerate(spectrum.clusters):
     colour = _COLOURS[rank] if rank < len(_COLOURS) else _OTHERS
@@ -211,7 +214,7 @@ def drawing(solutions: list[solve.SampledSolution], spectrum: solve.SolutionSpec
 
 
 def summary(solutions: list[solve.SampledSolution], spectrum: solve.SolutionSpectrum) -> str:
-  """How many answers there are, which of them most solutions reach, and how many are right where that was asked."""
+  """In a sentence: how many answers there are, which is the most frequent, and how many are right, if that is known."""
   n, kinds, leaders = len(solutions), len(spectrum.clusters), spectrum.leaders
   said = f'{n} solutions, {kinds} different answer{"" if kinds == 1 else "s"}'
   if not kinds:
@@ -232,7 +235,7 @@ def _named(answer: str) -> str:
 
 
 def readable(answer: str) -> str:
-  """An answer in a line, where there is no LaTeX to be had: 48/7 for \\frac{48}{7}."""
+  """An answer in one line without LaTeX, such as 48/7 for \\frac{48}{7}."""
   for pattern, plain in _PLAIN:
     answer = re.sub(pattern, plain, answer)
   return ' '.join(answer.split())
@@ -243,7 +246,7 @@ def _short(label: str) -> str:
 
 
 def _cluster(answer: str | None, solutions: list[solve.SampledSolution], members: tuple[int, ...], colour: str) -> str:
-  """A row: the answer, its solutions, their share of all. A program keeps its lines."""
+  """A row: the answer, the dots of its solutions, and their share. A program keeps its lines."""
   dots = ''.join(_dot(solutions[i], i) for i in members)
   share = f'{len(members)} · {len(members) / len(solutions):.0%}'
   if answer is None:
@@ -258,7 +261,7 @@ def _cluster(answer: str | None, solutions: list[solve.SampledSolution], members
 
 def _dot(solution: solve.SampledSolution, i: int) -> str:
   right = None if solution.verdict is None else solution.verdict.score == 1
-  said = f'SampledSolution {i + 1}' + {True: ', right', False: ', wrong', None: ''}[right]
+  said = f'Solution {i + 1}' + {True: ', right', False: ', wrong', None: ''}[right]
   sign = {True: '<i>✓</i>', False: '<i>✗</i>', None: ''}[right]
   return f'<button data-solution="{i}" aria-label="{said}" title="{said}">{i + 1}{sign}</button>'
 

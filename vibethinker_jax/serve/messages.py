@@ -1,7 +1,7 @@
-"""Messages of a chat, as OpenAI's clients send them and this server's own answers are sent back. What is said is text.
+"""The messages of a chat, as OpenAI's clients send them, also those that were this server's own answers. Text only.
 
-What a model thought in an earlier turn (`reasoning_content`) is taken and not shown to it again, as the makers of
-models that think ask for.
+The thinking of an earlier turn (`reasoning_content`) is accepted, but the model does not see it again: that is how the
+authors of reasoning models want it.
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ def _kind(value: Any) -> str | None:
 
 
 class Message(Strict):
-  """One message. An assistant's may have no content: what it said is empty then."""
+  """One message. That of an assistant may have no content, which counts as empty."""
 
   role: Literal['system', 'developer', 'user', 'assistant']
   content: (
@@ -80,7 +80,7 @@ class Message(Strict):
     return self
 
   def plain(self) -> dict[str, str]:
-    """As chat templates take it."""
+    """The message as chat templates take it."""
     parts = self.content or ''
     content = parts if isinstance(parts, str) else ''.join(part.text for part in parts)
     return {'role': 'system' if self.role == 'developer' else self.role, 'content': content}

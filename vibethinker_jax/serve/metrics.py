@@ -1,4 +1,4 @@
-"""What a server says of itself to Prometheus."""
+"""The metrics of a server for Prometheus."""
 
 import prometheus_client as prometheus
 
@@ -6,7 +6,7 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-  """Counters of one server, in a registry of their own."""
+  """The metrics of one server, in their own registry. live, queued: set by the worker after each step."""
 
   def __init__(self):
     self.registry = prometheus.CollectorRegistry()
@@ -29,7 +29,7 @@ class Metrics:
     )
 
   def watch(self, rows: int, worker) -> None:
-    """Gauges that ask the worker."""
+    """Adds gauges that ask the worker. rows: of the engine."""
     gauges = {
       'rows': ('Rows there are', lambda: rows),
       'rows_in_use': ('Rows that hold a sample', lambda: self.live),

@@ -1,4 +1,4 @@
-"""What every request passes before an endpoint sees it: HEAD and OPTIONS, the size of its body, and the count of it."""
+"""What every request passes before an endpoint: HEAD and OPTIONS, a limit on the size of its body, and counters."""
 
 from fastapi.responses import Response
 from starlette.routing import Match
@@ -9,7 +9,7 @@ BODY = 4 << 20  # bytes of a request at most
 
 
 class Methods:
-  """HEAD is answered as GET is, which the server sends without its body; OPTIONS with what a path allows."""
+  """Answers HEAD like GET (the server leaves out the body), and OPTIONS with the methods that a path allows."""
 
   def __init__(self, app):
     self._app = app
@@ -28,7 +28,7 @@ class Methods:
 
 
 class Limited:
-  """Reads a request's body before the application does, and answers 413 to one that is too large."""
+  """Reads the body of a request before the application does, and answers 413 if it is too large."""
 
   def __init__(self, app):
     self._app = app
@@ -37,7 +37,7 @@ class Limited:
     if scope['type'] != 'http':
       return await self._app(scope, receive, send)
     parts, size, more = [], 0, True
-    while more and size <= 16 * BODY:  # most of what is too large is still read: who sends does not listen yet
+    while more and size <= 16 * BODY:  # even a body that is too large is read: the client sends before it listens
       message = await receive()
       if message['type'] == 'http.disconnect':
         return None
@@ -61,7 +61,7 @@ class Limited:
 
 
 class Counted:
-  """Counts requests by route and by the status answered."""
+  """Counts requests by route and by the status of the answer."""
 
   def __init__(self, app, metrics):
     self._app, self._requests = app, metrics.requests

@@ -1,7 +1,7 @@
-"""The chat page: ask and watch the answer come, or draw many solutions and see which answers they reach.
+"""The chat page: ask a question and see the answer grow, or draw many solutions and see which answers they reach.
 
-It talks to the worker in the same process, not over HTTP. What its buttons do is in steps.py, how solutions look in
-markup.py.
+It talks to the worker in the same process, not over HTTP. page_actions.py has what its buttons do, markup.py how
+solutions look.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ import pathlib
 import gradio as gr
 from fastapi import FastAPI
 
-from vibethinker_jax.serve import markup, steps
+from vibethinker_jax.serve import markup, page_actions
 from vibethinker_jax.serve.presets import PRESETS
 from vibethinker_jax.serve.service import Service
 
-EXAMPLES = (  # of 32 solutions the tiny run's model gets all right, the shipped base 11, 15 and 17
+EXAMPLES = (  # of 32 solutions the model of the tiny run gets all right, the shipped base 11, 15 and 17
   ('Find the slope of 2x^2 + 10x at x = 5.', '30'),
   ('Three scores are 15, 11 and 7. Find their mean.', '11'),
   ('Of 9, 7 and 6 red, blue and green balls one is drawn. What is the chance of red?', '9/22'),
@@ -28,9 +28,9 @@ CSS = """
   --good: #067647; --bad: #b42318; }
 .dark .gradio-container, .gradio-container.dark, .dark { --quiet: #b3bcc8; --good: #4ade9b; --bad: #ff9b90; }
 .gradio-container main { width: 100%; }
-.refusal { padding: .5rem .8rem; border-left: 4px solid var(--bad); border-radius: 0 6px 6px 0;
+.notice { padding: .5rem .8rem; border-left: 4px solid var(--bad); border-radius: 0 6px 6px 0;
   color: var(--body-text-color); background: color-mix(in srgb, var(--bad) 9%, transparent); overflow-wrap: anywhere; }
-.refusal b { color: var(--bad); }
+.notice b { color: var(--bad); }
 #stop, #halt { color: var(--bad); }
 #talk [role=log] { padding-top: 2.4rem; } #talk .prose { opacity: 1; }
 #talk .placeholder-content { padding: 0 1rem; text-align: center; }
@@ -85,15 +85,15 @@ _QUIET = {'show_progress': 'hidden', 'api_visibility': 'private'}
 
 
 def checkpoint(service: Service) -> str:
-  """The directory that the model's tokenizer, and with it the model, came from: the end of its path."""
+  """The last parts of the path from which the tokenizer, and so the model, was loaded."""
   return '/'.join(pathlib.Path(service.tokenizer.hf.name_or_path).parts[-3:])
 
 
 def build(service: Service) -> FastAPI:
   """The page as an application of its own."""
-  default, longest = next(iter(PRESETS)), steps.longest(service)
+  default, longest = next(iter(PRESETS)), page_actions.longest(service)
   with gr.Blocks(title=f'VibeThinker: {checkpoint(service)}', analytics_enabled=False) as blocks:
-    served = f'{html.escape(service.name)}, <code>{html.escape(checkpoint(service))}</code>, served by its own sampler'
+    served = f'{html.escape(service.name)}, <code>{html.escape(checkpoint(service))}</code>'
     gr.HTML(f'<h1>VibeThinker</h1><p>{served}</p>', elem_id='head')
     with gr.Row():
       preset = gr.Radio(
@@ -109,14 +109,14 @@ def build(service: Service) -> FastAPI:
     preset.change(values, preset, sampling[1:], **_QUIET)
     with gr.Tab('Chat'):
       _chat(service, sampling)
-    with gr.Tab('SolutionSpectrum'):
+    with gr.Tab('Spectrum'):
       _spectrum(service, sampling)
   return gr.mount_gradio_app(
     FastAPI(),
     blocks,
     '/',
     auth=(lambda user, password: password in service.keys) if service.keys else None,
-    auth_message='Any name, and an API key as password.' if service.keys else None,
+    auth_message='Enter any name, and an API key as the password.' if service.keys else None,
     theme=gr.themes.Soft(
       primary_hue='indigo', font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']
     ),
@@ -134,7 +134,7 @@ def _chat(service: Service, sampling: list) -> None:
     layout='bubble',
     feedback_options=None,
     buttons=['copy'],
-    placeholder='Ask for a solution. Equations that were checked are marked: ✓ where they hold, ✗ where they do not.',
+    placeholder='Ask for a solution. Checked equations are marked: ✓ holds, ✗ does not hold.',
     elem_id='talk',
   )
   notice = gr.HTML('', elem_id='notice', visible=False)
@@ -149,9 +149,9 @@ def _chat(service: Service, sampling: list) -> None:
   talk.clear(lambda: ([], _notice('')), None, [said, notice], queue=False, **_QUIET)
 
   def answer(stop: asyncio.Event, question: str, shown: list, messages: list, *how):
-    return steps.converse(service, question, shown, messages, steps.How(*how), stop)
+    return page_actions.converse(service, question, shown, messages, page_actions.How(*how), stop)
 
-  def seen(turn: steps.Turn) -> tuple:
+  def seen(turn: page_actions.Turn) -> tuple:
     return gr.skip() if turn.box is None else turn.box, turn.shown, turn.said, _notice(turn.notice)
 
   events, inputs = [send.click, box.submit], [box, talk, said, *sampling]
@@ -178,7 +178,7 @@ def _spectrum(service: Service, sampling: list) -> None:
       elem_id='expected',
     )
   with gr.Row():
-    most = steps.most_solutions(service)
+    most = page_actions.most_solutions(service)
     count = gr.Slider(1, most, min(8, most), step=1, label='Solutions', scale=8, min_width=160)
     draw = gr.Button('Draw', variant='primary', scale=1, min_width=80, elem_id='draw')
     stop = gr.Button('Stop', variant='stop', scale=1, min_width=80, visible=False, elem_id='halt')
@@ -191,9 +191,9 @@ def _spectrum(service: Service, sampling: list) -> None:
   kept = gr.State([])
 
   def sample(stop: asyncio.Event, problem: str, answer: str, n: float | None, *how):
-    return steps.explore(service, problem, answer, n, steps.How(*how), stop)
+    return page_actions.explore(service, problem, answer, n, page_actions.How(*how), stop)
 
-  def seen(view: steps.View) -> tuple:
+  def seen(view: page_actions.View) -> tuple:
     return view.picture, view.solutions, gr.update(value='', visible=False), _notice(view.notice)
 
   def show(solutions: list, event: gr.SelectData):
@@ -205,10 +205,17 @@ def _spectrum(service: Service, sampling: list) -> None:
 
 
 def _run(events: list, begun, seen, inputs: list, outputs: list, begin: gr.Button, stop: gr.Button) -> None:
-  """Any of the events runs the steps begun(stop, *inputs), `seen` of each is shown, and the stop button sets `stop`.
+  """Connects the events of an action, the button that begins it, and the button that stops it.
 
-  One event with all its steps, and none that follows it: what follows a failed event is not run. And it ends by itself:
-  an event that Gradio cancels may leave "Error" behind.
+  Args:
+    events: each of them begins the action.
+    begun: begun(stop, *inputs) yields the states of page_actions.py until `stop` is set.
+    seen: turns a state into the values of `outputs`.
+    inputs, outputs: components of Gradio.
+    begin, stop: the two buttons, of which one is visible.
+
+  The whole action is one event of Gradio, since an event that follows a failed one is not run. The stop button does not
+  cancel it, since a cancelled event may leave "Error" on the page.
   """
   running: dict[str, asyncio.Event] = {}  # by session
 
@@ -232,10 +239,10 @@ def _run(events: list, begun, seen, inputs: list, outputs: list, begin: gr.Butto
 
 
 def _buttons(busy: bool) -> tuple:
-  """The one that begins, and the one that stops."""
+  """The states of the button that begins and of the button that stops."""
   return gr.update(visible=not busy), gr.update(visible=busy)
 
 
 def _notice(text: str) -> dict:
-  """Why something was not done."""
-  return gr.update(value=f'<div class="refusal" role="alert"><b>✗</b> {html.escape(text)}</div>', visible=bool(text))
+  """The component that says why something was not done."""
+  return gr.update(value=f'<div class="notice" role="alert"><b>✗</b> {html.escape(text)}</div>', visible=bool(text))

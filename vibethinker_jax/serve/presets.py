@@ -1,24 +1,21 @@
-"""Kinds of task and how each is sampled; a request may override every value.
+"""Presets: kinds of tasks, and how each is asked and sampled. A request may override every value.
 
-Mathematics, code and exploration as in the material this project started from, evaluation as in the VibeThinker-1.5B
-report (docs of evaluate/benchmarks.py).
+The values of mathematics, code and exploration are those of the material with which this project started; those of
+evaluation are the VibeThinker-1.5B report's (evaluate/benchmarks.py).
 """
 
 import dataclasses
 
+from vibethinker_jax.data.instructions import PROGRAMMER, STEP_BY_STEP
 from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.evaluate import benchmarks
 
-STEP_BY_STEP = 'Please reason step by step, and put your final answer within \\boxed{}.'
-PROGRAMMER = (
-  'You are a programming assistant. Think the problem through, then give the whole program in one ```python block.'
-)
 _AIME = benchmarks.named('aime25')
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-  """How one kind of task is asked and sampled."""
+  """How one kind of task is asked and sampled. instruction: text after the statement of a problem."""
 
   title: str
   temperature: float
@@ -26,10 +23,10 @@ class Preset:
   top_k: int = -1
   max_tokens: int = 40960
   system: str = STEP_BY_STEP
-  instruction: str = ''  # what follows a problem's statement
+  instruction: str = ''
 
   def sampling(self, temperature: float | None = None, top_p: float | None = None) -> SamplingParams:
-    """How to draw, with what is given in place of the preset's."""
+    """The parameters of the sampling; values that are given replace those of the preset."""
     return SamplingParams(
       self.temperature if temperature is None else float(temperature),
       self.top_k,

@@ -1,24 +1,26 @@
-"""What a model thinks, told apart from what it says: `<think>...</think>` at the beginning of an answer, also where the
-chat template has opened it already. Fed piece by piece, whatever the pieces are, the parts are those of the whole text.
+"""Separates the thinking of a model from its answer: `<think>...</think>` at the beginning of a response.
+
+The chat template may have opened the thinking already. The text comes in pieces; however it is cut into pieces, the
+result is that of the whole text.
 """
 
 _OPEN, _CLOSE = '<think>', '</think>'
 
 
 class ReasoningParser:
-  """`feed` a sample's text as it comes, then `end`: each gives what is new of (reasoning, content).
+  """`feed` takes the text of a sample as it comes, `end` ends it; each returns what is new of (reasoning, content).
 
-  White space around either is left out where thinking was met. Thinking that is not closed has no content behind it.
-  opened: the prompt ended inside of it.
+  White space around the two is left out if there is thinking. Thinking that is not closed has no content after it.
+  opened: whether the prompt ended within the thinking.
   """
 
   def __init__(self, opened: bool = False):
-    self._held = ''  # undecided: perhaps a part of a tag, or white space before one
+    self._held = ''  # text that may be part of a tag, or white space before one
     self._state = 'reasoning' if opened else 'before'  # then 'reasoning', 'after' and 'content'
-    self._begun = False  # whether there was reasoning to tell
+    self._begun = False  # whether some reasoning was returned
 
   def feed(self, text: str) -> tuple[str, str]:
-    """What is certain now."""
+    """The parts that are certain after this piece."""
     self._held += text
     reasoning = ''
     if self._state == 'before':
@@ -42,7 +44,7 @@ class ReasoningParser:
     return reasoning, content
 
   def end(self) -> tuple[str, str]:
-    """What was undecided, when nothing more comes."""
+    """The parts that were uncertain; called when no more text comes."""
     held, self._held = self._held, ''
     if self._state == 'reasoning':
       return self._told(held.rstrip()), ''
@@ -55,6 +57,6 @@ class ReasoningParser:
 
 
 def _without_beginning(text: str, tag: str) -> str:
-  """The text without what may be the beginning of a tag at its end."""
+  """The text without characters at its end that may be the beginning of `tag`."""
   longest = min(len(tag) - 1, len(text))
   return text[: len(text) - next((n for n in range(longest, 0, -1) if tag.startswith(text[-n:])), 0)]

@@ -1,4 +1,4 @@
-"""Samples written as OpenAI's clients expect them, whole or as server-sent events, for as long as somebody listens."""
+"""Samples as OpenAI's clients expect them, whole or as server-sent events, while the client is connected."""
 
 import asyncio
 import dataclasses
@@ -13,18 +13,19 @@ from fastapi.responses import JSONResponse, Response
 from vibethinker_jax.engine import engine as engines
 from vibethinker_jax.serve import logprobs
 from vibethinker_jax.serve.detokenizer import Token
-from vibethinker_jax.serve.errors import ApiError, engine_failed, shutting_down
-from vibethinker_jax.serve.exceptions import Closing, EngineFailure
+from vibethinker_jax.serve.errors import ApiError, Closing, EngineFailure, engine_failed, shutting_down
 from vibethinker_jax.serve.reasoning import ReasoningParser
 from vibethinker_jax.serve.service import Sample, Service, collect, each_step, usage_of
 from vibethinker_jax.serve.worker import Stream
 
 
 class ChatForm:
-  """How a chat's answer is written.
+  """The form of the answer to a chat.
 
-  top: how many of the likeliest tokens are told beside each, None for no log-probabilities. parsers: one for each
-  choice where thinking is told apart, `reasoning` whether it is told then.
+  Args:
+    top: likeliest tokens beside each token; None for no log-probabilities.
+    parsers: one for each choice, if thinking is separated from the content; else ().
+    reasoning: whether separated thinking is in the answer.
   """
 
   kind, prefix = 'chat.completion', 'chatcmpl'
@@ -33,7 +34,7 @@ class ChatForm:
     self._top, self._parsers, self._reasoning = top, parsers, reasoning
 
   def whole(self, i: int, sample: Sample) -> dict:
-    """Choice i's own fields, all at once."""
+    """The fields of choice i in a whole answer."""
     reasoning, content = self._parsed(i, sample.text, True)
     message = {'role': 'assistant', 'content': content, 'refusal': None}
     if reasoning:
@@ -41,7 +42,7 @@ class ChatForm:
     return {'message': message, 'logprobs': None if self._top is None else logprobs.of_chat(sample.tokens)}
 
   def part(self, i: int, text: str, tokens: list[Token], first: bool, last: bool) -> dict:
-    """The same of one event: what is new."""
+    """The fields of choice i in one event: what is new. first, last: whether it is the first or last of the choice."""
     reasoning, content = self._parsed(i, text, last)
     delta = {'role': 'assistant'} if first else {}
     if reasoning:
@@ -51,7 +52,7 @@ class ChatForm:
     return {'delta': delta, 'logprobs': None if self._top is None else logprobs.of_chat(tokens)}
 
   def _parsed(self, i: int, text: str, last: bool) -> tuple[str, str]:
-    """What is new of choice i's reasoning and of its content."""
+    """The new reasoning and the new content of choice i."""
     if not self._parsers:
       return '', text
     parser = self._parsers[i]
@@ -61,7 +62,7 @@ class ChatForm:
 
 
 class CompletionForm:
-  """How a completion's answer is written. top: see ChatForm. echoes: what each choice begins with, if anything."""
+  """The form of the answer to a completion. top: as in ChatForm. echoes: the prompt of each choice, () for no echo."""
 
   kind, prefix = 'text_completion', 'cmpl'
 
@@ -89,7 +90,10 @@ _SILENCE = logprobs.Echo('', [])
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """What is to be drawn for a request: its prompts' ids, and a request to the engine for each, or none at all."""
+  """What an HTTP request asks for.
+
+  prompts: token ids. requests: one to the engine for each prompt, or none to draw nothing. samples: of all prompts.
+  """
 
   prompts: Sequence[Sequence[int]]
   requests: Sequence[engines.Request]
@@ -97,7 +101,15 @@ class Work:
 
 
 async def respond(service: Service, http: Request, form: ChatForm | CompletionForm, work: Work, asked) -> Response:
-  """The samples, streamed or whole. Choices are numbered through the prompts."""
+  """The response with the samples, streamed or whole. Choices are numbered across the prompts.
+
+  Args:
+    service: the model.
+    http: the request.
+    form: of the answer.
+    work: what to draw.
+    asked: the body of the request (schema.py).
+  """
   stream = service.ask(work.requests)
   head = {'id': new_id(form.prefix), 'object': form.kind, 'created': int(time.time()), 'model': service.name}
   if asked.stream:
@@ -109,7 +121,7 @@ async def respond(service: Service, http: Request, form: ChatForm | CompletionFo
 
 
 class _Events(Response):
-  """Server-sent events of a stream, whose rows are given back however the response ends."""
+  """Server-sent events of a stream. Its rows are given back, however the response ends."""
 
   media_type = 'text/event-stream'
 
@@ -141,7 +153,7 @@ class _Left(Exception):
 async def _events(
   stream: Stream, work: Work, form: ChatForm | CompletionForm, head: dict, usage: bool
 ) -> AsyncIterator[str]:
-  """Server-sent events, a step's worth at a time."""
+  """Server-sent events, those of one step at a time. usage: whether the last one has the numbers of tokens."""
   kind = 'chat.completion.chunk' if form.kind == 'chat.completion' else form.kind
   lead = f'data: {json.dumps({**head, "object": kind})[:-1]}, "choices": '  # the same for every event
   tail = ', "usage": null}\n\n' if usage else '}\n\n'
@@ -153,10 +165,10 @@ async def _events(
         finish = work.samples[i].finish or None
         if text or tokens or finish:
           part = form.part(i, text, tokens, i not in begun, finish is not None)
-          if tokens or finish or part.get('delta', True):  # text may be held back that is perhaps a tag's
+          if tokens or finish or part.get('delta', True):  # the delta is empty while the text may be part of a tag
             out.append(f'{lead}[{json.dumps({"index": i, **part, "finish_reason": finish})}]{tail}')
           begun.add(i)
-      if all(sample.finish for sample in work.samples):  # with the last piece, for every write wakes the client
+      if all(sample.finish for sample in work.samples):  # with the last piece: every write wakes the client
         if usage:
           out.append(f'{lead}[], "usage": {json.dumps(usage_of(work.prompts, work.samples))}}}\n\n')
         out.append('data: [DONE]\n\n')
@@ -169,7 +181,7 @@ async def _events(
 
 
 async def unless_gone(service: Service, http: Request, work: Awaitable):
-  """The result of `work`, which is given up when the client goes away."""
+  """The result of `work`, which is cancelled when the client disconnects."""
   work, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(http.receive))
   try:
     await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -193,5 +205,5 @@ def _event(value: dict) -> str:
 
 
 def new_id(prefix: str) -> str:
-  """An answer's own name, of this kind."""
+  """A new id for an answer."""
   return f'{prefix}-{secrets.token_hex(12)}'

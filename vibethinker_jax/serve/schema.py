@@ -1,7 +1,8 @@
-"""What may be asked over HTTP, field by field, as OpenAI and vLLM document it; /v1/solve is ours.
+"""The bodies of requests, field by field, as OpenAI and vLLM document them; /v1/solve is ours.
 
-A field that this server cannot honour is taken only where it asks for nothing (`frequency_penalty: 0`); anything else
-is answered with 400 and the field's name, never ignored. "Not used" are fields that no answer depends on.
+A field that this server does not support is accepted only with a value that asks for nothing (`frequency_penalty: 0`).
+Any other value is answered with 400 and the name of the field; it is never ignored. Fields "Not used" are those on
+which no answer depends.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -27,7 +28,7 @@ _OFF = 'not in the API of OpenAI'
 
 
 class _Asked(Strict):
-  """What all three endpoints take."""
+  """The fields of all three endpoints."""
 
   model: Annotated[str, Field(description='As /v1/models has it', max_length=512)] | None = None
   preset: Annotated[PresetName, Field(description='Values for what is not given here')] | None = None
@@ -41,11 +42,11 @@ class _Asked(Strict):
   seed: Annotated[Seed, Field(description='The same request with the same seed gives the same tokens')] | None = None
 
   def kind(self) -> Preset | None:
-    """The preset named, if any."""
+    """The preset that the request names, None for none."""
     return PRESETS.get(self.preset)
 
   def sampling(self, default: Preset) -> SamplingParams:
-    """How to draw: what is given, else the preset's, else `default`'s."""
+    """The parameters of the sampling: those given, else those of the preset, else those of `default`."""
     kind = self.kind() or default
     given = lambda value, otherwise: otherwise if value is None else value
     return SamplingParams(
@@ -68,7 +69,7 @@ def _text(value: Any) -> str | None:
 
 
 class _OpenAI(_Asked):
-  """What chats and completions share."""
+  """The fields of chats and completions."""
 
   stream: bool | None = None
   stream_options: StreamOptions | None = None
@@ -116,12 +117,12 @@ class _OpenAI(_Asked):
 
   @property
   def stop_ids(self) -> frozenset[int]:
-    """Tokens that end an answer beside the model's own."""
+    """Tokens that end an answer, besides those of the model."""
     return frozenset(self.stop_token_ids or ())
 
   @property
   def counted(self) -> bool:
-    """Whether a stream ends with its usage."""
+    """Whether a stream ends with the numbers of its tokens."""
     return self.stream_options is not None and bool(self.stream_options.include_usage)
 
   @model_validator(mode='after')
@@ -181,12 +182,12 @@ class ChatRequest(_OpenAI):
 
   @property
   def limit(self) -> int | None:
-    """Most new tokens, under either of its names."""
+    """New tokens at most, given by either of two fields."""
     return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
   @property
   def top(self) -> int | None:
-    """How many of the likeliest tokens are told beside each drawn; None where not even that one's ln p is."""
+    """Likeliest tokens beside each token; None for no log-probabilities at all."""
     return (self.top_logprobs or 0) if self.logprobs else None
 
   @model_validator(mode='after')
@@ -226,7 +227,7 @@ class CompletionRequest(_OpenAI):
 
   @property
   def limit(self) -> int:
-    """Most new tokens; OpenAI's default."""
+    """New tokens at most; the default is OpenAI's."""
     return 16 if self.max_tokens is None else self.max_tokens
 
   @property
@@ -259,7 +260,7 @@ class Asserts(Strict):
 
 
 class SolveRequest(_Asked):
-  """POST /v1/solve: a problem, and what it may be judged by."""
+  """POST /v1/solve: a problem, and what its solutions are graded by, if anything."""
 
   problem: Annotated[str, Field(min_length=1, max_length=LONGEST)]
   answer: (

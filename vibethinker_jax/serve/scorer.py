@@ -1,4 +1,4 @@
-"""Given tokens scored beside the engine (by engine/score.py): in one thread, a batch at a time, whoever asks."""
+"""Scores given tokens (with engine/score.py) beside the engine: in one thread, one batch at a time, for all callers."""
 
 import asyncio
 import concurrent.futures
@@ -8,13 +8,16 @@ import numpy as np
 
 from vibethinker_jax.engine.score import Score, score
 from vibethinker_jax.model.qwen2 import Qwen2
-from vibethinker_jax.serve.exceptions import Busy, Closing, EngineFailure
+from vibethinker_jax.serve.errors import Busy, Closing, EngineFailure
 
 _WAIT_S = 5  # when it may be worth another try
 
 
 class Scorer:
-  """Scores for many at once. All methods are for one event loop. capacity: sequences that may be open."""
+  """Scores for many callers. All methods are for one event loop.
+
+  model: the one that scores. capacity: sequences that may be scored or waiting at the same time.
+  """
 
   def __init__(self, model: Qwen2, capacity: int):
     self.capacity, self.open = capacity, 0
@@ -24,9 +27,9 @@ class Scorer:
     self._closing = False
 
   async def score(self, sequences: Sequence[Sequence[int]], top: bool) -> list[Score]:
-    """One Score for each sequence. Whoever is cancelled waits for no more than the batch at work.
+    """One Score for each sequence. A caller that is cancelled waits for the current batch at most.
 
-    Raises Busy, Closing, EngineFailure.
+    sequences: token ids. top: whether the likeliest tokens are wanted. Raises Busy, Closing, EngineFailure.
     """
     if self._closing:
       raise Closing('the server is shutting down')
@@ -48,7 +51,7 @@ class Scorer:
         raise self._failure
       try:
         i, one = await loop.run_in_executor(self._thread, next, scores)
-      except Exception as error:  # whatever the device may raise, memory first of all
+      except Exception as error:  # the device may raise anything, out-of-memory most often
         raise EngineFailure(f'scoring failed ({type(error).__name__})') from error
       if not np.isfinite(one.logps).all():
         raise EngineFailure('log-probabilities are not finite: the weights are broken')
@@ -56,13 +59,13 @@ class Scorer:
     return [out[i] for i in range(len(sequences))]
 
   def close(self) -> None:
-    """Turn away who comes."""
+    """Refuses new calls."""
     self._closing = True
 
   def give_up(self) -> None:
-    """Who waits is told that it is over, once the batch at work is through."""
+    """Ends the waiting calls with Closing, once the current batch is finished."""
     self._failure = Closing('the server was shut down before the answer was complete')
 
   async def stop(self) -> None:
-    """End the thread."""
+    """Ends the thread."""
     await asyncio.to_thread(self._thread.shutdown)

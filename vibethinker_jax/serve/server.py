@@ -1,7 +1,7 @@
-"""A model loaded, both addresses opened (the API's and the page's), and closed again in good order.
+"""The server: opens the addresses of the API and of the page, serves, and closes in order.
 
-On SIGTERM or SIGINT nobody new is let in (503, and /health says so), those being served finish within the grace
-period, the rest get an error object, and the process ends with exit code 0. A second signal cuts the grace short.
+On SIGTERM or SIGINT new requests are refused (503, also at /health), and present ones may finish within the grace
+period. The others get an error object, and the process ends with exit code 0. A second signal ends the grace period.
 """
 
 import asyncio
@@ -25,15 +25,15 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.serve import api
 from vibethinker_jax.serve.service import Service
-from vibethinker_jax.serve.solve import Judges
+from vibethinker_jax.serve.solve import GraderPool
 from vibethinker_jax.serve.worker import Worker
 
-_PARTING_S = 3  # for connections that stay open after their answer, as browsers' do
+_PARTING_S = 3  # seconds for connections that stay open after their answer, such as those of browsers
 
 
 @dataclasses.dataclass(frozen=True)
 class ListenAddresses:
-  """Where to listen, and to whose pages. page: port of the chat page, None for none. cors: origins, '*' for all."""
+  """Where to listen. page: the port of the chat page, None for no page. cors: origins whose pages may send requests."""
 
   host: str = '127.0.0.1'
   port: int = 8000
@@ -42,7 +42,7 @@ class ListenAddresses:
 
 
 class Server(uvicorn.Server):
-  """One of several in a process, which looks after the signals itself."""
+  """One of several servers in a process that handles the signals itself."""
 
   @contextlib.contextmanager
   def capture_signals(self):
@@ -61,9 +61,21 @@ def run(
   grace_s: float = 30.0,
   separate: bool = True,
 ) -> None:
-  """Serve until told to stop; `separate` as Service has it. Raises BadInput where a port is taken."""
+  """Serves until a signal.
+
+  Args:
+    engine, model, tokenizer: what answers.
+    name: of the model, for clients.
+    addresses: where to listen.
+    waiting, warm: as in Worker.
+    keys, separate: as in Service.
+    grace_s: seconds in which requests may finish after the signal.
+
+  Raises:
+    BadInput: a port is taken.
+  """
   begin = time.monotonic()
-  # the engine's thread wants the interpreter for moments only, and would wait 5 ms for each of them
+  # the thread of the engine needs the interpreter for moments only, and would wait 5 ms for each of them
   sys.setswitchinterval(0.0005)
   os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')  # threads for single prompts cost more than they bring
   with contextlib.ExitStack() as stack:
@@ -71,9 +83,9 @@ def run(
     if addresses.page is not None:
       listening.append(stack.enter_context(_listen(addresses.host, addresses.page)))
     say(*memory(engine, model))
-    judges = Judges()
-    stack.callback(judges.close)
-    service = Service(name, tokenizer, Worker(engine, model, waiting, warm), judges, keys, separate)
+    graders = GraderPool()
+    stack.callback(graders.close)
+    service = Service(name, tokenizer, Worker(engine, model, waiting, warm), graders, keys, separate)
     asyncio.run(_serve(service, listening, addresses.cors, grace_s, begin))
 
 
@@ -97,7 +109,7 @@ async def _serve(
   for what, sock in zip(('API', 'chat page'), listening):
     host, port = sock.getsockname()[:2]
     say(f'{what}: http://{host}:{port}{"/v1" if what == "API" else ""}')
-  say(f'ready after {time.monotonic() - begin:.1f} s' + ('' if worker.warm else '; further shapes compile beside'))
+  say(f'ready after {time.monotonic() - begin:.1f} s' + ('' if worker.warm else '; other shapes are being compiled'))
   await told.wait()
   say(f'closing: {worker.open} samples may finish within {grace_s:g} s')
   draining = asyncio.create_task(worker.drain(grace_s))
@@ -114,7 +126,7 @@ async def _serve(
 
 
 async def first_breath(worker: Worker) -> None:
-  """One token drawn each way, greedy and sampled: what a first short request needs is compiled by then."""
+  """Draws one token greedily and one by sampling, so that what a first short request needs is compiled."""
   for sampling in (SamplingParams(0.0), SamplingParams(0.6, top_p=0.95)):
     with worker.ask([Request((0,) * 40, 2, 1, sampling)]) as stream:
       async for _ in stream:
@@ -122,7 +134,7 @@ async def first_breath(worker: Worker) -> None:
 
 
 def memory(engine: Engine, model: Qwen2) -> list[str]:
-  """What the model takes, and the cache at most, in words."""
+  """Lines that say how much memory the weights and the cache take."""
   size = lambda tree: sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
   R, S = engine.row_sizes[0], engine.max_length
   cache = size(jax.eval_shape(lambda: engine.cache.empty(engine.config, R, S, engine.config.dtype)))
@@ -141,7 +153,7 @@ def _bytes(n: float) -> str:
 
 
 def say(*lines: str) -> None:
-  """On stderr, as a log."""
+  """Prints lines to stderr, as a log."""
   for line in lines:
     print(f'vibethinker: {line}', file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""A model being served: conversations in, samples that grow step by step out. The API and the chat pages share it."""
+"""A model being served: conversations in, samples that grow step by step out. API and chat pages share it."""
 
 import dataclasses
 import secrets
@@ -12,22 +12,25 @@ from vibethinker_jax.engine.sampling import SamplingParams
 from vibethinker_jax.engine.score import Score
 from vibethinker_jax.serve import solve
 from vibethinker_jax.serve.detokenizer import Detokenizer, Token, Wanted
-from vibethinker_jax.serve.errors import ApiError, busy, shutting_down
-from vibethinker_jax.serve.exceptions import Busy, Closing
+from vibethinker_jax.serve.errors import ApiError, Busy, Closing, busy, shutting_down
 from vibethinker_jax.serve.presets import Preset
 from vibethinker_jax.serve.worker import Stream, Worker
 
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-  """A model being served, and what its answers need."""
+  """A model being served, and what is needed to answer with it.
+
+  name: of the model. tokenizer: of the model. worker: runs the engine. graders: of solutions. keys: API keys,
+  () asks for none. separate: whether thinking is separated from the content where a request does not say.
+  """
 
   name: str
   tokenizer: ChatTokenizer
   worker: Worker
-  judges: solve.Judges
+  graders: solve.GraderPool
   keys: tuple[str, ...] = ()
-  separate: bool = True  # whether thinking is told apart where a request does not say
+  separate: bool = True
 
   def ids(self, messages: list[dict]) -> list[int]:
     """A conversation as token ids. Raises ApiError where the chat template refuses it."""
@@ -37,13 +40,13 @@ class Service:
       raise ApiError(400, f'the chat template refuses the messages ({error})', 'messages') from None
 
   def with_system(self, messages: list[dict], system: str) -> list[dict]:
-    """The messages behind a system prompt, unless they have one or the model's chat template knows of none."""
+    """The messages after a system prompt, unless they have one, or the model's chat template has no system turn."""
     if not system or messages[0]['role'] == 'system' or 'system' not in (self.tokenizer.hf.chat_template or ''):
       return messages
     return [{'role': 'system', 'content': system}, *messages]
 
   def opens_thinking(self, ids: Sequence[int]) -> bool:
-    """Whether a conversation's ids end with a `<think>` of the chat template."""
+    """Whether the ids of a conversation end with the `<think>` of the chat template."""
     return self.tokenizer.hf.decode(ids[-16:]).rstrip().endswith('<think>')
 
   def request(
@@ -56,10 +59,19 @@ class Service:
     seed: int | None,
     top: bool,
   ) -> engines.Request:
-    """A request to the engine. `limit` is what was asked for, `most` what is otherwise taken where there is room, `top`
-    whether the likeliest tokens are.
+    """A request to the engine.
 
-    Raises ApiError, with the numbers, where it does not fit.
+    Args:
+      ids: of the prompt.
+      n: samples.
+      limit: new tokens of a sample, as the client asks for; None or 0 takes `most`.
+      most: new tokens of a sample if the client does not say, and if there is room.
+      sampling: how tokens are drawn.
+      seed: None draws one.
+      top: whether the likeliest tokens are returned.
+
+    Raises:
+      ApiError: it does not fit; the message has the numbers.
     """
     self.check_room(ids, limit or 1)
     room = self.worker.engine.max_length - len(ids)
@@ -80,8 +92,7 @@ class Service:
     return request
 
   def check_room(self, ids: Sequence[int], drawn: int) -> None:
-    """Raises ApiError, with the numbers, where a prompt and `drawn` tokens are more than the model takes, or one of the
-    ids is none of its."""
+    """Raises ApiError where a prompt and `drawn` new tokens do not fit, or an id is not in the vocabulary."""
     longest, V = self.worker.engine.max_length, self.worker.engine.config.V
     if len(ids) + drawn > longest:
       raise ApiError(
@@ -96,7 +107,7 @@ class Service:
       raise ApiError(400, f'prompt ids must lie in 0..{V - 1}', 'prompt')
 
   def ask(self, requests: Sequence[engines.Request]) -> Stream:
-    """Worker.ask, whose refusals become 429 and 503."""
+    """Worker.ask, where Busy becomes status 429 and Closing 503."""
     try:
       stream = self.worker.ask(requests)
     except Busy as error:
@@ -107,7 +118,7 @@ class Service:
     return stream
 
   async def scores(self, prompts: Sequence[Sequence[int]], top: bool) -> list[Score]:
-    """Scorer.score, whose refusals become 429 and 503."""
+    """Scorer.score, where Busy becomes status 429 and Closing 503."""
     try:
       scores = await self.worker.scorer.score(prompts, top)
     except Busy as error:
@@ -119,7 +130,7 @@ class Service:
 
 
 def ask_of(service: Service, problem: str, kind: Preset) -> list[dict]:
-  """The conversation that asks for a problem's solution."""
+  """The conversation that asks for the solution of a problem, as the preset `kind` asks."""
   content = f'{problem} {kind.instruction}' if kind.instruction else problem
   return service.with_system([{'role': 'user', 'content': content}], kind.system)
 
@@ -134,26 +145,29 @@ class Sample:
 
   @property
   def count(self) -> int:
-    """Tokens drawn, up to the one that ends it."""
+    """Tokens drawn, up to the one that ends the sample."""
     return self.detokenizer.count
 
   @property
   def text(self) -> str:
-    """All that was sent."""
+    """All the text so far."""
     return self.detokenizer.text
 
 
 def empty_samples(service: Service, n: int, wanted: Wanted) -> list[Sample]:
-  """n samples before anything was drawn."""
+  """n samples, before anything is drawn."""
   return [Sample(Detokenizer(service.tokenizer, wanted)) for _ in range(n)]
 
 
 async def each_step(
   stream: Stream, requests: Sequence[engines.Request], samples: list[Sample]
 ) -> AsyncIterator[dict[int, tuple[str, list[Token]]]]:
-  """What each step adds to which choice. The samples are kept up to date.
+  """For each step, the new text and tokens of each choice that has any; `samples` are updated.
 
-  Without requests nothing is drawn, and all are done at once.
+  Args:
+    stream: of the worker.
+    requests: those of the stream. Without any nothing is drawn, and all samples end at once.
+    samples: of all requests, in order.
   """
   if not requests:
     for sample in samples:
@@ -181,7 +195,7 @@ async def each_step(
 
 
 async def collect(stream: Stream, requests: Sequence[engines.Request], samples: list[Sample]) -> None:
-  """Wait for all samples."""
+  """Waits for all samples."""
   async for _ in each_step(stream, requests, samples):
     pass
 
@@ -189,9 +203,17 @@ async def collect(stream: Stream, requests: Sequence[engines.Request], samples: 
 async def grow(
   service: Service, messages: list[dict], n: int, sampling: SamplingParams, most: int
 ) -> AsyncIterator[list[Sample]]:
-  """n samples of a conversation after each step, for whoever sits in the same process.
+  """n samples of a conversation, after each step. For callers in the same process.
 
-  `most` new tokens where there is room. Raises ApiError, EngineFailure and Closing.
+  Args:
+    service: the model.
+    messages: the conversation.
+    n: samples.
+    sampling: how tokens are drawn.
+    most: new tokens of a sample, where there is room.
+
+  Raises:
+    ApiError, EngineFailure, Closing: see errors.py.
   """
   request = service.request(service.ids(messages), n, None, most, sampling, None, top=False)
   samples = empty_samples(service, n, Wanted())
@@ -201,6 +223,6 @@ async def grow(
 
 
 def usage_of(prompts: Sequence[Sequence[int]], samples: Sequence[Sample]) -> dict:
-  """Tokens taken and drawn, as OpenAI counts them: a prompt once, however many samples it has."""
+  """The numbers of prompt and drawn tokens, as OpenAI counts them: a prompt once, however many samples it has."""
   prompt, drawn = sum(map(len, prompts)), sum(sample.count for sample in samples)
   return {'prompt_tokens': prompt, 'completion_tokens': drawn, 'total_tokens': prompt + drawn}

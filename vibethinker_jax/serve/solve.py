@@ -1,6 +1,7 @@
-"""Solutions taken apart: the answer, the key steps and whether they hold; and many of them together, their spectrum.
+"""Analyses solutions: the answer, the key steps and whether they hold; and the spectrum of many solutions.
 
-Everything is judged by verify/: what is found here is what a training run or an evaluation would find.
+The spectrum of several solutions is which answers they reach, and how many reach each. The graders of verify/ decide
+everything, so the verdicts are those of training and evaluation.
 """
 
 import ast
@@ -18,17 +19,18 @@ from vibethinker_jax.verify.grader import Grader
 _FENCE = re.compile(r'^\s*```')
 _DISPLAY = (('\\[', '\\]'), ('$$', '$$'))
 _EQUALITY = re.compile(r'[^=<>!:]=[^=]|\\approx|≈')
-_LINE = 400  # characters; a longer line is prose, not a step
-_STEPS = 200  # of one solution
+_LINE = 400  # characters of a key step at most; a longer line is prose
+_STEPS = 200  # key steps of one solution at most
 _PROGRAM = 20_000  # characters; a longer program is compared as text
-_COMPARED = 24  # different answers that are compared with each other
+_COMPARED = 24  # different answers that are compared with each other by algebra
 
 
 @dataclasses.dataclass(frozen=True)
-class Step:
-  """A key step: where it stands in the text, what it is ('equation' or 'result'), and whether its equalities hold.
+class KeyStep:
+  """A key step of a solution.
 
-  `holds` is None where it claims nothing that could be settled.
+  begin, end: its place in the text of the solution. kind: 'equation', or 'result' for the line with the answer. holds:
+  whether its equalities hold, None if none of them could be settled.
   """
 
   begin: int
@@ -40,21 +42,26 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class SampledSolution:
-  """One sample, taken apart. `answer` is the box or, where a program was asked for, the last code block."""
+  """One sample, analysed.
+
+  answer: the content of the last box, or the last code block if a program was asked for. format_ok: it ended by itself,
+  its thinking is closed, and it has an answer. steps_share: the share that holds of the settled equalities of the whole
+  text. code: the last code block.
+  """
 
   text: str
   finish_reason: str
   answer: str | None
-  format_ok: bool  # it ended by itself, thinking closed, with an answer
-  steps: tuple[Step, ...]
-  steps_share: float | None  # of the settled equalities of the whole text, how many hold
+  format_ok: bool
+  key_steps: tuple[KeyStep, ...]
+  steps_share: float | None
   code: str | None
   verdict: Verdict | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-  """Answers that are the same. `members` are indices of solutions."""
+  """Equal answers. answer: one of them. members: the indices of their solutions."""
 
   answer: str
   members: tuple[int, ...]
@@ -62,30 +69,34 @@ class Cluster:
 
 @dataclasses.dataclass(frozen=True)
 class SolutionSpectrum:
-  """Clusters of equivalent answers, the largest first (of equals, the one that came first)."""
+  """The answers of several solutions.
+
+  clusters: of equal answers, the largest first; clusters of equal size in the order of their first solutions.
+  unanswered: the indices of solutions without an answer.
+  """
 
   clusters: tuple[Cluster, ...]
   unanswered: tuple[int, ...]
 
   @property
   def leaders(self) -> tuple[Cluster, ...]:
-    """The largest cluster, and those as large as it: more than one is a tie."""
+    """The largest cluster, and all others of the same size: more than one is a tie."""
     return tuple(c for c in self.clusters if len(c.members) == len(self.clusters[0].members))
 
   @property
   def majority(self) -> str | None:
-    """The answer of the largest cluster; of a tie, that which came first."""
+    """The answer of the largest cluster, in a tie of the first; None without answers."""
     return self.clusters[0].answer if self.clusters else None
 
   @property
   def agreement(self) -> float:
-    """The share of all solutions that are in the largest cluster."""
+    """The share of all solutions that is in the largest cluster."""
     total = len(self.unanswered) + sum(len(c.members) for c in self.clusters)
     return len(self.clusters[0].members) / total if self.clusters else 0.0
 
 
-class Judges:
-  """A few graders, each used by one at a time, in threads of their own. A context."""
+class GraderPool:
+  """A few graders, each for one caller at a time."""
 
   def __init__(self, count: int = 2, deadline_s: float = 10.0):
     self._graders = [Grader(1, deadline_s) for _ in range(count)]
@@ -95,7 +106,7 @@ class Judges:
 
   @contextlib.asynccontextmanager
   async def one(self) -> AsyncIterator[Grader]:
-    """A grader that nobody else uses meanwhile."""
+    """A context with a grader that nobody else uses meanwhile."""
     grader = await self._free.get()
     try:
       yield grader
@@ -109,18 +120,25 @@ class Judges:
 
 
 async def take_apart(
-  judges: Judges,
+  graders: GraderPool,
   texts: Sequence[str],
   finishes: Sequence[str],
   answer: str | Sequence[str] | None = None,
   tests: Sequence[dict] | dict | None = None,
 ) -> tuple[list[SampledSolution], SolutionSpectrum]:
-  """The solutions and their spectrum; `finishes` are 'stop' or 'length', `answer` and `tests` as Grader.grade has them.
+  """The solutions and their spectrum.
 
-  Raises RuntimeError where the sandbox fails.
+  Args:
+    graders: one of them is used.
+    texts: the samples.
+    finishes: how each of them ended, 'stop' or 'length'.
+    answer, tests: what the samples are graded by, as in Grader.grade; None for both gives no verdicts.
+
+  Raises:
+    RuntimeError: the sandbox failed.
   """
-  async with judges.one() as grader:
-    # a thread cannot be abandoned: a caller that goes away waits for it, for the grader is busy until then
+  async with graders.one() as grader:
+    # a thread cannot be stopped, and the grader is busy until it ends: a caller that is cancelled waits for it
     work = asyncio.get_running_loop().run_in_executor(None, _take_apart, grader, texts, finishes, answer, tests)
     try:
       return await asyncio.shield(work)
@@ -134,13 +152,13 @@ def _take_apart(grader: Grader, texts, finishes, answer, tests) -> tuple[list[Sa
   if answer is not None or tests is not None:
     verdicts = list(grader.grade([(text, answer, tests) for text in texts]))
   marked = [mark_steps(text) for text in texts]
-  # whole texts for the share, and every step by itself for its own mark
+  # whole texts for the share, and each step alone for its own mark
   pieces = [*texts, *(text[b:e] for text, steps in zip(texts, marked) for b, e, _ in steps)]
   traces = grader.check_traces([(piece, answer, tests) for piece in pieces])
   whole, single = traces[: len(texts)], iter(traces[len(texts) :])
   solutions = []
   for text, finish, steps, trace, verdict in zip(texts, finishes, marked, whole, verdicts):
-    kept = tuple(Step(b, e, kind, text[b:e], _holds(next(single).holds)) for b, e, kind in steps)
+    kept = tuple(KeyStep(b, e, kind, text[b:e], _holds(next(single).holds)) for b, e, kind in steps)
     box, code = extract_boxed(text) or None, extract_code(text) or None
     found = code if tests is not None or box is None else box
     well = finish == 'stop' and found is not None and text.count('<think>') <= text.count('</think>')
@@ -155,10 +173,13 @@ def _holds(settled: Sequence[bool | None]) -> bool | None:
 
 
 def cluster(grader: Grader, answers: Sequence[str | None], programs: Collection[int] = ()) -> SolutionSpectrum:
-  """Answers that are equal as texts or numbers are one; of the rest, those that the grader takes for each other.
+  """The spectrum of some answers.
 
-  `programs` are the indices of answers that are Python: equal where they say the same, however it is laid out. The
-  grader is asked about the answers given most often, and never about programs.
+  Args:
+    grader: compares the most frequent answers; those that it calls equal are in one cluster.
+    answers: of each solution, None for none. Those that are equal as texts or numbers are in one cluster.
+    programs: the indices of answers that are Python programs. These are equal if Python parses them to the same tree;
+      the grader does not compare them.
   """
   exact: dict[tuple[bool, str], list[int]] = {}
   for i, answer in enumerate(answers):
@@ -188,7 +209,7 @@ def cluster(grader: Grader, answers: Sequence[str | None], programs: Collection[
 
 
 def program_key(code: str) -> str:
-  """A text that two programs share where Python reads the same in them: comments, blanks and layout aside."""
+  """A text that two programs share if Python parses them to the same tree: comments and layout do not count."""
   if len(code) <= _PROGRAM:
     with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
       return ast.dump(ast.parse(code))
@@ -196,8 +217,10 @@ def program_key(code: str) -> str:
 
 
 def mark_steps(text: str) -> list[tuple[int, int, str]]:
-  """(begin, end, kind) of the key steps of a solution: lines and displayed formulas that state an equality, and the
-  line with the answer. Code is left out."""
+  """(begin, end, kind) of the key steps of a solution.
+
+  Key steps are lines and displayed formulas with an equality, and the line with the answer; code is left out.
+  """
   steps, at, fenced, opened = [], 0, False, None
   for line in text.splitlines(keepends=True):
     begin, at = at, at + len(line)
@@ -224,7 +247,7 @@ def mark_steps(text: str) -> list[tuple[int, int, str]]:
 
 
 def parts(text: str) -> tuple[str, str]:
-  """The thinking of a response ('' where there is none) and the rest. Thinking that is not closed is all thinking."""
+  """(thinking, rest) of a response. Without thinking the first is ''; thinking that is not closed goes to the end."""
   if '</think>' in text:
     thinking = text[: text.rindex('</think>')]
     return thinking.replace('<think>', '', 1).replace('</think>', '').strip(), (answer_part(text) or '').lstrip()

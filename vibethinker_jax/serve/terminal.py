@@ -1,4 +1,4 @@
-"""`vibethinker chat`: the page's two views in a terminal, on a worker of its own."""
+"""`vibethinker chat`: the two views of the page in a terminal, with its own worker."""
 
 import asyncio
 import contextlib
@@ -6,19 +6,19 @@ import sys
 from collections.abc import AsyncIterator
 
 from vibethinker_jax.serve import markup, solve
+from vibethinker_jax.serve.page_actions import REFUSED
 from vibethinker_jax.serve.presets import PRESETS
 from vibethinker_jax.serve.service import Sample, Service, ask_of, grow
-from vibethinker_jax.serve.steps import REFUSED
 
 HELP = """/preset NAME   math, code, explore or evaluate
 /n N PROBLEM   the spectrum: N solutions, and which answers they reach
-/new           forget what was said
+/new           begin a new conversation
 /quit          or the end of input; Ctrl-C stops an answer"""
 _BAR = 40  # characters of the largest cluster
 
 
 def run(service: Service, preset: str) -> None:
-  """Talk until the input ends."""
+  """Answers lines until the input ends. preset: the one to begin with."""
   print(f'{service.name}. {HELP}')
   with asyncio.Runner() as runner:
     runner.run(_start(service))
@@ -50,13 +50,13 @@ def _line(prompt: str) -> str | None:
 
 
 class _Talk:
-  """What was said so far."""
+  """A conversation."""
 
   def __init__(self, service: Service, preset: str):
     self._service, self.preset, self._said = service, preset, []
 
   async def take(self, line: str) -> None:
-    """Do what a line asks for."""
+    """Does what a line asks for."""
     match line.split(maxsplit=2):
       case []:
         pass
@@ -81,10 +81,10 @@ class _Talk:
         print(sample.text[printed:], end='', flush=True)
         printed = len(sample.text)
     print()
-    (solution,), _ = await solve.take_apart(self._service.judges, [sample.text], [sample.finish])
+    (solution,), _ = await solve.take_apart(self._service.graders, [sample.text], [sample.finish])
     if solution.answer is not None:
       print(f'[ {solution.answer} ]')
-    for step in solution.steps:
+    for step in solution.key_steps:
       if step.holds is False:
         print(f'does not hold: {step.text}')
     self._said += [asked, {'role': 'assistant', 'content': solve.parts(sample.text)[1]}]
@@ -95,7 +95,7 @@ class _Talk:
         done = sum(bool(sample.finish) for sample in samples)
         print(f'\r{done} of {n} are complete', end='' if done < n else '\n', file=sys.stderr, flush=True)
     texts, ends = [s.text for s in samples], [s.finish for s in samples]
-    print(pictured(*await solve.take_apart(self._service.judges, texts, ends)))
+    print(pictured(*await solve.take_apart(self._service.graders, texts, ends)))
 
   def _drawn(self, messages: list[dict], n: int) -> AsyncIterator[list[Sample]]:
     kind = PRESETS[self.preset]
@@ -103,7 +103,7 @@ class _Talk:
 
 
 def pictured(solutions: list[solve.SampledSolution], spectrum: solve.SolutionSpectrum) -> str:
-  """The clusters as bars, and what they come to in a sentence. A program stands below its bar, line by line."""
+  """The clusters as bars, and a sentence about them. A program is printed below its bar."""
   n = len(solutions)
   rows = []  # name, solutions, program
   for i, cluster in enumerate(spectrum.clusters, 1):

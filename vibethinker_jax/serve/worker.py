@@ -1,8 +1,8 @@
-"""The engine at work for many at once: one thread owns its rows, and everybody else talks to that thread.
+"""The worker: one thread that runs the engine for many requests at once.
 
-Requests go in through a queue that is looked at between two blocks, chunks come out to the event loop, a step's worth
-at a time. Whoever stops listening to a stream frees its rows by that. Should the engine fail, all who wait are told,
-and a new run begins with what comes next.
+Only this thread uses the rows of the engine. Requests reach it through a queue, which it reads between two blocks of
+tokens; the tokens of each step go back to the event loop as chunks. A caller that leaves a stream gives its rows back.
+If the engine fails, every waiting request gets an error, and a new run begins with the next request.
 """
 
 import asyncio
@@ -22,21 +22,23 @@ from vibethinker_jax import runtime
 from vibethinker_jax.engine.engine import Engine, Request, TokenChunk
 from vibethinker_jax.engine.scheduler import Scheduler
 from vibethinker_jax.model.qwen2 import Qwen2
-from vibethinker_jax.serve.exceptions import Busy, Closing, EngineFailure
+from vibethinker_jax.serve.errors import Busy, Closing, EngineFailure
 from vibethinker_jax.serve.metrics import Metrics
 from vibethinker_jax.serve.scorer import Scorer
 
 _log = logging.getLogger('vibethinker')
-_WINDOW_S = 10.0  # what "tokens per second" looks back on
-_TIDY_S = 5.0  # between two looks at how much compiled programs take
-_ENOUGH = 0.5  # of the memory mappings, for what is compiled beforehand
+_WINDOW_S = 10.0  # seconds over which "tokens per second" is averaged
+_TIDY_S = 5.0  # seconds between two checks of the memory mappings of compiled programs
+_ENOUGH = 0.5  # share of the memory mappings that programs compiled in advance may use
 
 
 class Worker:
-  """Owns a Scheduler. All methods but the constructor are for one event loop, the one that called `start`.
+  """Owns a Scheduler. All methods but the constructor are for one event loop, the one that calls `start`.
 
-  waiting: samples that may wait for a row; `scorer` takes as many prompts as there is room for samples. warm: prompt
-  and whole length up to which shapes are compiled beforehand, in a thread beside; 0 for none.
+  Args:
+    engine, model: draw the tokens.
+    waiting: samples that may wait for a row. `scorer` takes as many prompts as rows and waiting samples together.
+    warm: shapes for prompts and samples up to this many tokens are compiled in advance, in another thread; 0 for none.
   """
 
   def __init__(self, engine: Engine, model: Qwen2, waiting: int, warm: int = 0):
@@ -50,7 +52,7 @@ class Worker:
     self._open = 0  # samples asked for and not finished
     self._request_ids = 0
     self._closing = False
-    self._look = 0.0  # when to look again at how many memory mappings there are
+    self._look = 0.0  # when to check the memory mappings again
     self._recent: collections.deque[tuple[float, int]] = collections.deque()  # (when, tokens) of the last steps
     self._loop: asyncio.AbstractEventLoop | None = None
     self._threads = [threading.Thread(target=self._work, name='engine', daemon=True)]
@@ -62,33 +64,33 @@ class Worker:
   # ---- for the event loop
 
   def start(self) -> None:
-    """Begin to work."""
+    """Starts the threads."""
     self._loop = asyncio.get_running_loop()
     for thread in self._threads:
       thread.start()
 
   @property
   def open(self) -> int:
-    """Samples asked for and not finished: those drawing and those waiting."""
+    """The number of samples that are being drawn or are waiting."""
     return self._open
 
   @property
   def closing(self) -> bool:
-    """Whether new requests are turned away."""
+    """Whether new requests are refused."""
     return self._closing
 
   @property
   def tokens_per_second(self) -> float:
-    """Tokens drawn in the last seconds."""
+    """Tokens drawn per second, over the last ten seconds."""
     since = time.monotonic() - _WINDOW_S
     while self._recent and self._recent[0][0] < since:
       self._recent.popleft()
     return sum(n for _, n in self._recent) / _WINDOW_S
 
   def ask(self, requests: Sequence[Request]) -> 'Stream':
-    """The stream of requests that Engine.validate has nothing against; to be used as a context.
+    """The stream of some requests, a context. Engine.validate must accept the requests.
 
-    Raises Busy where there is no room for their samples, Closing while the server shuts down.
+    Raises Busy if there is no room for their samples, Closing while the server shuts down.
     """
     samples = sum(request.samples for request in requests)
     if self._closing:
@@ -106,7 +108,7 @@ class Worker:
     return stream
 
   async def drain(self, grace_s: float) -> None:
-    """Turn away who comes, let those at work finish, and after `grace_s` seconds tell the rest that it is over."""
+    """Refuses new requests, lets the present ones finish, and after `grace_s` seconds ends the others with Closing."""
     self._closing = True
     self.scorer.close()
     end = time.monotonic() + grace_s
@@ -117,7 +119,7 @@ class Worker:
       stream.fail(Closing('the server was shut down before the answer was complete'))
 
   async def stop(self) -> None:
-    """End the threads; those still listening are told."""
+    """Ends the threads; streams that are still open end with Closing."""
     await self.drain(0)
     self._ops.put(None)
     for thread in self._threads:
@@ -125,11 +127,11 @@ class Worker:
     await self.scorer.stop()
 
   def _retry(self) -> int:
-    """Seconds until some of the open samples are likely to be done, from the rate at which tokens are drawn."""
+    """Seconds until some open samples are probably finished, estimated from the rate at which tokens are drawn."""
     return max(1, min(60, round(self._open / max(self.tokens_per_second, 1.0))))
 
   def _forget(self, request_id: int, samples: int) -> None:
-    """A request_id is through, with `samples` of it unfinished."""
+    """Ends a request of which `samples` are unfinished."""
     if self._streams.pop(request_id, None) is not None:
       self._open -= samples
       if samples:
@@ -140,7 +142,7 @@ class Worker:
     self._ops.put(_Cancel(request_id, sample))
 
   def _deliver(self, chunks: list[TokenChunk]) -> None:
-    """What a step drew, to those who listen."""
+    """Gives the chunks of a step to their streams."""
     now, drawn = time.monotonic(), sum(len(chunk.tokens) for chunk in chunks)
     self.metrics.tokens.inc(drawn)
     self._recent.append((now, drawn))
@@ -151,14 +153,14 @@ class Worker:
 
   def _broken(self, request_ids: list[int], error: Exception) -> None:
     self.metrics.restarts.inc()
-    why = EngineFailure(f'the engine failed ({type(error).__name__}) and was started anew')
+    why = EngineFailure(f'the engine failed ({type(error).__name__}) and was started again')
     for stream in {self._streams[t] for t in request_ids if t in self._streams}:
       stream.fail(why)
 
   # ---- for the threads
 
   def _work(self) -> None:
-    run, left = None, {}  # left: the samples of each request_id that are not finished
+    run, left = None, {}  # left: the unfinished samples of each request
     while True:
       try:
         op = self._ops.get(block=run is None or not run.busy)
@@ -175,7 +177,7 @@ class Worker:
       try:
         self._tidy()
         chunks = run.step() if run.busy else []
-      except Exception as error:  # whatever the device may raise, memory first of all
+      except Exception as error:  # the device may raise anything, out-of-memory most often
         run = self._restart(left, error)
         continue
       self.metrics.live, self.metrics.queued = run.live, run.queued
@@ -186,7 +188,7 @@ class Worker:
         self._loop.call_soon_threadsafe(self._deliver, chunks)
 
   def _tidy(self) -> None:
-    """Drop what has been compiled where it leaves too few memory mappings; what is wanted is compiled again."""
+    """Drops compiled programs if they leave too few memory mappings; those still needed are compiled again."""
     if time.monotonic() < self._look:
       return
     self._look = time.monotonic() + _TIDY_S
@@ -194,10 +196,10 @@ class Worker:
       jax.clear_caches()
       if runtime.crowded():
         self._look = math.inf
-        _log.warning('memory mappings run short, and not by what is compiled here')
+        _log.warning('memory mappings run short, and compiled programs are not the reason')
 
   def _restart(self, left: dict[int, set[int]], error: Exception) -> None:
-    _log.exception('the engine failed and is started anew')
+    _log.exception('the engine failed and is started again')
     request_ids = list(left)
     left.clear()
     self.metrics.live = self.metrics.queued = 0
@@ -208,14 +210,14 @@ class Worker:
       for longest in sorted({min(128, self._warm), min(512, self._warm), self._warm}):
         self.engine.warm_up(self._model, longest // 2, longest, stop=lambda: self._closing or runtime.crowded(_ENOUGH))
       self.warm = True
-    except Exception:  # serving goes on without, and what fails here for want of memory may never be asked for
+    except Exception:  # serving goes on: a shape for which memory is missing here may never be needed
       _log.exception('the warm-up failed')
 
 
 class Stream:
-  """What is drawn for some requests, as it comes: `async for chunks in stream`, each a list of (request, TokenChunk).
+  """The chunks drawn for some requests: `async for chunks in stream` gives a list of (index of request, TokenChunk).
 
-  A context: leaving it gives the rows back. Iterating raises EngineFailure or Closing where the answer will not come.
+  A context: leaving it gives the rows back. Iterating raises EngineFailure or Closing if no more chunks will come.
   """
 
   def __init__(self, worker: Worker, first: int, requests: Sequence[Request]):
@@ -246,7 +248,7 @@ class Stream:
         yield chunks
 
   def drop(self, request: int, sample: int) -> None:
-    """No more of this sample is wanted."""
+    """Ends a sample of which no more is wanted. request: the index of its request."""
     key = self._first + request, sample
     if key in self._unfinished:
       self._unfinished.remove(key)
@@ -254,10 +256,10 @@ class Stream:
       self._news.set()
 
   def put(self, chunk: TokenChunk, now: float) -> None:
-    """A chunk from the worker."""
+    """Takes a chunk from the worker; `now` is the time (time.monotonic)."""
     key = chunk.request_id, chunk.sample
     if key not in self._unfinished:
-      return  # dropped while it was being drawn
+      return  # the sample was dropped while this was being drawn
     if not np.isfinite(chunk.logps).all():
       self.fail(EngineFailure('log-probabilities are not finite: the weights are broken'))
       return
@@ -271,7 +273,7 @@ class Stream:
     self._news.set()
 
   def fail(self, why: Exception) -> None:
-    """Whoever listens is told `why`; nothing more comes."""
+    """Ends the stream: iterating raises `why`."""
     if self._failure is None:
       self._failure = why
       self._news.set()
@@ -299,7 +301,7 @@ class _Cancel:
 
 
 def _strike(left: dict[int, set[int]], request_id: int, samples: set[int]) -> None:
-  """These samples of a request_id are through."""
+  """Removes finished samples of a request from `left`."""
   rest = left.pop(request_id, set()) - samples
   if rest:
     left[request_id] = rest

@@ -1,9 +1,9 @@
-"""Computer algebra on LaTeX: math-verify decides, and what it calls equal is checked before it counts.
+"""Computer algebra on LaTeX: math-verify compares, and what it calls equal is checked here before it counts.
 
-math-verify rounds to a fixed number of decimals and drops what it cannot read. Here two values without variables have
-to agree to fifty digits of their size, or to six where one is a decimal; two formulas at several points; two
-equations have to be multiples of each other, or to have the same solutions. Only `symbolic`'s workers run this: any of
-it may take forever.
+math-verify rounds to a fixed number of decimals, and drops what it cannot read. The checks: two values without
+variables agree to fifty digits of their size, or to six where one is a decimal; two formulas agree at several points;
+two equations are multiples of each other, or have the same solutions. Only workers of symbolic.py run this file, since
+any of it may take forever.
 """
 
 import cmath
@@ -20,12 +20,12 @@ _POINTS = 8
 
 
 def right(golds: Sequence[str], pred: str) -> bool:
-  """Whether an answer is the same as one of the references (compare.py), with algebra at hand."""
+  """Whether an answer is equal to one of the references (compare.py), where algebra may be used."""
   return any(compare.same(gold, pred, equal) for gold in golds)
 
 
 def equal(gold: str, pred: str, about: bool) -> bool:
-  """Whether two expressions or relations in LaTeX are equal; with `about`, to the digits that the second one shows."""
+  """Whether two expressions or relations in LaTeX are equal; with `about`, to the digits that `pred` shows."""
   a, b = parsed(gold), parsed(pred)
   if a is None or b is None:
     return False
@@ -35,11 +35,11 @@ def equal(gold: str, pred: str, about: bool) -> bool:
 
 
 def parsed(latex: str):
-  """math-verify's reading of one expression, a sympy object; None where it has none."""
+  """One expression as math-verify parses it, a sympy object; None where it finds none."""
   import math_verify
   from latex2sympy2_extended import NormalizationConfig
 
-  # units are taken off before (quantity.py): the engine would take variables for them
+  # units were removed before (quantity.py), and math-verify would take variables for units
   config = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=True, boxed='last', equations=False
   )
@@ -51,7 +51,7 @@ def parsed(latex: str):
 def engine(
   golds: Sequence[str], pred: str, targets: Sequence[str], precision: int, strict: bool, set_relations: bool
 ) -> bool:
-  """What math-verify alone says of texts that hold an expression; arguments as in `symbolic.engine_job`."""
+  """Whether math-verify alone calls texts with an expression equal; arguments as in `symbolic.engine_job`."""
   import math_verify
 
   kinds = {
@@ -96,7 +96,7 @@ def _confirmed(a, b) -> bool:
 
 
 def _identical(a, b) -> bool:
-  """Whether two constants are equal that math-verify did not evaluate, such as a power of a complex number."""
+  """Whether two constants are equal that math-verify does not evaluate, such as powers of a complex number."""
   import sympy
 
   if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)):
@@ -133,7 +133,7 @@ def _same_values(a, b) -> bool:
 
 
 def _same_numbers(a, b, decimal: bool) -> bool:
-  """Raises TypeError where one of them is no finite number."""
+  """Whether two constants are equal; decimal: one is a decimal. Raises TypeError where one is no number."""
   import sympy
 
   a, b = a.doit(), b.doit()
@@ -152,7 +152,7 @@ def _same_numbers(a, b, decimal: bool) -> bool:
 
 
 def _digits(value) -> int:
-  """As many digits as tell a large whole number from the next one."""
+  """Enough digits to distinguish a large whole number from the next one."""
   import sympy
 
   size = abs(sympy.N(value, 15))
@@ -162,7 +162,7 @@ def _digits(value) -> int:
 
 
 def _same_relations(a, b) -> bool:
-  """Whether equations are multiples or have the same solutions, and inequalities hold at the same points."""
+  """Whether two equations are multiples or have the same solutions, or two inequalities hold at the same points."""
   import sympy
 
   names = sorted(a.free_symbols | b.free_symbols, key=str)
@@ -194,9 +194,9 @@ def _hold_together(a, b, names) -> bool:
 
 
 def _near(a, b, shown: tuple[str, str]) -> bool:
-  """Whether one of two constants, written as `shown`, is a decimal and the other one rounded or cut to its digits.
+  """Whether one of two constants is a decimal, and equals the other one after rounding or cutting to its digits.
 
-  A decimal times a power of ten may be a hundredth off.
+  shown: how the two are written. A decimal times a power of ten may differ by one per cent.
   """
   import sympy
 
@@ -218,7 +218,7 @@ def _near(a, b, shown: tuple[str, str]) -> bool:
 
 
 def key(answer: str) -> str | None:
-  """A text that equal answers share: a value to twelve digits. None for what is no single value without variables."""
+  """The text that equal answers share: their value to twelve digits. None unless it is one value without variables."""
   import sympy
 
   from vibethinker_jax.verify import latex
@@ -232,9 +232,9 @@ def key(answer: str) -> str | None:
 
 
 def holds(left: str, right: str, slack: float) -> bool | None:
-  """Whether two LaTeX expressions are equal: numbers to 12 digits, formulas of the same variables at six points.
+  """Whether two LaTeX expressions are equal up to `slack`: numbers to 12 digits, formulas at six points.
 
-  None where a side does not parse or the two do not speak of the same variables.
+  None where a side does not parse, or the two have different variables.
   """
   import sympy
   from latex2sympy2_extended import latex2sympy
@@ -253,11 +253,11 @@ def holds(left: str, right: str, slack: float) -> bool | None:
         return None
       if abs(x - y) > max(slack * (1 + 1e-9), 1e-12 * max(abs(x), abs(y))):
         return False
-  except Exception:  # whatever a parser and an algebra system may raise for text that is no formula
+  except Exception:  # a parser and an algebra system may raise anything for a text that is no formula
     return None
   return True
 
 
 def published(golds: Sequence[str], pred: str) -> bool:
-  """Whether the published grader takes an answer for one of the references (official.py)."""
+  """Whether the published grader accepts an answer for one of the references (official.py)."""
   return any(official.right(gold, pred) for gold in golds)

@@ -1,12 +1,12 @@
-"""Is the boxed answer of a response the right one?
+"""Is the boxed answer of a response right?
 
-The rule of the default judge, which is RL's reward: never pay for a wrong answer; among right ones, refuse as few as
-possible. Nearly every verdict of a training run is about an integer, so what text, exact arithmetic and structure
-decide (compare.py) is decided here, in microseconds. Only what is left, formulas, is a question for math-verify, which
-runs in killable workers (symbolic.py); what it calls equal is checked there before it counts (algebra.py).
+The default grader is the reward of RL. Its rule: never accept a wrong answer, and refuse as few right ones as possible.
+Nearly every answer of a training run is an integer, so whatever text, exact arithmetic and structure can decide
+(compare.py) is decided here, in microseconds. Only formulas are left. math-verify compares them in workers that can be
+killed (symbolic.py), and what it calls equal is checked there before it counts (algebra.py).
 
-`judge_many` is the judge of training and evaluation; `judge_many_strictly` gives the published grader's verdicts
-(official.py), for figures to be set beside published ones.
+`judge_many` is the grader of training and evaluation. `judge_many_strictly` gives the verdicts of the published grader
+(official.py), for scores that are compared with published ones.
 """
 
 import dataclasses
@@ -18,16 +18,15 @@ from vibethinker_jax.verify import compare, latex, official, symbolic
 from vibethinker_jax.verify.pool import Failure, Pool
 from vibethinker_jax.verify.quantity import number, quantity
 
-_NESTING = 20  # brackets within brackets
-_LONG = 1000  # characters more than four times the longest accepted answer
+_NESTING = 20  # brackets within brackets, beyond those of the accepted answers
+_LONG = 1000  # characters, beyond four times the longest accepted answer
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """What a grader says of one response.
+  """The result of grading one response.
 
-  score: 1 right, 0 wrong. extracted: the answer or program found, None if there was none.
-  reason: a few words.
+  score: 1 right, 0 wrong. extracted: the answer or program that was found, or None. reason: a few words.
   """
 
   score: int
@@ -36,7 +35,7 @@ class Verdict:
 
 
 def accepted_texts(answer: str | Sequence[str]) -> tuple[str, ...]:
-  """The accepted answers as a tuple. Raises TypeError or ValueError for anything but a text or texts."""
+  """The accepted answers as a tuple. Raises TypeError or ValueError for anything but a text, or one text or more."""
   if not isinstance(answer, str | list | tuple):
     raise TypeError(f'an answer must be a text or a sequence of texts, not {answer!r}')
   golds = (answer,) if isinstance(answer, str) else tuple(answer)
@@ -49,14 +48,16 @@ def accepted_texts(answer: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _unboxed(gold: str) -> str:
-  """A reference without its boxes: data sets give it bare or as it stood in a solution, where several boxes are one
-  answer of several values."""
+  """A reference without its boxes: some data sets give it as it stands in a solution.
+
+  Several boxes are one answer with several values.
+  """
   inner = all_boxed(gold) if 'box' in gold else []
   return ', '.join(inner) if inner else gold
 
 
 def vote_key(answer: str) -> str:
-  """A text that two answers share when they are equal as numbers or, spelt in one way, as texts."""
+  """A text that two answers share if they are equal as numbers, or equal as texts in one spelling."""
   tidied = latex.tidy(answer)
   taken = quantity(tidied)
   value = number(taken.value) if not taken.counting else None
@@ -64,9 +65,10 @@ def vote_key(answer: str) -> str:
 
 
 def _excess(answer: str, golds: Sequence[str]) -> str | None:
-  """Why an answer is not looked at, None if it is: parsers of formulas are worse than linear, some exponential.
+  """Why an answer is refused without a look at its value; None if it is not.
 
-  A right answer is about as long as the accepted ones, and about as deeply nested.
+  Parsers of formulas take more than linear time, some take exponential time. A right answer is about as long as the
+  accepted ones, and about as deeply nested.
   """
   if len(answer) > _LONG + 4 * max(map(len, golds)):
     return 'answer too long'
@@ -74,7 +76,7 @@ def _excess(answer: str, golds: Sequence[str]) -> str | None:
 
 
 def _depth(text: str) -> int:
-  """How many brackets of any kind are open at a time at most."""
+  """The largest number of brackets, of any kind, that are open at the same time."""
   opened = deepest = 0
   for bracket in re.findall(r'[{(\[\])}]', text):
     opened += 1 if bracket in '{([' else -1
@@ -83,7 +85,7 @@ def _depth(text: str) -> int:
 
 
 def judge_exactly(response: str, answer: str | Sequence[str]) -> Verdict | None:
-  """The verdict where text, structure and exact arithmetic decide it, None where it takes algebra."""
+  """The verdict if text, structure and exact arithmetic decide it; None if it takes algebra."""
   return _exactly(extract_boxed(response), tuple(map(_unboxed, accepted_texts(answer))))
 
 
@@ -101,7 +103,10 @@ def _exactly(extracted: str | None, golds: Sequence[str]) -> Verdict | None:
 def judge_many(pairs: Sequence[tuple[str, str | Sequence[str]]], pool: Pool, deadline_s: float) -> list[Verdict]:
   """Verdicts for (response, answer) pairs, in order.
 
-  `pool` runs `symbolic.command()`; it is touched only if needed. `deadline_s`: seconds each answer's algebra may take.
+  Args:
+    pairs: the text of a response, and the right answer or a sequence of accepted ones.
+    pool: its workers run `symbolic.command()`; it is used only if algebra is needed.
+    deadline_s: seconds that the algebra of one answer may take.
   """
   questions = [(tuple(map(_unboxed, accepted_texts(answer))), extract_boxed(response)) for response, answer in pairs]
   known = {question: _exactly(question[1], question[0]) for question in dict.fromkeys(questions)}
@@ -114,14 +119,14 @@ def judge_many(pairs: Sequence[tuple[str, str | Sequence[str]]], pool: Pool, dea
 def judge_many_strictly(
   pairs: Sequence[tuple[str, str | Sequence[str]]], pool: Pool, deadline_s: float
 ) -> list[Verdict]:
-  """`judge_many` by the published grader's rules: no answer without `</think>`, and none that only algebra finds."""
+  """Like `judge_many`, by the rules of the published grader: a response without `</think>` has no answer."""
   answers = [official.extract(response) for response, _ in pairs]
   verdicts: list[Verdict | None] = [None] * len(pairs)
   asked = {}
   for i, (answer, (_, gold)) in enumerate(zip(answers, pairs)):
     if answer is None:
       verdicts[i] = Verdict(0, None, 'no boxed answer after </think>')
-    else:  # of any length and nesting: the published grader knows no limit, and a worker that hangs is killed
+    else:  # of any length and nesting: the published grader has no limits, and a worker that hangs is killed
       asked[i] = tuple(official.golds(gold)), answer
   return _ask(
     verdicts, asked, lambda golds, pred: symbolic.official_job(list(golds), pred), 'official', pool, deadline_s
@@ -129,9 +134,10 @@ def judge_many_strictly(
 
 
 def _ask(verdicts: list, asked: dict[int, tuple], job, reason: str, pool: Pool, deadline_s: float) -> list[Verdict]:
-  """`verdicts` with those of the rows `asked` filled in.
+  """`verdicts`, with those of the rows in `asked` filled in by algebra.
 
-  Equal questions are asked once: the responses of one group often agree.
+  Equal questions are asked once: the responses of one group often agree. job: makes a job of (golds, pred). reason: of
+  a verdict that is right.
   """
   questions: dict[tuple, list[int]] = {}
   for i, question in asked.items():
@@ -150,7 +156,8 @@ def _ask(verdicts: list, asked: dict[int, tuple], job, reason: str, pool: Pool, 
 def vote_keys(answers: Sequence[str], pool: Pool, deadline_s: float) -> list[str]:
   r"""A text for each answer that equal answers share: `\pi/2` and `\frac{\pi}{2}` are one vote.
 
-  Numbers and texts are told apart here, other values without variables by algebra, to twelve digits.
+  Numbers and texts are compared here, other values without variables by algebra, to twelve digits. Arguments as in
+  `judge_many`.
   """
   exact = {answer: vote_key(answer) for answer in dict.fromkeys(answers)}
   asked = [a for a, key in exact.items() if not _settled(key) and _excess(a, ('',)) is None]
@@ -162,12 +169,12 @@ def vote_keys(answers: Sequence[str], pool: Pool, deadline_s: float) -> list[str
 
 
 def _settled(key: str) -> bool:
-  """Whether a key is a number or plain words."""
+  """Whether a key is a number or plain words, so that algebra cannot change it."""
   return re.fullmatch(r'-?\d+(?:/\d+)?%?|[\w\s.,-]*', key) is not None
 
 
 def judge_answer(response: str, answer: str | tuple[str, ...], deadline_s: float = 10.0) -> Verdict:
-  """The verdict for one response. Algebra starts a worker, which takes seconds: use a Grader for many.
+  """The verdict for one response. If it takes algebra, a worker is started, which takes seconds: use a Grader for many.
 
   Args:
     response: the model's whole text.

@@ -1,26 +1,26 @@
-"""The tests' side: asserts in one process, the program they test in another. What it says is data, never a verdict.
+"""The test runner: it runs setup and asserts in one process, while the program that they test runs in another.
 
-An assert that runs in the process of the code under test can always be fooled: the code may redefine what the assert
-calls, write the verdict itself, or look up the expected value. So setup and asserts run in a process of their own, and
-a name of the program stands there for a call over a socket (channel.py). Arguments go out, results come back as plain
-values and are compared here with values that the program has never seen.
+An assert that runs in the process of the code under test can always be forged: the code may redefine what the assert
+calls, write the verdict itself, or look up the expected value. So setup and asserts run here. A function of the program
+is called over an RPC channel (channel.py): arguments go out, results come back as plain values, and they are compared
+here with values that the program has never seen. What the program sends is data, never a verdict.
 
-What is no plain value stays where it is; here stands a Remote for it. Of the tests' own objects the program
-reaches those a test hands it, by the public names of their attributes and by their operators. A Remote is never equal
-to a plain value and has no order beside one, for an object of the program could answer as it likes. An operator between
-it and a number or text may give another object of the program, but never a plain value: whether
-`abs(f(1) - 0.1) < 1e-6` is not for f to decide.
-Nor does a context manager of the program swallow a failed assert.
+An object that is no plain value stays in its process; a `Remote` stands for it here. Of the tests' objects, the program
+reaches only those that a test hands over, by the public names of their attributes and by their operators. A Remote is
+never equal to a plain value and is not ordered relative to one, since an object of the program could answer as it
+likes. An operator between a Remote and a number or text may give another object of the program, but never a plain
+value: whether `abs(f(1) - 0.1) < 1e-6` holds is not for f to decide. Nor can a context manager of the program swallow a
+failed assert.
 
-Which names of the tests are the program's: its entry point, and every name that setup does not define, with two
-exceptions. A module of the standard library that the tests only reach into (`math.isclose(...)`) is the tests' own.
-A built-in is the built-in, unless the tests name nothing else (`assert sum(10, 15) == 6`).
+These names in the tests belong to the program: its entry point, and every name that setup does not define, with two
+exceptions. A module of the standard library of which the tests only use attributes (`math.isclose(...)`) belongs to the
+tests. A built-in is the built-in, unless the tests name nothing else (`assert sum(10, 15) == 6`).
 
-What remains: a helper that the tests take from the program (HumanEval's `poly`) says what the program wants, unless
-setup defines it; so does a method of an object of the program's that is handed the expected value. Tests cannot derive
-from the program's classes, `x in obj` goes by the object's items, and what the program prints stays on its side.
+These limits remain. A helper that the tests take from the program (HumanEval's `poly`) returns what the program wants,
+unless setup defines it; so does a method of the program's object that is given the expected value. Tests cannot derive
+from the program's classes, `x in obj` compares the object's items, and what the program prints stays on its side.
 
-Standard library only, for the sandbox imports this file before it closes its doors.
+Standard library only: the sandbox imports this file before it gives up its access to files.
 """
 
 import ast
@@ -42,12 +42,12 @@ _OPERANDS = {int, float, complex, str}
 _AHEAD = 1000  # items of an iterator that are sent before they are asked for
 
 
-class Refusal(TypeError, AttributeError):
-  """What the program asked for is not for it."""
+class NotAllowed(TypeError, AttributeError):
+  """The program asked for something that it may not have."""
 
 
 class Handed(Remote):
-  # An object that an operator of the program made of one of its own and a plain value of the tests.
+  # An object of the program that an operator made from another one and a plain value of the tests.
 
   __slots__ = ()
 
@@ -64,13 +64,13 @@ for _name in ('abs', 'int', 'float', 'complex', 'index', 'round', 'trunc', 'floo
 
 
 class AssertChannel(Channel):
-  """The end in the tests' process. The program is given what tests hand it and gets no further than that."""
+  """The test runner's end of the channel. The program gets what the tests hand over, and nothing else."""
 
   def __init__(self, end: socket.socket):
     super().__init__(end)
     self._last: dict[str, set[int]] = {}  # file -> lines after which their `with` has nothing left to do
 
-  # ---- what the program is asked
+  # ---- ops that the program is asked for
 
   def equal(self, remote: Remote, other) -> bool:
     if isinstance(other, Foreign):
@@ -90,11 +90,11 @@ class AssertChannel(Channel):
     if (value is left and name in IN_PLACE) or name in ORDER or not handed:
       return value
     if not isinstance(value, Remote):
-      raise TypeError(f'the program cannot say what {name} of its object and a value of the tests is')
+      raise TypeError(f'{name} of an object of the program and a value of the tests must give such an object')
     return Handed(self, self.number(value))
 
   def leave(self, manager: Remote, error: BaseException | None) -> bool:
-    """What it swallows must not keep an assert from being made: only what the last line of its block itself raised."""
+    """Whether the manager swallows the exception: only where the last line of the block raised it, not an assert."""
     if isinstance(error, AssertionError):
       return False
     swallowed = super().leave(manager, error)
@@ -102,13 +102,13 @@ class AssertChannel(Channel):
     last = self._last.get(trace.tb_frame.f_code.co_filename, set()) if trace is not None else set()
     return swallowed and trace is not None and trace.tb_next is None and trace.tb_lineno in last
 
-  def raised(self, what: str, error: BaseException) -> BaseException:
-    # A function that raises StopIteration would end the loop that calls it, and the asserts with it.
-    if isinstance(error, StopIteration | StopAsyncIteration) and what not in ('next', 'await', 'anext'):
+  def raised(self, op: str, error: BaseException) -> BaseException:
+    # A function that raises StopIteration would end the loop that calls it, and the asserts in the loop.
+    if isinstance(error, StopIteration | StopAsyncIteration) and op not in ('next', 'await', 'anext'):
       return RuntimeError(f'the program raised {type(error).__name__}')
     return error
 
-  # ---- what the program may ask
+  # ---- ops that the program may ask for
 
   def encode(self, value) -> object:
     if issubclass(type(value), Iterator) and not isinstance(value, Foreign):
@@ -129,28 +129,28 @@ class AssertChannel(Channel):
       return super().lend(value, kind)
     raise TypeError(f'the tests hand over a {type(value).__name__}, which cannot be sent to the program')
 
-  def do(self, what: str, *arguments):
-    # Objects of the tests' own classes, by public names: dunders, frames and globals are out of reach.
+  def do(self, op: str, *arguments):
+    # Allowed are objects of the tests' own classes, by public names: dunders, frames and globals are out of reach.
     own = [_own(argument) for argument in arguments]
-    if what in ATTRIBUTES:
+    if op in ATTRIBUTES:
       allowed = own[0] and not str(arguments[1]).startswith('_')
-      allowed |= what == 'getattr' and callable(arguments[0]) and arguments[1] in ('__name__', '__qualname__')
-    elif what in ('doc', 'repr', 'str', 'hash'):
+      allowed |= op == 'getattr' and callable(arguments[0]) and arguments[1] in ('__name__', '__qualname__')
+    elif op in ('doc', 'repr', 'str', 'hash'):
       allowed = own[0] or callable(arguments[0])
-    elif what in ('next', 'iter'):
+    elif op in ('next', 'iter'):
       allowed = own[0] or issubclass(type(arguments[0]), Iterator)
-    elif what == 'await':
+    elif op == 'await':
       allowed = isinstance(arguments[0], types.CoroutineType)
     else:
-      allowed = any(own) and what in PROTOCOL
+      allowed = any(own) and op in PROTOCOL
     if not allowed:
-      raise Refusal(f'{what} is not for the program to ask')
-    return super().do(what, *arguments)
+      raise NotAllowed(f'{op} is not for the program to ask')
+    return super().do(op, *arguments)
 
   # ---- setup and asserts
 
   def run(self, code: str, file: str, names: dict) -> None:
-    """Executes a text of the tests in their namespace."""
+    """Executes a text of the tests in the namespace `names`; `file` is its name in tracebacks."""
     tree = ast.parse(code)
     blocks = [node.body[-1] for node in ast.walk(tree) if isinstance(node, ast.With | ast.AsyncWith)]
     lines = [range(s.lineno, s.end_lineno + 1) for s in blocks if isinstance(s, ast.Raise | ast.Expr)]
@@ -159,7 +159,7 @@ class AssertChannel(Channel):
 
 
 def _own(value) -> bool:
-  """Whether a value is of a class that the tests define, or such a class."""
+  """Whether a value is a class that the tests define, or an object of one."""
   kind = value if isinstance(value, type) else type(value)
   return kind.__module__ == _MODULE
 
@@ -167,9 +167,9 @@ def _own(value) -> bool:
 def names_of_the_program(setup: str, asserts: list[str], entry_point: str | None) -> list[str]:
   """The names in the tests that are looked up in the program, by the rules at the top of this file.
 
-  A text that does not parse has none: running it will say why.
+  A text that does not parse has no names: running it will say why.
   """
-  loaded: dict[str, bool] = {}  # name -> whether the tests only reach into it
+  loaded: dict[str, bool] = {}  # name -> whether the tests only use attributes of it
   bound: set[str] = set()
   for nodes in _parsed(setup, asserts):
     reached = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
@@ -206,7 +206,7 @@ def _parsed(setup: str, asserts: list[str]) -> list[list[ast.AST]]:
 
 
 class _Instance(Remote):
-  # The class of a LeetCode problem, of which LiveCodeBench makes one instance for all its calls.
+  # The class of a LeetCode problem. LiveCodeBench makes one instance of it for all calls.
 
   __slots__ = ('_made_',)
 
@@ -222,11 +222,16 @@ def _one_instance(channel: AssertChannel, kind: Remote) -> Remote:
   return once
 
 
-def examine(end: socket.socket, tests: dict, tick: Callable[[], None]) -> dict:
-  """Runs the tests against the program at the other end. Returns {'passed': bool, 'reason': text}.
+def run_tests(end: socket.socket, tests: dict, tick: Callable[[], None]) -> dict:
+  """Runs the tests against the program at the other end of a channel.
 
-  tests: {'entry_point', 'setup', 'asserts'}, see code.py. tick: called before each assert. Reason 'gone' where
-  the program broke the channel.
+  Args:
+    end: the socket.
+    tests: {'entry_point', 'setup', 'asserts'}, as in code.py.
+    tick: called before each assert.
+
+  Returns:
+    {'passed': bool, 'reason': text}; the reason is 'gone' if the program broke the channel.
   """
   channel, stage = AssertChannel(end), 0
   module = types.ModuleType(_MODULE)

@@ -1,18 +1,19 @@
-"""One process's objects in another: questions over a socket, answered one within the other.
+"""The RPC channel: two processes use each other's objects, by requests over a socket.
 
-What cannot cross as a plain value (values.py) stands on the other side as a `Remote`, and what is done to that is asked
-of the original. A question is [what, argument, ...], its answer ['is', value, changes] or ['raised', exception].
-While one side waits for an answer the other may ask back, so functions can be handed over too.
+An object that cannot be sent as a plain value (values.py) is represented on the other side by a `Remote`, and whatever
+is done to the Remote is requested from the process that has the object. A request is [op, argument, ...], where the op
+names what to do; the reply is ['is', value, changes] or ['raised', exception]. While one side waits for a reply, the
+other side may send requests of its own; therefore functions can be handed over too.
 
-Standard library only, for the sandbox imports this before it closes its doors.
+Standard library only: the sandbox imports this file before it gives up its access to files.
 """
 
 import collections
 import collections.abc
-import json
 import socket
 import sys
 
+from vibethinker_jax.verify import frames
 from vibethinker_jax.verify.remote import (
   ATTRIBUTES,
   IN_PLACE,
@@ -25,17 +26,17 @@ from vibethinker_jax.verify.remote import (
 )
 from vibethinker_jax.verify.values import Codec, Copy, Foreign, Gone, text_of
 
-_FRAME = 1 << 28  # bytes of a message at most
-_HELD = {'getattr', 'getitem', *IN_PLACE}  # what may give a container that an object holds
+_LARGEST = 1 << 28  # bytes of a message
+_HELD = {'getattr', 'getitem', *IN_PLACE}  # ops that may return a container which an object holds
 _SYNCHRONIZED = (list, collections.deque, bytearray, dict, set)
 
 
 class Channel(Codec):
-  """One end of the socket between tests and program."""
+  """One end of the channel between test runner and program."""
 
   def __init__(self, end: socket.socket):
     self._end = end
-    self._lent: list[object] = []  # own objects the other side knows by number
+    self._lent: list[object] = []  # own objects that the other side knows by number
     self._numbers: dict[int, int] = {}
     self._borrowed: dict[int, object] = {}
     self.copies = {}
@@ -44,52 +45,36 @@ class Channel(Codec):
   # ---- messages
 
   def send(self, message: list) -> None:
-    """One message. Raises Gone."""
-    data = json.dumps(message).encode()
-    if len(data) > _FRAME:
+    """Sends one message. Raises Gone, or ValueError for one that is too large."""
+    data = frames.frame(message)
+    if len(data) > _LARGEST:
       raise ValueError(f'a value of {len(data)} bytes is too large to be compared')
     try:
-      self._end.sendall(len(data).to_bytes(4, 'big'))
       self._end.sendall(data)
     except OSError:
       raise Gone from None
 
   def receive(self) -> list:
     """The next message. Raises Gone."""
-    size = int.from_bytes(self._exactly(4), 'big')
-    if size > _FRAME:
-      raise Gone
     try:
-      message = json.loads(self._exactly(size))
-    except (ValueError, RecursionError):
+      message = frames.receive(self._end.recv, _LARGEST)
+    except (OSError, EOFError, ValueError, RecursionError):
       raise Gone from None
     if not isinstance(message, list) or not message:
       raise Gone
     return message
 
-  def _exactly(self, n: int) -> bytes:
-    data = bytearray()
-    while len(data) < n:
-      try:
-        part = self._end.recv(min(n - len(data), 1 << 20))
-      except OSError:
-        part = b''
-      if not part:
-        raise Gone
-      data += part
-    return bytes(data)
+  # ---- requests
 
-  # ---- questions
-
-  def ask(self, what: str, *arguments):
-    """What the other side answers. Raises what it raised, or Gone."""
-    value, _ = self._ask([what, *map(self.encode, arguments)])
+  def ask(self, op: str, *arguments):
+    """The result of an op on the other side. Raises what it raised there, or Gone."""
+    value, _ = self._ask([op, *map(self.encode, arguments)])
     if type(value) is _Argument:
       raise Gone
     return value
 
   def call(self, function: Remote, arguments: tuple, named: dict):
-    """The other side's function, called. Lists, dicts, arrays it changed are changed here too."""
+    """Calls a function of the other side. Lists, dicts and arrays that it changes are changed here too."""
     places = [*arguments, *named.values()]
     value, changes = self._ask(['call', self.encode(function), self.encode(arguments), self.encode(named)])
     for place, now in changes:
@@ -100,7 +85,7 @@ class Channel(Codec):
     return value
 
   def operate(self, name: str, left, right):
-    """`left <name> right`, one of them the other side's."""
+    """`left <name> right`, where one of the two is the other side's."""
     return self.ask(name, left, right)
 
   def equal(self, remote: Remote, other) -> bool:
@@ -108,18 +93,18 @@ class Channel(Codec):
     return self.ask('eq', remote, other)
 
   def leave(self, manager: Remote, error: BaseException | None) -> bool:
-    """The end of a `with`; whether the exception that ended it is swallowed."""
+    """Ends a `with` block; returns whether the manager swallows the exception that ended it."""
     return self.ask('exit', manager, error) is True
 
-  def _ask(self, question: list) -> tuple[object, list]:
-    self.send(question)
+  def _ask(self, request: list) -> tuple[object, list]:
+    self.send(request)
     while True:
-      kind, *rest = self.receive()
+      kind, *rest = self.receive()  # the reply, or a request of the other side
       if kind == 'is' and len(rest) == 2 and isinstance(rest[1], list):
         return self._answered(rest[0]), [(place, self.decode(now)) for place, now in rest[1]]
       if kind == 'raised' and len(rest) == 1:
         error = self.decode(rest[0])
-        raise self.raised(question[0], error) if isinstance(error, BaseException) else Gone
+        raise self.raised(request[0], error) if isinstance(error, BaseException) else Gone
       self.answer(kind, rest)
 
   def _answered(self, data):
@@ -127,14 +112,14 @@ class Channel(Codec):
       return _Argument(data[1])
     return self.decode(data)
 
-  def raised(self, what: str, error: BaseException) -> BaseException:
-    """What a question ends in when it raised `error` on the other side."""
+  def raised(self, op: str, error: BaseException) -> BaseException:
+    """The exception to raise here where an op raised `error` on the other side."""
     return error
 
-  def answer(self, what: str, arguments: list) -> None:
-    """Do what the other side asks and say what came of it. Raises Gone."""
+  def answer(self, op: str, arguments: list) -> None:
+    """Does what the other side requests, and replies. Raises Gone."""
     try:
-      reply = ['is', *(self._called(*arguments) if what == 'call' else (self._done(what, arguments), []))]
+      reply = ['is', *(self._called(*arguments) if op == 'call' else (self._done(op, arguments), []))]
     except Gone:
       raise
     except BaseException as error:
@@ -166,28 +151,28 @@ class Channel(Codec):
         return ['argument', place], changes
     return self.encode(value), changes
 
-  def _done(self, what: str, arguments: list) -> object:
+  def _done(self, op: str, arguments: list) -> object:
     arguments = [self.decode(argument) for argument in arguments]
-    value = self.do(what, *arguments)
-    if what in _HELD and type(value) in (list, dict, set):
+    value = self.do(op, *arguments)
+    if op in _HELD and type(value) in (list, dict, set):
       return self.hand_out(value)
     return self.encode(value)
 
   def hand_out(self, value: list | dict | set) -> object:
-    """JSON for a container that an object of this side holds."""
+    """The JSON of a container that an object of this side holds."""
     return self.encode(value)
 
-  def do(self, what: str, *arguments):
-    """What was asked for, other than a call."""
-    if what == 'plain':
+  def do(self, op: str, *arguments):
+    """The result of any op but a call."""
+    if op == 'plain':
       kind = next(kind for kind in (list, dict, set, bytearray) if isinstance(arguments[0], kind))
       return kind(arguments[0]) if kind is not list else [*list.__iter__(arguments[0])]
-    if what == 'await':
+    if op == 'await':
       return self._finish(arguments[0])
-    return {**PROTOCOL, **ATTRIBUTES}[what](*arguments)
+    return {**PROTOCOL, **ATTRIBUTES}[op](*arguments)
 
   def _finish(self, awaitable) -> object:
-    """The result of a coroutine. Its event loop outlives it, or tasks that it has begun would be lost."""
+    """The result of a coroutine. The event loop stays for the next one: tasks that were begun would be lost with it."""
     import asyncio
     import concurrent.futures
 
@@ -249,7 +234,7 @@ class Channel(Codec):
 
 
 class _Argument:
-  """The answer of a call that gave back one of its arguments."""
+  """The result of a call that returned one of its arguments."""
 
   def __init__(self, place: int):
     self.place = place
@@ -263,7 +248,7 @@ def _changeable(value) -> bool:
 
 
 def _renew(old, new) -> None:
-  """`old` with the contents of `new`."""
+  """Gives `old` the contents of `new`."""
   if type(old) is not type(new) or not _changeable(old):
     return
   if 'numpy' in sys.modules and type(old) is sys.modules['numpy'].ndarray:

@@ -1,10 +1,10 @@
 """Does the program in a response pass its tests?
 
-This is the trainer's side: it takes the program out of the response and turns tests into sandbox jobs.
-`tests` is `[{'input': text, 'output': text}, ...]` for programs that read stdin, or `{'entry_point': name
-or None, 'setup': code, 'asserts': [code, ...]}` for functions: the program runs first, then, in a process of
-their own (asserts.py), setup and each assert; the first that fails ends the run. Programs that read stdin, and those
-whose entry point is `Solution`, are run as LiveCodeBench runs them (docs/judges.md).
+This file runs in the trainer's process: it takes the program out of a response and makes a sandbox job of its tests.
+`tests` is `[{'input': text, 'output': text}, ...]` for programs that read stdin, or `{'entry_point': name or None,
+'setup': code, 'asserts': [code, ...]}` for functions. Of functions, the program runs first; then setup and each assert
+run in another process (asserts.py), and the first that fails ends the run. Programs that read stdin, and programs whose
+entry point is `Solution`, run as LiveCodeBench runs them (docs/judges.md).
 """
 
 import re
@@ -17,16 +17,16 @@ from vibethinker_jax.verify.asserts import CONTEST
 from vibethinker_jax.verify.pool import Failure, Pool
 
 _TEST_S = 6.0  # LiveCodeBench's limit for a test
-_GRACE_S = 5.0  # the supervisor keeps the deadline; the pool only steps in when the sandbox itself hangs
+_GRACE_S = 5.0  # the supervisor watches the deadline; the pool kills the worker only if the sandbox itself hangs
 _CLOSE = '</think>'
-_BLANK = ' \t\r\f\v\ufeff\u200b\u200c\u200d\u2060'  # invisible before and behind a fence
+_BLANK = ' \t\r\f\v\ufeff\u200b\u200c\u200d\u2060'  # invisible characters before and after a fence
 _TICKS = re.compile('`{3,}')
 _TAG = re.compile(r'\{?\s*\.?([\w+#-]*+)(?!\s*=)')  # `python3`, `{.python .wide}`; of `title="a.py"` nothing
 _PYTHON = re.compile(r'(?:i?python|pypy|py)-?\d*', re.IGNORECASE)
 
 
 class _Fence(NamedTuple):
-  """What has begun the block that a line stands in: how many backticks, 0 outside, and whether it is of Python."""
+  """The line that began a block. ticks: its backticks, 0 outside any block. python: whether its tag is Python's."""
 
   ticks: int
   python: bool
@@ -36,10 +36,10 @@ _OUTSIDE = _Fence(0, False)
 
 
 def extract_code(text: str) -> str | None:
-  """The last closed fenced block after the thinking that is tagged Python or not at all, None without one.
+  """The last closed fenced block after the thinking that is tagged as Python, or has no tag; None without one.
 
-  A block begins with a line that ends in three or more backticks and a tag, or none; it is closed by a line that begins
-  with as many, whatever follows on it. Lines that are indented as their fence is are taken without that.
+  A block begins with a line that ends with three or more backticks, with or without a tag. A line that begins with as
+  many backticks closes it, whatever follows on that line. The indentation of the fence is removed from the lines.
   """
   found, lines, fence, margin = None, [], _OUTSIDE, ''
   for line in text[_answer_begins(text) :].split('\n'):
@@ -54,13 +54,13 @@ def extract_code(text: str) -> str | None:
 
 
 def _answer_begins(text: str) -> int:
-  """Where the thinking has ended: behind the tag that closes it, which is none that stands within a block of code."""
+  """Where the answer begins: after the `</think>` that closes the thinking. One within a block of code does not."""
   first = text.find(_CLOSE)
   if first < 0:
     return 0
   if text.lstrip(_BLANK + '\n').startswith('<think>'):
     return first + len(_CLOSE)
-  # The prompt may have opened the thought, so the tag may be real; but a program can hold those letters too.
+  # The prompt may have opened the thinking, so the tag may be real; but a program may contain these characters too.
   at, fence, doubtful = 0, _OUTSIDE, None
   for line in text.split('\n'):
     now, tag = _after_line(line, fence), line.find(_CLOSE)
@@ -70,14 +70,14 @@ def _answer_begins(text: str) -> int:
       doubtful = at + tag + len(_CLOSE)
     if now is not None:
       if now != _OUTSIDE and doubtful is not None:
-        return doubtful  # a block begins within a block: that one was left open when the thinking ended
+        return doubtful  # a block begins within a block: the thinking ended without closing the outer one
       fence, doubtful = now, None
     at += len(line) + 1
   return doubtful or 0
 
 
 def _after_line(line: str, fence: _Fence) -> _Fence | None:
-  """The fence that lines stand behind after this one, where it is no line of `fence`'s block but begins or ends one."""
+  """The fence that is current after this line, if the line begins or ends a block; None if it is an ordinary line."""
   line = line.strip(_BLANK)
   ticks = _TICKS.search(line)
   if ticks is None or (fence.ticks and (ticks.start() or len(ticks[0]) < fence.ticks)):
@@ -86,7 +86,7 @@ def _after_line(line: str, fence: _Fence) -> _Fence | None:
   tag = _TAG.match(rest.strip(_BLANK))
   word = tag[1] if tag else ''
   if _PYTHON.fullmatch(word) and '`' not in rest:
-    # Within a block of Python this says that it was not closed; what another block holds is its own business.
+    # Within a block of Python this says that the block was not closed; another block may contain such a line.
     return None if fence.ticks and not fence.python else _Fence(len(ticks[0]), True)
   if fence.ticks:
     return _OUTSIDE
@@ -104,7 +104,7 @@ def _without_margin(lines: list[str], margin: str) -> str:
 
 
 def check_tests(tests: object) -> None:
-  """Raises ValueError, saying what is wrong, if `tests` has neither of the two forms."""
+  """Raises ValueError, which says what is wrong, if `tests` has neither of the two forms."""
   if isinstance(tests, dict):
     right = (
       set(tests) == {'entry_point', 'setup', 'asserts'}
@@ -134,10 +134,14 @@ def check_tests(tests: object) -> None:
 
 
 def job(code: str, tests: Sequence[dict[str, str]] | dict, deadline_s: float, memory: int) -> list[object]:
-  """The sandbox job that runs `code` on all `tests`, with `memory` bytes a process.
+  """The sandbox job that runs `code` on all `tests`.
 
-  They have `deadline_s` seconds together. Where that would be less than 6 a test, each test of a contest has 6, or
-  `deadline_s` if that is less.
+  Args:
+    code: the program.
+    tests: in one of the two forms.
+    deadline_s: seconds for all tests together. If that is less than 6 for each test of a contest, each of these has 6,
+      or `deadline_s` if that is less.
+    memory: bytes of a process.
   """
   function = isinstance(tests, dict)
   contest = CONTEST if not function or tests['entry_point'] == CONTEST else None
@@ -160,10 +164,17 @@ def judge_many(
   deadline_s: float,
   memory: int = 1 << 30,
 ) -> list[Verdict]:
-  """Verdicts for (response, tests) pairs, in order; `pool` from `make_pool`.
+  """Verdicts for (response, tests) pairs, in order.
 
-  A program has `deadline_s` seconds for its tests, or more where they are many (`job`).
-  Raises ValueError for tests of neither form, RuntimeError when the sandbox itself fails: that is no verdict.
+  Args:
+    pairs: the text of a response, and its tests in one of the two forms.
+    pool: from `make_pool`.
+    deadline_s: seconds that a program has for its tests; more if there are many (`job`).
+    memory: bytes of a process.
+
+  Raises:
+    ValueError: tests of neither form.
+    RuntimeError: the sandbox itself failed, so there is no verdict.
   """
   programs = [extract_code(response) for response, _ in pairs]
   for _, tests in pairs:

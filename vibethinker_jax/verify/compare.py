@@ -1,8 +1,8 @@
-r"""Does an answer say the same as the reference? Structure first, values last.
+r"""Is an answer equal to the reference? The structure is compared first, the values last.
 
-A verdict is True, False, or None where only algebra could tell. Algebra is a function of two expressions in LaTeX that
-the caller gives: the judge of a batch first asks `undecided`, which knows nothing, and sends what is left to a worker
-whose function is algebra.py's. So one set of rules decides in both places.
+A verdict is True, False, or None where only algebra can decide. Algebra is a function of two LaTeX expressions that the
+caller passes in. The grader of a batch first passes `undecided`, which always gives None; the answers that are left go
+to a worker, which passes the function of algebra.py. So the same rules decide in both places.
 """
 
 import re
@@ -48,7 +48,7 @@ _ABOUT = frozenset({'\\approx', '\\sim'})
 
 
 def same(gold: str, pred: str, equal: Equal = undecided) -> bool | None:
-  """Whether an answer is the same as a reference, both LaTeX as they stood in a box."""
+  """Whether an answer is equal to a reference; both are contents of boxes. equal: the algebra."""
   if _WHOLE.fullmatch(gold) and _WHOLE.fullmatch(pred):
     return int(gold) == int(pred)
   if (letter := _choice_asked(gold)) is not None:
@@ -71,7 +71,7 @@ def same(gold: str, pred: str, equal: Equal = undecided) -> bool | None:
 
 
 def _as_list(text: str, part: Part, other: Part) -> Part:
-  """`60,120` is a number, and two where the other side has several."""
+  """`60,120` is one number, but two numbers if the other side has several values."""
   if isinstance(part, Scalar) and isinstance(other, Several) and re.fullmatch(r'\d{1,3}(?:,\d{3})+', text):
     return Several(tuple(map(Scalar, text.split(','))))
   return part
@@ -81,13 +81,13 @@ def _as_list(text: str, part: Part, other: Part) -> Part:
 
 
 def _choice_asked(gold: str) -> str | None:
-  r"""The letter of a reference that is one option: `B`, `(B)`, `\text{(B)}`."""
+  r"""The letter of a reference that is an option (`B`, `(B)`, `\text{(B)}`), None for any other."""
   match = re.fullmatch(r'[(\[]?([A-J])[)\]]?\.?', latex.tight(latex.tidy(gold)))
   return match[1] if match else None
 
 
 def _choice(pred: str) -> str | None:
-  """The letter of `A`, `(A)`, `A.`, `A: text`, `A - text`, `Option A`, None for anything else."""
+  """The letter of an answer that is an option: `A`, `(A)`, `A.`, `A: text`, `A - text`, `Option A`; else None."""
   text = re.sub(r'\\(?:text|mathrm|mathbf|textbf|boldsymbol|bm)\s*\{([^{}]*)\}', r' \1 ', pred)
   text = re.sub(r'\\[,;:! ]|~|[*`"$]|\\(?:textbf|left|right)(?![a-z])|\{|\}', ' ', text).strip().rstrip('.,;').strip()
   match = _CHOICE.fullmatch(text) or re.fullmatch(r'\(([A-J])\)\s+.*', text, re.DOTALL)
@@ -122,7 +122,7 @@ def _parts(gold: Part, pred: Part, equal: Equal) -> bool | None:
 
 
 def _simple(part: Part) -> Part:
-  r"""`\{5\}` and `[5,5]` are 5; `1 \pm 2` is two values; a list within a list is one list."""
+  r"""A part in its simplest form: `\{5\}` and `[5,5]` are 5, `1 \pm 2` is two values, nested lists are one list."""
   match part:
     case Set((one,)):
       return _simple(one)
@@ -160,7 +160,7 @@ def _spread(part: Part) -> Sequence[Part]:
 
 
 def _of_sets(gold: Part, pred: Part, one: str, other: str) -> bool:
-  """Whether one is a set written with signs and the other one spelt out: `\\mathbb{R}` and `(-\\infty,\\infty)`."""
+  """Whether both are sets that may be written in different ways: `\\mathbb{R}` and `(-\\infty,\\infty)`."""
   kinds = (Tuple, Union, Set, Scalar)
   return (isinstance(gold, kinds) and isinstance(pred, kinds) and bool(_SETS.search(one) or _SETS.search(other))) or (
     isinstance(gold, Chain)
@@ -171,7 +171,7 @@ def _of_sets(gold: Part, pred: Part, one: str, other: str) -> bool:
 
 
 def _brackets(gold: Tuple, pred: Tuple) -> bool:
-  """Whether brackets are of one kind; beside an infinity the kind says nothing."""
+  """Whether the brackets are of the same kind; next to an infinity the kind does not matter."""
   ends = ((gold.opening, pred.opening, gold.parts[0]), (gold.closing, pred.closing, gold.parts[-1]))
   return all(a == b or (isinstance(at, Scalar) and '\\infty' in at.text) for a, b, at in ends)
 
@@ -183,7 +183,7 @@ def _in_order(golds: Sequence[Part], preds: Sequence[Part], equal: Equal) -> boo
 
 
 def _in_any_order(golds: Sequence[Part], preds: Sequence[Part], equal: Equal) -> bool | None:
-  # a point said twice is said; a number said twice may be meant twice
+  # a point that is given twice counts once; a number that is given twice may be meant twice
   preds = [part for i, part in enumerate(preds) if not (isinstance(part, Tuple) and part in preds[:i])]
   if len(golds) != len(preds):
     return False
@@ -222,7 +222,7 @@ def _relational(parts: Sequence[Part]) -> bool:
 
 
 def _name(part: Part) -> str | None:
-  """What an assignment gives a value to: `x` of `x = 5`, `f(x)`, `(p,q)`, None for another part."""
+  """The name to which an assignment gives a value, such as `x`, `f(x)`, `(p,q)`; None for any other part."""
   if not isinstance(part, Chain) or part.relations[0] not in ('=', '\\in', '\\equiv'):
     return None
   text = split(part.text, {part.relations[0]})[0][0]
@@ -230,7 +230,7 @@ def _name(part: Part) -> str | None:
 
 
 def _named(parts: Sequence[Part]) -> list[str]:
-  """The names of a list in which each value has its own; `x_1, x_2` and `x, x` name the values of one thing."""
+  """The names in a list in which each value has its own name; `x_1, x_2` and `x, x` are values of the same name."""
   names = [_name(part) for part in parts]
   if None in names:
     return []
@@ -243,7 +243,7 @@ def _values(parts: Sequence[Part]) -> list[Part]:
 
 
 def _value(chain: Chain) -> Part:
-  """What an assignment's name is given."""
+  """The value that an assignment gives to its name."""
   rest, relations = chain.members[1:], chain.relations[1:]
   if not relations:
     return _simple(rest[0])
@@ -255,10 +255,10 @@ def _value(chain: Chain) -> Part:
 
 
 def _to_relation(gold: Chain, pred: Part, equal: Equal) -> bool | None:
-  """A reference that states a relation."""
+  """Compares a reference that is a relation."""
   kinds = set(gold.relations)
   if kinds & vocabulary.LOGIC:
-    return False  # the same only as texts
+    return False  # they could be equal only as texts, and that was checked before
   if gold.members[0] == Scalar('') and kinds <= _ABOUT:
     return _parts(gold.members[-1], _value(pred) if _starts_about(pred) else pred, equal)
   name = _name(gold)
@@ -279,7 +279,7 @@ def _to_relation(gold: Chain, pred: Part, equal: Equal) -> bool | None:
 
 
 def _both_relations(gold: Chain, pred: Chain, equal: Equal) -> bool | None:
-  """Two relations without names of values: algebra's, once their words agree."""
+  """Compares two relations that name no value: by algebra, if their words agree."""
   one, other = quantity(gold.text), quantity(pred.text)
   if set(pred.relations) & vocabulary.LOGIC or one.counting or one.scale != other.scale or not units_agree(one, other):
     return False
@@ -291,10 +291,10 @@ def _starts_about(part: Part) -> bool:
 
 
 def _to_value(gold: Part, pred: Chain, equal: Equal) -> bool | None:
-  """A reference that is a value, and an answer that states relations.
+  """Compares a reference that is a value with an answer that states relations.
 
-  Everything that the answer sets equal must be the reference: `1 = 2 = 5` is not 5. A name may stand in front, and
-  behind `about` what is about the reference.
+  All members that the answer sets equal must be equal to the reference: `1 = 2 = 5` is not 5. A name may come first,
+  and after an approximation sign a value that is about the reference.
   """
   if not set(pred.relations) <= _EQUALS | {'\\in'}:
     return False
@@ -340,7 +340,7 @@ def _is_symbol(part: Part) -> bool:
 
 
 def _labels(member: Part, chain: Chain, gold: Part) -> bool:
-  """Whether the first member of a chain only names what follows: `x`, `f(x)`, `m + n`; a number never does."""
+  """Whether the first member of a chain only names the value: `x`, `f(x)`, `m + n`; a number never does."""
   if _name(chain) is not None:
     return not (isinstance(gold, Scalar) and latex.tight(gold.text) == _name(chain))
   if not isinstance(member, Scalar) or member.text.startswith('-') or (isinstance(gold, Scalar) and letters(gold.text)):

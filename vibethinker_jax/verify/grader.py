@@ -1,6 +1,6 @@
-"""One object that grades whatever a training step, a probe or an evaluation brings.
+"""The Grader: one object that grades the responses of training, probing and evaluation.
 
-A Grader owns two pools of workers, one for algebra and one for programs, that start when first needed and
+It owns two pools of workers, one for algebra and one for programs. The workers start when they are first needed and
 stay up between batches.
 """
 
@@ -15,13 +15,13 @@ Row = tuple[str, str | Sequence[str] | None, Sequence[dict[str, str]] | dict | N
 
 
 class Grader:
-  """Grades responses; a context manager. For use from one thread at a time.
+  """Grades responses. A context manager, for use from one thread at a time.
 
   Args:
     workers: processes of each kind at most.
-    deadline_s: seconds one response may take, its algebra or its program; then it is wrong. A program with many tests
-      has more (`code.job`).
-    strict: answers are judged by the published grader's rules (official.py).
+    deadline_s: seconds that the algebra or the program of one response may take; after that the response is wrong. A
+      program with many tests has more time (`code.job`).
+    strict: grades answers by the rules of the published grader (official.py).
   """
 
   def __init__(self, workers: int = 2, deadline_s: float = 10.0, strict: bool = False):
@@ -50,9 +50,13 @@ class Grader:
   def grade(self, rows: Sequence[Row]) -> list[Verdict]:
     """Verdicts for rows (response, answer, tests), in order; exactly one of answer and tests is not None.
 
-    answer: the right answer or a sequence of accepted ones. tests: see code.py.
-    Raises ValueError or TypeError, naming the row, for one of another form; RuntimeError when no worker
-    starts.
+    Args:
+      rows: response is the whole text of the model; answer the right answer, or a sequence of accepted ones; tests as
+        code.py has them.
+
+    Raises:
+      ValueError, TypeError: a row has another form; the message names it.
+      RuntimeError: no worker starts, or the sandbox fails.
     """
     for i, (_, gold, tests) in enumerate(rows):
       if (gold is None) == (tests is None):
@@ -76,8 +80,8 @@ class Grader:
     for level in self._programs.greetings():
       if str(level).startswith('no namespaces'):
         warnings.warn(
-          f'programs of the model run on this machine with little between them and its files: {level}. Allow '
-          'unprivileged user namespaces, or run in a container made for it.',
+          f'programs of the model are hardly isolated from this machine and its files: {level}. Allow unprivileged '
+          'user namespaces, or run in a container made for this purpose.',
           RuntimeWarning,
           stacklevel=2,
         )
@@ -85,17 +89,17 @@ class Grader:
     return verdicts
 
   def vote_keys(self, answers: Sequence[str]) -> list[str]:
-    """A text for each answer, as taken out of a box; equal answers share theirs."""
+    """A text for each answer (the content of a box); equal answers have the same text."""
     return answer.vote_keys(answers, self._algebra, self.deadline_s)
 
   def check_traces(self, rows: Sequence[Row]) -> list[trace.Trace]:
-    """The steps of responses checked, in order (trace.py): their `share` is a process score, no verdict.
+    """Checks the equalities in the steps of responses, in order (trace.py). The `share` that holds is not a verdict.
 
-    Rows are those of `grade`. A program claims nothing: what it assigns is not said to be equal.
+    rows: as in `grade`. A program makes no claims: an assignment does not say that two sides are equal.
     """
     texts = [response if tests is None else '' for response, _, tests in rows]
     return trace.check(texts, self._algebra, self.deadline_s)
 
   def steps(self, rows: Sequence[Row]) -> list[float | None]:
-    """The shares of `check_traces` alone; None where a response claims nothing that could be settled."""
+    """Only the shares of `check_traces`; None for a response without a claim that could be settled."""
     return [checked.share for checked in self.check_traces(rows)]

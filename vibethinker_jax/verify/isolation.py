@@ -1,7 +1,7 @@
-"""How a process is shut in on Linux: namespaces with a small read-only tree, resource limits, rights given up.
+"""How a process is isolated on Linux: namespaces with a small read-only tree, resource limits, rights given up.
 
-Everything here is trusted code, called before a program starts; sandbox.py says who calls it and when. Standard
-library only.
+Everything here is trusted code that runs before a program starts; sandbox.py says which process calls it, and when.
+Standard library only.
 """
 
 import ctypes
@@ -10,12 +10,13 @@ import os
 import resource
 import signal
 import sys
+from typing import NamedTuple
 
-PROGRAM, TESTS = 65534, 65533  # users of the program and of the process that tests it
-OUTPUT = 16 << 20  # bytes a program may print or write to one file
-CHANNEL = 61  # number of the first file a program has besides stdin, stdout and stderr
-HOME = '/box'  # where the file of the program lies; beside it, its /tmp and its /dev/shm
-PACKAGES = '/packages'  # where it finds numpy
+_PROGRAM, _TESTS = 65534, 65533  # users of the test process and of the test runner
+OUTPUT = 16 << 20  # bytes that a program may print, or write to one file
+CHANNEL = 61  # number of the first file that a program has besides stdin, stdout and stderr
+HOME = '/box'  # where the file of the program lies; its /tmp and its /dev/shm lie beside it
+_PACKAGES = '/packages'  # where a program finds numpy
 _SCRATCH = 64 << 20  # bytes of HOME
 _STACK = 120 << 20  # of the main thread; the kernel leaves room for 128 MiB
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 1 << 17, 1 << 26, 1 << 27, 1 << 28, 1 << 29, 1 << 30
@@ -25,7 +26,7 @@ _SET_PDEATHSIG, _SET_DUMPABLE, _SET_CHILD_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 4, 3
 
 
 class Kernel:
-  """The system calls Python 3.11 has no names for. Every method raises OSError."""
+  """The system calls that Python 3.11 has no names for. Every method raises OSError."""
 
   def __init__(self):
     self.libc = ctypes.CDLL(None, use_errno=True)
@@ -51,7 +52,7 @@ class Kernel:
     self._check(self.libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), 'prctl')
 
   def be_untraceable(self) -> None:
-    """Programs that share this process's user can trace neither it nor its children."""
+    """From now on programs of this process's user can trace neither it nor its children."""
     self._prctl(_SET_DUMPABLE, 0)
 
   def die_with_parent(self) -> None:
@@ -61,7 +62,7 @@ class Kernel:
     self._prctl(_SET_CHILD_SUBREAPER, 1)
 
   def drop_rights(self, user: int | None) -> None:
-    """No capability and no way to new ones; as another user where one is given (which takes root)."""
+    """Gives up all capabilities and every way to new ones, and becomes `user` where one is given (which takes root)."""
     if user is not None:
       os.setgroups([])
       os.setresgid(user, user, user)
@@ -69,6 +70,49 @@ class Kernel:
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     self._check(self.libc.capset(header, (ctypes.c_uint32 * 6)()), 'capset')
     self._prctl(_SET_NO_NEW_PRIVS, 1)
+
+
+class Isolation(NamedTuple):
+  """What a fork server has entered, and what it can give to the processes that it forks.
+
+  kernel: the system calls. namespaces: whether there are any here. users: of the test process and of the test runner,
+  None for the user that we are. level: all this in one line, for people.
+  """
+
+  kernel: Kernel
+  namespaces: bool
+  users: tuple[int | None, int | None]
+  level: str
+
+  @classmethod
+  def enter(cls, packages: str) -> 'Isolation':
+    """Isolates this process as far as the machine allows. packages: the folder that numpy lies in, '' for none."""
+    kernel = Kernel()
+
+    def everything():
+      enter_namespaces(kernel, packages)
+      enter_run(kernel)
+
+    def as_nobody():
+      kernel.drop_rights(_PROGRAM)
+      os.listdir(os.path.dirname(os.__file__))
+
+    why_not = works(everything)
+    root = os.geteuid() == 0
+    user = f'uid {_PROGRAM}' if root else 'no capabilities'
+    limits = 'limits on cpu, memory, files and processes'
+    if not why_not:
+      enter_namespaces(kernel, packages)
+      spaces = 'mount, pid, network, ipc and uts' if root else 'user, mount, pid, network, ipc and uts'
+      level = f'{spaces} namespaces, private read-only root, {user}, {limits}'
+    else:
+      if root and works(as_nobody):
+        # Only root may read the folder of the interpreter: better a program that runs than none that can import.
+        root, user = False, 'still root'
+      level = f'no namespaces ({why_not}), {user}, {limits}'
+    if packages:
+      sys.path.append(packages if why_not else _PACKAGES)
+    return cls(kernel, not why_not, (_PROGRAM, _TESTS) if root else (None, None), level)
 
 
 def enter_namespaces(kernel: Kernel, packages: str) -> None:
@@ -88,7 +132,7 @@ def enter_namespaces(kernel: Kernel, packages: str) -> None:
   kernel.mount('none', '/', None, _REC | _PRIVATE)  # or every mount below would show up outside
 
   trees = _trees(packages)
-  # The new tree needs a place to stand that hides none of its sources; one that exists leaves nothing behind.
+  # The new tree is mounted on a folder that exists, so that nothing is left behind, and that hides none of its sources.
   root = next(
     place
     for place in ('/mnt', '/media', '/srv', '/tmp', '/opt')
@@ -98,7 +142,7 @@ def enter_namespaces(kernel: Kernel, packages: str) -> None:
   for inside, tree in trees.items():
     inside = root + inside
     if os.path.exists(inside):
-      continue  # it lies in another tree
+      continue  # another tree contains it
     os.makedirs(os.path.dirname(inside), mode=0o755, exist_ok=True)
     if os.path.islink(tree) and not tree.startswith('/etc/'):
       os.symlink(os.readlink(tree), inside)
@@ -109,8 +153,7 @@ def enter_namespaces(kernel: Kernel, packages: str) -> None:
       open(inside, 'w').close()
     kernel.mount(tree, inside, None, _BIND | _REC)
     if not tree.startswith('/dev/'):
-      # A noexec may not be taken away from inside a user namespace, so it is repeated (the flags are the
-      # same).
+      # Inside a user namespace a noexec may not be taken away, so it is repeated (both flags have the same value).
       kept = os.statvfs(inside).f_flag & os.ST_NOEXEC
       kernel.mount(tree, inside, None, _REMOUNT | _BIND | _RDONLY | _NOSUID | _NODEV | kept)
   os.mkdir(root + HOME)
@@ -123,23 +166,23 @@ def enter_namespaces(kernel: Kernel, packages: str) -> None:
 
 
 def _trees(packages: str) -> dict[str, str]:
-  """What programs see -> where it lies: the system's libraries, Python and its standard library, numpy."""
+  """The path that programs see -> the path of the host: the system's libraries, Python, its standard library, numpy."""
   trees = ['/usr', '/lib', '/lib64', '/lib32', '/etc/ld.so.cache', '/etc/localtime']
   trees += [os.path.join(sys.base_prefix, lib) for lib in ('lib', 'lib64')]
   trees += [sys.executable, '/dev/null', '/dev/zero', '/dev/urandom']
   inside = {tree: tree for tree in trees}
-  inside |= {f'{PACKAGES}/{name}': os.path.join(packages, name) for name in ('numpy', 'numpy.libs') if packages}
+  inside |= {f'{_PACKAGES}/{name}': os.path.join(packages, name) for name in ('numpy', 'numpy.libs') if packages}
   return {name: tree for name, tree in inside.items() if os.path.exists(tree)}
 
 
 def enter_run(kernel: Kernel) -> None:
-  """For one run: a pid namespace for the next child and a HOME that vanishes with it. Raises OSError."""
+  """For one run: makes a pid namespace for the next child, and a HOME that vanishes with it. Raises OSError."""
   kernel.unshare(_NEWPID | _NEWNS | _NEWIPC)
   kernel.mount('tmpfs', HOME, 'tmpfs', _NOSUID | _NODEV, f'size={_SCRATCH},mode=755,nr_inodes=4096')
 
 
 def works(attempt) -> str:
-  """Tries something irrevocable in a child first. Returns '' if it works, else why not."""
+  """Tries in a child what cannot be undone. Returns '' if it works, otherwise why it does not."""
   read, write = os.pipe()
   pid = os.fork()
   if pid == 0:
@@ -156,10 +199,16 @@ def works(attempt) -> str:
   return reason
 
 
-def shut_in(kernel: Kernel, user: int | None, folder: str, files: list[int], seconds: float, memory: int) -> None:
-  """Closes every door of this process but `files`, which become stdin, stdout, then CHANNEL, CHANNEL + 1, ...
+def isolate(kernel: Kernel, user: int | None, folder: str, files: list[int], seconds: float, memory: int) -> None:
+  """Takes from this process all that it does not need, before it executes code that is not trusted.
 
-  user: whom to become (None: stay who we are). folder: where to stand. seconds, memory: of CPU time, bytes.
+  Args:
+    kernel: the system calls.
+    user: whom to become; None keeps the user.
+    folder: the working directory.
+    files: the descriptors that stay open, as stdin, stdout, then CHANNEL, CHANNEL + 1, ...; all others are closed.
+    seconds: limit on CPU time.
+    memory: limit on the address space, in bytes.
   """
   os.setsid()
   os.chdir(folder)

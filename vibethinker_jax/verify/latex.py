@@ -1,6 +1,6 @@
-r"""The LaTeX of one answer in one spelling: what only concerns looks is gone, words stand in `\text{}`.
+r"""The LaTeX of an answer in one spelling: without commands that only change its looks, with all words in `\text{}`.
 
-What is kept says something: numbers, letters, operators, brackets, commas, words. Nothing is computed here.
+Everything that has a meaning is kept: numbers, letters, operators, brackets, commas, words. Nothing is computed here.
 """
 
 import functools
@@ -10,7 +10,7 @@ import unicodedata
 from vibethinker_jax.boxes import closing
 from vibethinker_jax.verify import vocabulary
 
-# Characters that NFKC would read otherwise (a superscript 2 as the digit 2), or leave as they are.
+# Characters that NFKC would misread (a superscript 2 as the digit 2), or would not change.
 _VULGAR = {
   '½': '1/2', '⅓': '1/3', '⅔': '2/3', '¼': '1/4', '¾': '3/4', '⅕': '1/5', '⅖': '2/5', '⅗': '3/5', '⅘': '4/5',
   '⅙': '1/6', '⅚': '5/6', '⅐': '1/7', '⅛': '1/8', '⅜': '3/8', '⅝': '5/8', '⅞': '7/8', '⅑': '1/9', '⅒': '1/10',
@@ -46,7 +46,7 @@ _LOOKS = re.compile(
   r'(?![a-zA-Z])\.?'
 )
 _SPACES = re.compile(r'\\(?:quad|qquad|thinspace|enspace|space|newline|hfill)(?![a-zA-Z])|(?<!\\)\\[;: \n]|~')
-# A wide space sets two values apart; beside words and commas it says nothing.
+# A wide space separates two values; next to words and commas it has no meaning.
 _QUAD = re.compile(r'(?<=[^\s,;:&=\\({\[])\s*\\q?quad\s*(?=[^\s,;:&=\\)}\]]|\\(?:[dt]?frac|sqrt|pi|left)(?![a-z]))')
 _GONE = re.compile(r'\\[hv]space\*?\{[^{}]*\}|\\[hv]?phantom\{[^{}]*\}|\\tag\{[^{}]*\}|\\label\{[^{}]*\}')
 _STYLES = re.compile(
@@ -80,7 +80,7 @@ def tidy(text: str) -> str:
 
 
 def tight(tidied: str) -> str:
-  """A tidied text with every space gone that does not keep two digits, or a command and a letter, apart."""
+  """A tidied text without spaces, except those between two digits, or between a command and a letter."""
   text = re.sub(r'(?<!\d) | (?!\d)', lambda m: m.group(), tidied)
   text = re.sub(r'(\\[a-zA-Z]+) (?=[a-zA-Z])', '\\1\0', text)
   text = re.sub(r'(\d) (?=\d)', '\\1\0', text)
@@ -100,7 +100,7 @@ def _ascii(text: str) -> str:
   text = re.sub(r'√\s*(\d+(?:\.\d+)?|[a-zA-Z]|\\pi ?)', r'\\sqrt{\1}', text)
   text = re.sub(r'√\s*\(([^()]*)\)', r'\\sqrt{\1}', text).replace('√', r'\sqrt')
   text = unicodedata.normalize('NFKC', text)
-  for sign, latex in _SIGNS.items():  # what was a full-width or other form of one
+  for sign, latex in _SIGNS.items():  # those that were full-width or in another form
     text = text.replace(sign, latex)
   return text
 
@@ -110,7 +110,7 @@ _AROUND = (('$$', '$$'), ('$', '$'), ('\\(', '\\)'), ('\\[', '\\]'), ('**', '**'
 
 
 def _unwrapped(text: str) -> str:
-  """Without the marks around the whole text."""
+  """The text without quotation marks, dollars and other marks around the whole of it."""
   while True:
     before = text
     text = text.strip().rstrip(';,').rstrip()
@@ -130,12 +130,12 @@ def _unwrapped(text: str) -> str:
 
 
 def _commands(text: str) -> str:
-  """Commands that are other names or looks of something plain."""
+  """The text with plain signs in place of commands that are only other names or looks of them."""
   text = re.sub(r'\\dollar(?![a-zA-Z])', r'\\$', _GONE.sub('', text)).replace('\\&', '&')
   text = re.sub(r'\\(triangle|angle)(?=[A-Z])', r'\\\1 ', re.sub(r'(?<![a-zA-Z}\]])\{(\w+)\}(?=_)', r'\1', text))
   text = _COMMAND.sub(lambda m: '\\' + _ALIASES[m[1]] if m[1] in _ALIASES else m.group(), text)
   text = _COMMAND.sub(lambda m: _PLAIN.get(m[1], m.group()), text)
-  # a thin space groups digits, any other space sets things apart
+  # a thin space groups digits, any other space separates
   text = re.sub(r'(?<=\d)\\,(?=\d{3}(?!\d))', '', text)
   text = re.sub(r'(?<=\d),\s*\\!\s*(?=\d)', '', text)
   text = _QUAD.sub(lambda m: m.group() if re.search(r'\\(?:text|mbox)\{[^{}]*\}$', text[: m.start()]) else ' ; ', text)
@@ -146,7 +146,7 @@ def _commands(text: str) -> str:
 
 
 def _styles(text: str) -> str:
-  r"""Styles taken off; what is words stands in `\text{}`, also what was bare: `5 cm` and `\mathrm{5 cm}` alike."""
+  r"""The text without styles, and with all words in `\text{}`: `5 cm` and `\mathrm{5 cm}` give the same."""
   out, at = [], 0
   while (style := _STYLES.search(text, at)) is not None:
     end = closing(text, style.end())
@@ -166,7 +166,7 @@ def _styles(text: str) -> str:
 
 
 def _worded(content: str) -> str:
-  r"""The content of a style: its words in `\text{}`, the rest as it is."""
+  r"""The content of a style, with its words in `\text{}` and the rest unchanged."""
   if _STYLES.search(content) or '$' in content:
     content = _styles(content.replace('$', ' '))
     return content
@@ -191,7 +191,7 @@ def _word(content: str, match: re.Match) -> str:
 
 
 def _bare_words(text: str) -> str:
-  r"""Words that stand outside any style put into `\text{}`: two letters and more that are no product of variables."""
+  r"""The text with words outside any style in `\text{}`: two or more letters that are no product of variables."""
 
   def worded(m: re.Match) -> str:
     word = m.group()
@@ -208,7 +208,7 @@ def _without_text(text: str) -> str:
 
 
 def _arguments(text: str) -> str:
-  r"""`\frac12` and `\sqrt2` with braces."""
+  r"""The text with braces added to `\frac12` and `\sqrt2`."""
   text = re.sub(r'\\frac\s*(\d)\s*(\d)', r'\\frac{\1}{\2}', text)
   text = re.sub(r'\\frac\s*([0-9a-zA-Z])\s*\{', r'\\frac{\1}{', text)
   text = re.sub(r'(\\frac\s*\{[^{}]*\})\s*([0-9a-zA-Z])', r'\1{\2}', text)

@@ -1,11 +1,11 @@
-"""The published grader's rules, for scores that are to be compared with published ones; run in symbolic.py's workers.
+"""The rules of the published grader, for scores that are compared with published ones; workers of symbolic.py run them.
 
-VibeThinker's evaluation folder grades with the rules of DeepScaleR, which go back to the MATH data set's: a response
-counts if it has `</think>`, its answer is the last `\boxed{}` after that, and it is right if it equals a gold one
-after either of two normalisations, or if sympy finds their difference to be 0 where that is thought safe to ask. The
-rules are narrower than math-verify's: no intervals against inequalities, no set order, 1/3 is not 2/6, exponents of
-two digits are not evaluated. They are odd in places (`1,999.99999999` is 1999), and kept so: a verdict is worth
-comparing only where it is theirs. This file states them anew; docs/judges.md says how far it was compared.
+VibeThinker's evaluation folder grades with the rules of DeepScaleR, which go back to those of the MATH data set. A
+response counts if it has `</think>`; its answer is the last `\boxed{}` after that. The answer is right if it equals a
+reference after either of two normalisations, or if sympy finds that their difference is 0, where the rules consider
+that safe to ask. The rules are narrower than math-verify's: no intervals against inequalities, no set order, 1/3 is not
+2/6, exponents of two digits are not evaluated. Some are odd (`1,999.99999999` is 1999) and are kept, because a score
+can be compared only if the same rules gave it. This file is written anew; docs/judges.md says how far it was compared.
 """
 
 import math
@@ -32,7 +32,7 @@ def extract(response: str) -> str | None:
 
 
 def golds(answer: str | Sequence[str]) -> list[str]:
-  r"""The accepted texts: of one with a `\boxed` what its last box holds, and nothing where that is no closed `{}`."""
+  r"""The accepted texts; of a text with a `\boxed`, only the content of its last box, if that closes."""
   texts = [answer] if isinstance(answer, str) else answer
   inner = [_boxed(text) if '\\boxed' in text else text for text in texts]
   return [text for text in inner if text is not None]
@@ -64,7 +64,7 @@ def _tidy(text: str) -> str:
     text = inner[1].strip()
   try:
     return _tidied(text)
-  except (IndexError, ValueError):  # where it fails, on a command with nothing behind it or two units, the text stays
+  except (IndexError, ValueError):  # it fails on a command with nothing after it and on two units: the text stays
     return text
 
 
@@ -101,7 +101,7 @@ def _braced_fractions(text: str) -> str:
     if part[0] == '{':
       out += f'\\frac{part}'
     elif len(part) < 2:
-      return text  # one character behind any of them, and none is touched
+      return text  # if one fraction has a single character after it, none is changed
     elif part[1] == '{':
       out += f'\\frac{{{part[0]}}}{part[1:]}'
     else:
@@ -133,7 +133,7 @@ def _plain(text: str) -> str:
   text = re.sub('([0-9]) +([0-9])', r'\1+\2', text)  # a mixed number is a sum
   text = re.sub('[ {}]', '', text).lower()
   value = _float(_ungrouped(text))
-  return str(int(value)) if _is_whole(value) else text  # cut off here, though rounded above
+  return str(int(value)) if _is_whole(value) else text  # the published code cuts off here, though it rounds above
 
 
 def _without_latex(text: str) -> str:
@@ -199,8 +199,8 @@ def _equal(gold: str, answer: str) -> bool:
   letters = {c for c in difference.replace('sqrt', '').replace('frac', '') if c.isalpha()}
   if len(letters) > 2 or _UNSAFE.search(difference):
     return False
-  # Ours: sympy's parser evaluates Python, where `__` leads from a number to all that the process may do. Two letters
-  # can be enough, for Python takes signs for letters that `isalpha` does not, and normalises them.
+  # This rule is ours: sympy's parser evaluates Python, where `__` leads from a number to all that the process may do.
+  # Two letters can be enough, since Python normalises some signs to letters that `isalpha` does not count.
   if '__' in unicodedata.normalize('NFKC', difference):
     return False
   from sympy import simplify
@@ -213,5 +213,5 @@ def _equal(gold: str, answer: str) -> bool:
   try:
     rules = (*standard_transformations, implicit_multiplication_application)
     return simplify(parse_expr(difference.replace('^', '**'), transformations=rules)) == 0
-  except Exception:  # any text of a model may reach this parser, and any exception leave it
+  except Exception:  # any text of a model may reach this parser, and it may raise anything
     return False

@@ -1,14 +1,15 @@
-"""Did a program print what it should?"""
+"""Is the output of a program the expected one?"""
 
 import decimal
 
 
 def same_output(printed: str, expected: str) -> bool:
-  """Whether a program printed what it should: LiveCodeBench's rule, for all programs that read stdin.
+  """Whether a program printed the expected output, by LiveCodeBench's rule, for all programs that read stdin.
 
-  Both texts are stripped and taken apart into lines, which are stripped too, and there must be as many. Two lines are
-  the same if their texts are, or if both are nothing but numbers and these are equal as decimals, one by one: `1.0` is
-  `1`, `0.33` is not `0.333`.
+  Both texts are stripped and split into lines, which are stripped too; the numbers of lines must be equal. Two lines
+  are
+  the same if their texts are equal, or if both consist of numbers that are equal as decimals, one by one: `1.0` equals
+  `1`, `0.33` does not equal `0.333`.
   """
   got, want = ([line.strip() for line in text.strip().split('\n')] for text in (printed, expected))
   return len(got) == len(want) and all(a == b or _same_numbers(a.split(), b.split()) for a, b in zip(got, want))

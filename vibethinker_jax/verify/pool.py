@@ -1,17 +1,16 @@
-"""Worker processes that can be killed: the only way to put a hard deadline on code one does not control.
+"""A pool of worker processes that can be killed: the only way to set a hard deadline for code that we do not control.
 
-A thread cannot be stopped, a signal waits for the running C call to return, and forking a trainer full of JAX
-threads may deadlock. So a pool keeps a few child processes started from a command line of their own; the
-parent talks to them over pipes from a single thread with a selector. A job past its deadline has its worker
-killed and replaced while the others go on; a worker that dies takes only its own job with it.
+A thread cannot be stopped, a signal waits until the running C call returns, and forking a trainer full of JAX threads
+may deadlock. So a pool keeps a few child processes that are started from a command line. The parent exchanges messages
+with them over pipes, in a single thread with a selector. When a job is past its deadline, its worker is killed and
+replaced while the others continue; when a worker dies, only its own job is lost.
 
-The protocol is frames: four bytes of length (big endian), then JSON. A worker first sends one frame, its
-greeting; then for every job it reads one or more frames and answers with exactly one.
+Parent and worker exchange frames (frames.py). A worker first sends one frame, its greeting; then it reads one or more
+frames for every job and answers each job with exactly one.
 """
 
 import contextlib
 import dataclasses
-import json
 import os
 import selectors
 import signal
@@ -20,25 +19,21 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-_START_S = 120.0  # importing a large library from a cold disk takes long, and is nobody's job's fault
+from vibethinker_jax.verify.frames import Inbox, frame
+
+_START_S = 120.0  # for the start of a worker: importing a large library from a cold disk takes long
 _MAX_ANSWER = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-  """What stands in for the answer of a job that got none. reason: 'timeout' or 'worker died'."""
+  """Takes the place of an answer that a job did not get. reason: 'timeout' or 'worker died'."""
 
   reason: str
 
 
-def frame(value: object) -> bytes:
-  """The bytes of one frame. value: anything JSON holds."""
-  data = json.dumps(value).encode()
-  return len(data).to_bytes(4, 'big') + data
-
-
 class _Worker:
-  """One child process, its two pipes and the job it is at."""
+  """One child process, its two pipes, and the job that it works on."""
 
   def __init__(self, command: Sequence[str], env: dict[str, str] | None):
     self.process = subprocess.Popen(
@@ -48,7 +43,7 @@ class _Worker:
     os.set_blocking(self.to, False)
     os.set_blocking(self.out, False)
     self.outgoing = memoryview(b'')
-    self.incoming = bytearray()
+    self.inbox = Inbox(_MAX_ANSWER)
     self.greeting: object = None
     self.job: int | None = None
     self.deadline = time.monotonic() + _START_S
@@ -57,25 +52,17 @@ class _Worker:
     self.job, self.outgoing, self.deadline = job, memoryview(data), time.monotonic() + deadline_s
 
   def write(self) -> None:
-    """Writes what the pipe takes. Raises BrokenPipeError if the worker is gone."""
+    """Writes as much as the pipe takes. Raises BrokenPipeError if the worker is gone."""
     with contextlib.suppress(BlockingIOError):
       self.outgoing = self.outgoing[os.write(self.to, self.outgoing) :]
 
   def read(self) -> tuple[bool, object]:
-    """(True, value) when a frame is complete, (False, None) while it is not. Raises EOFError at the end."""
+    """(True, value) once a frame is complete, (False, None) before. Raises EOFError if the worker is gone."""
     try:
       data = os.read(self.out, 1 << 16)
     except BlockingIOError:
       return False, None
-    self.incoming += data
-    size = int.from_bytes(self.incoming[:4], 'big')
-    if not data or size > _MAX_ANSWER:
-      raise EOFError
-    if len(self.incoming) < 4 + size or len(self.incoming) < 4:
-      return False, None
-    value = json.loads(self.incoming[4 : 4 + size])
-    self.incoming.clear()
-    return True, value
+    return self.inbox.take(data)
 
   def kill(self) -> None:
     with contextlib.suppress(ProcessLookupError):
@@ -86,12 +73,12 @@ class _Worker:
 
 
 class Pool:
-  """Up to `n` workers started from `command`, each when first needed. For use from one thread at a time.
+  """Up to `n` workers, each started when it is first needed. For use from one thread at a time.
 
   Args:
-    n: how many workers at most.
-    command: the argument list that starts one.
-    env: its environment; None passes this process's on.
+    n: workers at most.
+    command: the argument list that starts a worker.
+    env: its environment; None passes on that of this process.
   """
 
   def __init__(self, n: int, command: Sequence[str], env: dict[str, str] | None = None):
@@ -117,19 +104,26 @@ class Pool:
     return [worker.process.pid for worker in self._workers]
 
   def greetings(self) -> list[object]:
-    """What the workers that are up said of themselves when they started."""
+    """The first messages of the workers that are up."""
     return [worker.greeting for worker in self._workers if worker.greeting is not None]
 
   def map(self, jobs: Sequence[Sequence[object]], deadline_s: float) -> list[object]:
-    """Runs every job. A job is a sequence of JSON values, one frame each.
+    """Runs every job.
 
-    Returns, in the order of the jobs, each one's answer, or a Failure. `deadline_s` counts for each job from
-    the moment it is handed to a worker that is up. Raises RuntimeError when a worker cannot be started.
+    Args:
+      jobs: each is a sequence of JSON values, one for each frame.
+      deadline_s: seconds for each job, from the moment when a worker that is up gets it.
+
+    Returns:
+      For each job, in order, its answer or a Failure.
+
+    Raises:
+      RuntimeError: a worker cannot be started.
     """
     try:
       return self._map(jobs, deadline_s)
     except BaseException:
-      self.close()  # a worker still at an abandoned job would answer the next one with the wrong verdict
+      self.close()  # a worker still busy with an abandoned job would give its answer to the next job
       raise
 
   def _map(self, jobs: Sequence[Sequence[object]], deadline_s: float) -> list[object]:
@@ -150,7 +144,7 @@ class Pool:
             raise RuntimeError(f'{outcome.reason} while starting: {" ".join(self._command)}')
           self._workers.remove(worker)
           worker.kill()
-          # Replaced at once, job or no job: it is up again by the time the next batch comes.
+          # Replaced at once, even without a job for it, so that it is up when the next batch comes.
           self._workers.append(_Worker(self._command, self._env))
         elif worker.greeting is None:
           worker.greeting, worker.deadline = outcome, float('inf')
@@ -162,7 +156,7 @@ class Pool:
     return results
 
   def _wait(self) -> list[tuple[_Worker, object]]:
-    """Moves bytes until something happens to some worker; returns what happened to whom."""
+    """Moves bytes until some worker has an answer, dies or is late; returns (worker, answer or Failure) for each."""
     events = []
     with selectors.DefaultSelector() as selector:
       for worker in self._workers:
@@ -174,7 +168,7 @@ class Pool:
       for key, mask in selector.select(timeout):
         worker = key.data
         if mask & selectors.EVENT_WRITE:
-          # A worker that died while we write shows as the end of its output, which is where it is dealt with.
+          # If the worker died while we write, its output ends, and that is handled below.
           try:
             worker.write()
           except BrokenPipeError:

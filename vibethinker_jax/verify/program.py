@@ -1,14 +1,15 @@
-"""Inside the sandbox: an ordinary interpreter for a program, from its first line to the last flush.
+"""In the test process: runs the code under test as an ordinary interpreter would, from its first line to the last
+flush.
 
-A program is run in a fork of a process that has long been up, so what Python does at its start and its end is done
-here: standard streams, `exit` and `__file__`, a `__main__` of its own; then threads waited for, `atexit`, what is still
-buffered written, and what the module holds let go of. A program that ends in an exception, or with an exit status other
-than 0, has failed, whatever it printed.
+The code runs in a fork of a process that is already up, so this file does what Python does at the start and at the end
+of a program. At the start: standard streams, `exit`, `__file__`, and a `__main__` of its own. At the end: it waits for
+threads, runs `atexit`, writes what is buffered, and releases what the module holds. A program that ends with an
+exception, or with an exit status other than 0, has failed, whatever it printed.
 
-Programs of contests are run as LiveCodeBench runs them (`contest`): with its imports before their first line and
-its recursion limit. A built-in is not hidden by a name of these imports.
+Programs of contests run as LiveCodeBench runs them (`enter`): with its imports before their first line, and with its
+recursion limit. No name of these imports hides a built-in.
 
-A program whose functions are tested answers calls instead (`offer`), from a process that knows nothing of the tests.
+Code whose functions are tested answers requests after its last line (`offer`). Its process knows nothing of the tests.
 
 Standard library only.
 """
@@ -28,7 +29,7 @@ from collections.abc import Iterable
 from vibethinker_jax.verify.channel import Channel
 
 _RECURSION = 50_000  # LiveCodeBench's
-# Of these LiveCodeBench imports every public name, in this order, then the modules themselves; and sys (`namespace`).
+# LiveCodeBench imports every public name of these modules, in this order, then the modules, and the names of sys.
 _STARRED = (
   'string', 're', 'datetime', 'collections', 'heapq', 'bisect', 'copy', 'math', 'random', 'statistics', 'itertools',
   'functools', 'operator', 'io', 'json', 'typing',
@@ -37,17 +38,17 @@ _MODULES = (
   'string', 're', 'datetime', 'collections', 'heapq', 'bisect', 'copy', 'math', 'random', 'statistics', 'itertools',
   'functools', 'operator', 'io', 'sys', 'json',
 )  # fmt: skip
-_LOOKS = {'eval', 'exec', 'globals', 'locals', 'vars', 'dir'}  # they reach names that the program does not spell
+_LOOKS = {'eval', 'exec', 'globals', 'locals', 'vars', 'dir'}  # they reach names that are not in the code's text
 _CONTEST: dict[str, object] = {}
 _HOOKS: list[dict] = []
 
 
 def prepare() -> None:
-  """What is done once, in the process that programs are forked from."""
+  """Prepares the process from which programs are forked. Called once."""
   for add in (site.setquit, site.setcopyright, site.sethelper):
     add()
-  # random draws a new seed after every fork, which takes half as long as the fork itself. Here every program begins
-  # with the same numbers, as with the same hashes; the processes that it forks itself draw theirs (`namespace`).
+  # random draws a new seed after every fork, which takes half as long as the fork itself. Here every program starts
+  # with the same random numbers, as with the same hashes; the processes that it forks draw new ones (`namespace`).
   register, os.register_at_fork = os.register_at_fork, lambda **hooks: _HOOKS.append(hooks)
   try:
     modules = {name: importlib.import_module(name) for name in (*_STARRED, *_MODULES)}
@@ -59,7 +60,7 @@ def prepare() -> None:
   for name in vars(builtins):
     _CONTEST.pop(name, None)
   gc.collect()
-  gc.freeze()  # a program's collections then pass over what was here before it
+  gc.freeze()  # the garbage collections of a program then skip what was here before it
 
 
 def _public(module: types.ModuleType) -> dict[str, object]:
@@ -68,7 +69,7 @@ def _public(module: types.ModuleType) -> dict[str, object]:
 
 
 def open_streams() -> None:
-  """stdin, stdout and stderr as Python makes them, of the files 0, 1 and 2."""
+  """Makes stdin, stdout and stderr of the files 0, 1 and 2, as Python does."""
   for name, fd, mode, errors in (
     ('stdin', 0, 'r', 'surrogateescape'),
     ('stdout', 1, 'w', 'surrogateescape'),
@@ -83,7 +84,7 @@ def open_streams() -> None:
 
 
 def namespace(name: str, file: str) -> dict[str, object]:
-  """The names of a fresh module `name` that stands in `file`."""
+  """The namespace of a new module `name` whose source is `file`."""
   sys.argv, sys.orig_argv = [os.path.basename(file)], []
   sys.path.insert(0, os.path.dirname(file))
   for hooks in _HOOKS:
@@ -101,13 +102,13 @@ def execute(code: str, file: str, names: dict) -> None:
 
 
 def enter(code: str, file: str, names: dict) -> None:
-  """Executes the program of a contest."""
+  """Executes the program of a contest in the namespace `names`."""
   compiled = compile(code, file, 'exec', dont_inherit=True)
   sys.setrecursionlimit(_RECURSION)
   used = _used(compiled)
   if used & _LOOKS:
     used |= _CONTEST.keys() | _public(sys).keys()
-  # Only what it names: to touch everything would copy the pages of memory that all of it lies in.
+  # Only the names that it uses: touching all objects would copy the pages of memory that hold them.
   for name in used:
     if name in _CONTEST:
       names[name] = _CONTEST[name]
@@ -117,7 +118,7 @@ def enter(code: str, file: str, names: dict) -> None:
 
 
 def _used(code: types.CodeType) -> set[str]:
-  """Every name in a piece of code that it does not bind as a local one."""
+  """The names in a piece of code that are not local variables."""
   names = set(code.co_names)
   for constant in code.co_consts:
     if isinstance(constant, types.CodeType):
@@ -126,7 +127,7 @@ def _used(code: types.CodeType) -> set[str]:
 
 
 def what(error: BaseException) -> str:
-  """One line about an exception."""
+  """One line that describes an exception."""
   try:
     return f'error: {type(error).__name__}: {error}'[:300].replace('\n', ' ')
   except BaseException:
@@ -134,7 +135,7 @@ def what(error: BaseException) -> str:
 
 
 def run(code: str, file: str, report: int) -> None:
-  """Runs a program that reads stdin and prints, and ends this process. An exception is told to the file `report`."""
+  """Runs a program that reads stdin and prints, and ends this process. It writes an exception to the file `report`."""
   leave, write = os._exit, os.write
   try:
     try:
@@ -151,7 +152,7 @@ def run(code: str, file: str, report: int) -> None:
 
 
 def _shut_down() -> None:
-  """What Python does at the end of a program, in its order; like Python it lets nothing that fails here out."""
+  """Does what Python does at the end of a program, in the same order; like Python it ignores what fails here."""
   if (threading := sys.modules.get('threading')) is not None:
     with contextlib.suppress(Exception):
       threading._shutdown()
@@ -163,20 +164,20 @@ def _shut_down() -> None:
 
 
 def _flush(stream) -> None:
-  with contextlib.suppress(Exception):  # whatever the program has put in its place
+  with contextlib.suppress(Exception):  # the program may have put anything in its place
     stream.flush()
 
 
 class ProgramChannel(Channel):
-  """The end in the program's process: gives out the names of its module, and whatever those lead to."""
+  """The program's end of the channel: gives out the names of its module, and whatever they lead to."""
 
   def __init__(self, end: socket.socket, names: dict):
     super().__init__(end)
     self._names = names
 
-  def do(self, what: str, *arguments):
-    if what != 'name':
-      return super().do(what, *arguments)
+  def do(self, op: str, *arguments):
+    if op != 'name':
+      return super().do(op, *arguments)
     if arguments[0] not in self._names:
       raise NameError(f'name {arguments[0]!r} is not defined')
     return self._names[arguments[0]]
@@ -185,18 +186,24 @@ class ProgramChannel(Channel):
     return self.lend(value, type(value).__name__)
 
   def serve(self) -> None:
-    """Answers until the other side hangs up."""
+    """Answers requests until the other side closes the channel, which raises Gone."""
     self.send(['ready'])
     while True:
-      what, *arguments = self.receive()
-      self.answer(what, arguments)
+      op, *arguments = self.receive()
+      self.answer(op, arguments)
 
 
 def offer(code: str, file: str, fd: int, contest: str | None) -> None:
-  """Runs the code, then answers the tests' questions at the socket `fd`, and ends this process.
+  """Runs the code, then answers the requests of the tests, and ends this process.
 
-  contest: the name of the class whose methods a contest calls; without it the functions of the program stand for
-  its methods. None for other programs. What goes wrong here only ever hurts the program.
+  Args:
+    code: the text of the program.
+    file: its name.
+    fd: the socket to the test runner.
+    contest: the name of the class whose methods a contest calls; None for other programs. A program without this class
+      gets one with its functions as methods.
+
+  Whatever fails here counts against the program only.
   """
   names = namespace('solution', file)
   channel = ProgramChannel(socket.socket(fileno=fd), names)

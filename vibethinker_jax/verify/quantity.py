@@ -1,7 +1,7 @@
-r"""One value of an answer taken apart: its number or expression, its unit, and the words that change what it says.
+r"""The parts of one value of an answer: its number or expression, its unit, and the words that change its meaning.
 
-A unit may be left out of an answer, but not be another one. Words that count (million, or, not, remainder) must stand
-in both, or in neither.
+An answer may leave the unit out, but may not have another unit. Counting words, which change the value (million, or,
+not, remainder), must be in both reference and answer, or in neither.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from vibethinker_jax.verify import vocabulary
 
-_DIGITS = 1000  # longer numbers are nobody's answer, and turning text into an int is quadratic
+_DIGITS = 1000  # no right answer is longer, and the time to read an int is quadratic in its digits
 _LARGEST = 400  # of a power of ten
 
 _UNSIGNED = r'(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d*)?|\.\d+'
@@ -23,7 +23,7 @@ _MIXED = re.compile(r'(\d+)\s*\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d+) (
 _REPEATING = re.compile(r'(\d*)\.(\d*)(?:\\overline|\\bar|\\dot)\s*(?:\{\s*(\d+)\s*\}|(\d))')
 _ENDLESS = re.compile(r'(\d*)\.(\d*?)(\d+?)\3\3\s*(?:\\ldots|\.\.\.)')
 
-_WITH_LETTER = re.compile(r'(.*\d)\s*([mgshLNJWV])')  # letters behind a plain number
+_WITH_LETTER = re.compile(r'(.*\d)\s*([mgshLNJWV])')  # a unit of one letter after a plain number
 
 _TEXT = re.compile(r'\\text\{([^{}]*)\}\s*(?:\^\s*(\d|\{\s*-?\d+\s*\}))?')
 _DEGREE = re.compile(r'\^\\circ(?![a-zA-Z])\s*([CF](?![a-zA-Z]))?')
@@ -37,10 +37,10 @@ _BASED = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-  """A value and what stands around it.
+  """A value, and the words and signs around it.
 
-  value: LaTeX without words. percent: whether it is a percentage. unit: canonical words, in order. counting: the words
-  that change the value. scale: the power of ten that words gave, part of `value`. modulus: of a congruence.
+  value: LaTeX without words. percent: whether it is a percentage. unit: canonical words, in order. counting: the
+  counting words. scale: the power of ten that words gave, which is part of `value`. modulus: of a congruence.
   """
 
   value: str
@@ -52,7 +52,7 @@ class Quantity:
 
 
 def quantity(text: str) -> Quantity:
-  """A tidied scalar taken apart."""
+  """The parts of a tidied scalar."""
   unit: list[str] = []
   counting: list[str] = []
   scale, percent, modulus = 0, False, None
@@ -91,13 +91,13 @@ def quantity(text: str) -> Quantity:
 
 
 def without_letter(value: str) -> str | None:
-  """A plain number without the one-letter unit behind it (`5m`), None for anything else."""
+  """A plain number without the one-letter unit after it (`5m`), None for anything else."""
   match = _WITH_LETTER.fullmatch(value)
   return match[1] if match and number(match[1]) is not None else None
 
 
 def units_agree(gold: Quantity, pred: Quantity) -> bool:
-  """Whether the words of an answer say nothing else than the reference's do."""
+  """Whether the words of an answer agree with those of the reference."""
   if sorted(gold.counting) != sorted(pred.counting):
     return False
   if gold.modulus is not None and pred.modulus is not None and gold.modulus != pred.modulus:
@@ -129,7 +129,7 @@ def _canonical(word: str) -> str:
 
 
 def based(value: str) -> tuple[str, int] | None:
-  """The digits and the base of `1010_2`, `2A_{16}`, `2016_{seven}`; None for anything else."""
+  """The digits and the base of numbers such as `1010_2`, `2A_{16}`, `2016_{seven}`; None for anything else."""
   match = _BASED.fullmatch(re.sub(r'^([+-]?)\(([0-9A-Za-z.]+)\)', r'\1\2', value))
   if match is None:
     return None
@@ -166,7 +166,7 @@ def _positive(text: str) -> Fraction | None:
   if match := _RATIO.fullmatch(text) or _FRAC.fullmatch(text):
     top_sign, top, bottom_sign, bottom = match.groups()
     below = _unsigned(bottom)
-    if not below or (top_sign and '/' in text):  # the sign in front was taken off: `--1/2` is not read
+    if not below or (top_sign and '/' in text):  # the sign in front was removed: `--1/2` is not read
       return None
     value = _unsigned(top) / below
     return -value if (top_sign, bottom_sign).count('-') == 1 else value

@@ -1,9 +1,9 @@
-"""What stands for an object of the other process: whatever is done to it is asked of the original.
+"""A Remote represents an object of the other process: whatever is done to it is requested from the original.
 
-The questions are those of `PROTOCOL` and `ATTRIBUTES`, besides a call; a channel (channel.py) carries them. This is the
-list of Python's special methods, each by the name that it is asked under.
+The ops are a call and those of `PROTOCOL` and `ATTRIBUTES`, which list Python's special methods by the name of their
+op; an RPC channel (channel.py) carries them.
 
-Standard library only, for the sandbox imports this before it closes its doors.
+Standard library only: the sandbox imports this file before it gives up its access to files.
 """
 
 import collections.abc
@@ -27,7 +27,7 @@ _NUMBERS: dict[str, Callable] = {
   'abs': abs, 'int': int, 'float': float, 'complex': complex, 'index': operator.index, 'round': round,
   'trunc': math.trunc, 'floor': math.floor, 'ceil': math.ceil, 'bool': bool, 'len': len,
 }  # fmt: skip
-# What one side may ask of an object of the other, besides calling it.
+# The ops on an object of the other side, besides a call.
 PROTOCOL: dict[str, Callable] = _BINARY | IN_PLACE | ORDER | _NUMBERS | {
   'neg': operator.neg, 'pos': operator.pos, 'invert': operator.invert,
   'eq': operator.eq, 'hash': hash, 'str': str, 'repr': repr, 'format': format, 'class': lambda v: v.__class__,
@@ -41,10 +41,10 @@ PROTOCOL: dict[str, Callable] = _BINARY | IN_PLACE | ORDER | _NUMBERS | {
 ATTRIBUTES: dict[str, Callable] = {'getattr': getattr, 'setattr': setattr, 'delattr': delattr}
 
 
-class Questions(Protocol):
-  """What a channel does for the objects of its other side."""
+class Rpc(Protocol):
+  """What a Remote needs of its channel; channel.py has the meanings."""
 
-  def ask(self, what: str, *arguments): ...
+  def ask(self, op: str, *arguments): ...
 
   def call(self, function: 'Remote', arguments: tuple, named: dict): ...
 
@@ -55,27 +55,27 @@ class Questions(Protocol):
   def leave(self, manager: 'Remote', error: BaseException | None) -> bool: ...
 
 
-def _asks(what: str) -> Callable:
+def _asks(op: str) -> Callable:
   def method(self, *arguments):
-    return self._channel_.ask(what, self, *arguments)
+    return self._channel_.ask(op, self, *arguments)
 
   return method
 
 
 class Remote(Foreign):
-  # An object of the other side. (Its docstring, like all else, is the original's.)
+  # Represents an object of the other side. (A comment, because `__doc__` has to be that of the original.)
 
   __slots__ = ('_channel_', '_number_')
   __doc__ = property(_asks('doc'))
   __class__ = property(_asks('class'))
 
-  def __init__(self, channel: Questions, number: int):
+  def __init__(self, channel: Rpc, number: int):
     object.__setattr__(self, '_channel_', channel)
     object.__setattr__(self, '_number_', number)
 
   def __getattr__(self, name):
     if name.startswith('__array'):
-      raise AttributeError(name)  # numpy would believe that an address is a place in this process
+      raise AttributeError(name)  # numpy would take an address of the other process for one of this process
     return self._channel_.ask('getattr', self, name)
 
   def __setattr__(self, name, value):
@@ -127,7 +127,7 @@ class Remote(Foreign):
 
 
 def _operators(name: str) -> tuple[Callable, Callable]:
-  """`self <name> other`, and the same from the right."""
+  """The methods for `self <name> other` and for `other <name> self`."""
   return (
     lambda self, other: self._channel_.operate(name, self, other),
     lambda self, other: self._channel_.operate(name, other, self),
@@ -144,12 +144,12 @@ for _name in _NUMBERS:
 
 
 class Container(Remote):
-  # A list, dict, set or bytearray that stays on the other side: it is changed there, and compared here as plain.
+  # A list, dict, set or bytearray that stays on the other side. It is changed there; here it is compared as plain.
 
   __slots__ = ('_kind_',)
   __hash__ = None
 
-  def __init__(self, channel: Questions, number: int, kind: type):
+  def __init__(self, channel: Rpc, number: int, kind: type):
     super().__init__(channel, number)
     object.__setattr__(self, '_kind_', kind)
 
@@ -165,12 +165,12 @@ class Container(Remote):
 
 
 def plain(container: Container) -> list | dict | set | bytearray:
-  """What is in a container now."""
+  """The present contents of a container."""
   return container._kind_(container._channel_.ask('plain', container))
 
 
 class Awaitable(Remote):
-  # A coroutine of the other side, which runs there from its beginning to its end when it is awaited here.
+  # A coroutine of the other side. It runs there from beginning to end when it is awaited here.
 
   __slots__ = ()
 
@@ -195,7 +195,7 @@ collections.abc.Coroutine.register(Awaitable)
 
 
 class FailureType(type):
-  """The class of classes that stand for exceptions of the other side: their other attributes are the original's."""
+  """The metaclass of classes that represent exception classes of the other side; their attributes come from there."""
 
   def __getattr__(cls, name):
     if name.startswith('__'):
@@ -204,7 +204,7 @@ class FailureType(type):
 
 
 class Failure(Foreign, metaclass=FailureType):
-  """Beside an exception, a base of the classes that stand for exceptions of the other side."""
+  """A base, beside a built-in exception, of the classes that represent exception classes of the other side."""
 
   _number: int | None = None
   _text = ''

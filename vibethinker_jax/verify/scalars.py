@@ -1,7 +1,7 @@
-r"""Are two single values the same? Words, units, bases, ratios and percentages are settled here, the rest is algebra's.
+r"""Are two single values equal? Words, units, bases, ratios and percentages are decided here, the rest by algebra.
 
-A verdict is True, False, or None where only algebra could tell. Algebra is a function of two expressions in LaTeX that
-the caller gives; `undecided` is the one that knows nothing.
+A verdict is True, False, or None where only algebra can decide. Algebra is a function of two LaTeX expressions that the
+caller passes in; `undecided` is the function that always gives None.
 """
 
 import re
@@ -11,11 +11,11 @@ from vibethinker_jax.verify import latex, vocabulary
 from vibethinker_jax.verify.quantity import Quantity, based, number, quantity, units_agree, without_letter
 from vibethinker_jax.verify.structure import matrix, split, tokens
 
-Equal = Callable[[str, str, bool], bool | None]  # reference, answer, whether about equal will do
+Equal = Callable[[str, str, bool], bool | None]  # reference, answer, whether about equal is enough
 
 
 def undecided(gold: str, pred: str, about: bool) -> None:
-  """The algebra that knows nothing."""
+  """The algebra that decides nothing."""
 
 
 def every(verdicts: Iterable[bool | None]) -> bool | None:
@@ -37,7 +37,7 @@ def some(verdicts: Iterable[bool | None]) -> bool | None:
 
 
 def is_words(gold: str) -> bool:
-  """Whether a reference is words or letters in an order: `HTH`, `C,A,B`, `\\text{Monday}`."""
+  """Whether a reference consists of words, or of letters in an order: `HTH`, `C,A,B`, `\\text{Monday}`."""
   bare = latex.tight(re.sub(r'\\text\{([^{}]*)\}', r'\1', gold))
   if not re.fullmatch(r"(?:[^\W\d_]|[\s.,;:'!?-]|\\ )*", bare) or (
     quantity(gold).value == '' and re.search(r'\d', bare)
@@ -49,7 +49,7 @@ def is_words(gold: str) -> bool:
 
 
 def spelt(text: str) -> str:
-  """Words and letters without case, punctuation, products' dots and articles."""
+  """Words and letters without case, punctuation, dots of products, and articles."""
   bare = re.sub(r'\\text\{([^{}]*)\}', r' \1 ', text).replace('\\cdot', '')
   bare = re.sub(r'^\s*(?:the|a|an)\s+', '', bare, flags=re.IGNORECASE)
   bare = re.sub(r'\s*\b(?:and|or)\b\s*', ',', bare) if re.search(r',|\band\b|\bor\b', bare) else bare
@@ -87,7 +87,7 @@ def scalars(gold: str, pred: str, equal: Equal) -> bool | None:
 
 
 def _bases(one: tuple[str, int] | None, other: tuple[str, int] | None, gold: Quantity, pred: Quantity) -> bool:
-  """Numbers of another base are the same digit for digit; ten need not be written."""
+  """Whether numbers of a base are equal digit for digit; base ten need not be written."""
   if one is not None and other is not None:
     return one == other
   digits, base = one or other
@@ -96,7 +96,7 @@ def _bases(one: tuple[str, int] | None, other: tuple[str, int] | None, gold: Qua
 
 
 def _ratios(gold: str, pred: str, equal: Equal) -> bool | None:
-  """`3:4` is `6:8` and 3/4; a time of day or three numbers only themselves."""
+  """`3:4` equals `6:8` and 3/4; a time of day, or a ratio of three numbers, equals only itself."""
   golds, preds = split(gold, {':'})[0], split(pred, {':'})[0]
   if re.fullmatch(r'(?:[01]?\d|2[0-4])\s*:\s*[0-5]\d(?:\s*:\s*[0-5]\d)?', gold):
     return len(golds) == len(preds) and all(
@@ -109,7 +109,7 @@ def _ratios(gold: str, pred: str, equal: Equal) -> bool | None:
 
 
 def _percentages(gold: Quantity, pred: Quantity, equal: Equal) -> bool | None:
-  """A percent sign more or less, or a hundredth for it: which is asked for, the question says."""
+  """A percentage equals the number without its sign, and a hundredth of that: only the question says which is meant."""
   if gold.percent and pred.percent:
     return _expressions(gold.value, pred.value, equal)
   hundredth = lambda value: f'\\frac{{{value}}}{{100}}'
@@ -119,7 +119,7 @@ def _percentages(gold: Quantity, pred: Quantity, equal: Equal) -> bool | None:
 
 
 def _expressions(gold: str, pred: str, equal: Equal) -> bool | None:
-  """Two values without units. Two plain numbers are the same or not, exactly; the rest is a question for algebra."""
+  """Compares two values without units. Two plain numbers are compared exactly, everything else by algebra."""
   if latex.tight(gold) == latex.tight(pred):
     return True
   one, other = number(gold), number(pred)
@@ -138,22 +138,22 @@ def _expressions(gold: str, pred: str, equal: Equal) -> bool | None:
 
 
 def _points(text: str) -> list[str]:
-  """Capital letters in a row: names of points, which to algebra are a product in any order."""
+  """Capital letters in a row, sorted: they name points, but algebra takes them for a product in any order."""
   return sorted(re.findall('[A-Z]{2,}', re.sub(r'\\[a-zA-Z]+', ' ', text)))
 
 
 def readable(pred: str, gold: str) -> bool:
-  """Whether an expression holds only what a parser takes in whole, or what the reference has too.
+  """Whether a parser reads all of an expression, apart from signs that the reference has too.
 
-  Parsers drop what they do not know. Refused are numbers side by side, subscripts of numbers, dots, values in brackets
-  with commas, and commands that do not belong to an expression.
+  Parsers drop what they do not know. So these are refused: numbers side by side, subscripts of numbers, dots, values in
+  brackets with commas, and commands that do not belong to an expression.
   """
   marks = tokens(pred)
   known = set(tokens(gold))
   opened = 0
   for i, token in enumerate(marks):
     if re.fullmatch(r'\\[^a-zA-Z{}%$|\\]', token):
-      return False  # no command of LaTeX's: what was meant is not known
+      return False  # no command of LaTeX: the meaning is unknown
     if token in '([{' or token in ('\\{', '\\lfloor', '\\lceil'):
       opened += 1
     elif token in ')]}' or token in ('\\}', '\\rfloor', '\\rceil'):

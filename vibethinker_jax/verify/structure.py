@@ -1,7 +1,7 @@
-r"""What an answer is made of: lists, tuples, sets, unions, chains of relations, and the scalars in them.
+r"""The structure of an answer: lists, tuples, sets, unions, chains of relations, and the scalars in them.
 
-Lists and orders are told apart here and not by an algebra system: to one, `HTH` is a product and `-(1,2)` is whatever
-its parser makes of it. Input is the one spelling of `latex.tidy`.
+It is read here and not by an algebra system, which takes `HTH` for a product and reads `-(1,2)` in its own way. The
+input is in the one spelling of `latex.tidy`.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Scalar:
 
 @dataclasses.dataclass(frozen=True)
 class Several:
-  """Values side by side without a bracket: all solutions, in no order. connectives: the words between them."""
+  """Values side by side without brackets: all solutions, in any order. connectives: the words between them."""
 
   parts: tuple['Part', ...]
   connectives: frozenset[str] = frozenset()
@@ -53,21 +53,21 @@ class Tuple:
 
 @dataclasses.dataclass(frozen=True)
 class Set:
-  """Values between braces, in no order."""
+  """Values between braces, in any order."""
 
   parts: tuple['Part', ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Union:
-  """Sets joined, in no order."""
+  """A union of sets, in any order."""
 
   parts: tuple['Part', ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
-  """Members and the relations between them, one fewer: `x = 2 + 3 = 5`. An empty member stands at an open end."""
+  """Members and the relations between them: `x = 2 + 3 = 5`. At an open end the member is empty."""
 
   members: tuple['Part', ...]
   relations: tuple[str, ...]
@@ -78,12 +78,12 @@ Part = Scalar | Several | Tuple | Set | Union | Chain
 
 
 def tokens(text: str) -> list[str]:
-  r"""Commands, `\text{}` groups, environments' ends, escaped and plain characters."""
+  r"""The tokens of a text: commands, `\text{}` groups, ends of environments, escaped and plain characters."""
   return _TOKEN.findall(text)
 
 
 def balanced(text: str) -> bool:
-  """Whether every bracket is closed; `(` may be closed by `]` and the other way round, as in an interval."""
+  """Whether every bracket is closed; `]` may close `(` and `)` may close `[`, as in an interval."""
   opened = []
   for token in tokens(text):
     if token in _OPEN:
@@ -98,7 +98,7 @@ def balanced(text: str) -> bool:
 
 
 def split(text: str, marks: set[str]) -> tuple[list[str], list[str]]:
-  """The parts of a text between the marks that stand outside all brackets and environments, and those marks."""
+  """The parts of a text between the marks outside all brackets and environments, and these marks in order."""
   parts, found, depth = [''], [], 0
   for token in tokens(text):
     if token in _OPEN or token.startswith('\\begin'):
@@ -124,13 +124,13 @@ def read(text: str) -> Part:
 
 
 def _grouped(text: str) -> Part:
-  """One of the parts between semicolons: `p=5, q=2` in it is a point, as is `(5, 2)`."""
+  """One of the parts between semicolons: in it, `p=5, q=2` is a point, like `(5, 2)`."""
   part = read(text)
   return Tuple('(', part.parts, ')') if isinstance(part, Several) else part
 
 
 def _joined(text: str) -> tuple[str, frozenset[str]]:
-  """Commas for `and` and `or` that stand outside brackets, and which of the two were there."""
+  """The text with commas for `and` and `or` outside brackets, and which of the two words there were."""
   words = set()
   out, depth = [], 0
   for token in tokens(text):
@@ -143,14 +143,14 @@ def _joined(text: str) -> tuple[str, frozenset[str]]:
 
 
 def _whole_numbers(text: str) -> str:
-  """Commas between digits that group thousands taken out: `12,345 \\pi`. `1, 234` and `(1,234)` stay lists."""
+  """The text without commas that group thousands, as in `12,345 \\pi`; `1, 234` and `(1,234)` stay lists."""
   if not re.search(r'\d,\d', text) or re.search(r',(?!\d{3}(?!\d))|(?<!\d),', text) or text[:1] in '([':
     return text
   return re.sub(r'(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!\d)', lambda m: m.group().replace(',', ''), text)
 
 
 def _single(text: str) -> Part:
-  """A part without a comma outside brackets."""
+  """The structure of a text that has no comma outside brackets."""
   text = text.strip()
   members, relations = split(text, RELATIONS)
   if relations:
@@ -177,7 +177,7 @@ def _single(text: str) -> Part:
 
 
 def _closes_last(marks: list[str]) -> bool:
-  """Whether the bracket that opens a text is closed by its last token."""
+  """Whether the last token of a text closes the bracket that is its first token."""
   depth = 0
   for i, token in enumerate(marks):
     depth += (token in _OPEN) - (token in _CLOSE)
@@ -191,6 +191,6 @@ def matrix(text: str) -> tuple[str, list[list[str]]] | None:
   match = re.fullmatch(r'\\begin\{([pbvBV]?matrix|array|cases)\}\s*(?:\{[lcr|]*\})?(.*?)\\end\{\1\}', text, re.DOTALL)
   if match is None or '\\begin' in match[2]:
     return None
-  # some data sets lost one of the two backslashes of a row's end
+  # some data sets lost one of the two backslashes at the end of a row
   rows = [row for row in re.split(r'\\\\|\\(?=[-+\d.(])', match[2].strip()) if row.strip()]
   return match[1], [[entry.strip() for entry in row.split('&')] for row in rows]

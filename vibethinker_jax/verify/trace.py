@@ -1,20 +1,21 @@
-r"""Do the steps of a trace hold? The equalities that it claims, checked one by one; the share that holds is its score.
+r"""Do the steps of a trace hold? A trace is the text of a response; its score is the share of its claims that hold.
 
-A claim is a link of a chain `a = b = c` (or `\approx`), in mathematics set off by dollars or LaTeX brackets, or in
-plain text where both sides are arithmetic. What can be a claim is kept narrow, for a step wrongly called wrong costs
-more than one not looked at:
+A claim is one equality of a chain `a = b = c` (or `\approx`), either in mathematics between dollars or LaTeX brackets,
+or in plain text if both sides are arithmetic. Few equalities count as claims, since it costs more to call a right step
+wrong than to skip a step:
 
-  - arithmetic against arithmetic is always a claim: `3 \cdot 4 = 13` does not hold;
-  - with variables, the first equality of a chain may be a definition or an equation to be solved (`2x + 3 = 11`) and is
-    no claim; from the second on a chain is read as a computation (`f(x) = (x+1)^2 = x^2 + 2x + 1`), and a link whose
-    sides have the same variables is a claim that they are equal everywhere;
-  - a decimal on the right is taken as rounded to the digits it shows;
-  - a percentage beside a plain number (`40 / 80 = 50%`, `100 - 60 = 40%`) is a claim only where it holds;
-  - congruences, dots, plus-minus, inequalities, number bases and mixed numbers, functions of degrees, the letter i and
-    operators that a problem defines (`a \star b`) are left alone.
+  - arithmetic on both sides is always a claim: `3 \cdot 4 = 13` does not hold;
+  - with variables, the first equality of a chain may be a definition or an equation to be solved (`2x + 3 = 11`), so it
+    is no claim. The rest of the chain is read as a computation (`f(x) = (x+1)^2 = x^2 + 2x + 1`): an equality whose
+    sides have the same variables claims that they are equal everywhere;
+  - a decimal on the right is read as rounded to the digits that it shows;
+  - a percentage equated to a plain number (`40 / 80 = 50%`, `100 - 60 = 40%`) is a claim only if it holds;
+  - skipped are congruences, dots, plus-minus, inequalities, number bases, mixed numbers, functions of degrees, the
+  letter
+    i, and operators that a problem defines (`a \star b`).
 
-Plain arithmetic is decided here with exact fractions, in microseconds; the rest goes to the killable workers of
-symbolic.py, and what they cannot settle in time counts as not checked.
+Plain arithmetic is decided here with exact fractions, in microseconds. The rest goes to the workers of symbolic.py, and
+a claim that they cannot settle in time counts as not checked.
 """
 
 import ast
@@ -27,7 +28,7 @@ from fractions import Fraction
 from vibethinker_jax.verify import symbolic
 from vibethinker_jax.verify.pool import Pool
 
-_LONGEST = 200_000  # characters of a trace that are looked at
+_LONGEST = 200_000  # characters of a trace that are read
 _SIDE = 300  # and of one side of an equality
 _MOST = 1000  # claims of one trace
 _DELIMITER = re.compile(r'\$\$|\\\$|\$|\\[\[\](]|\\\)|\\(?:begin|end)\{(?:align|aligned|equation|gather)\*?\}')
@@ -35,7 +36,7 @@ _CLOSES = {'$': '$', '$$': '$$', '\\[': '\\]', '\\(': '\\)'}
 _STATEMENTS = re.compile(
   r'\\\\|\n|[;,](?=\s)|[.](?=\s|$)|\\q?quad(?![a-zA-Z])|\\(?:implies|iff|(?:Long)?[rR]ightarrow|to)(?![a-zA-Z])'
 )
-_LEFT_ALONE = re.compile(
+_SKIPPED = re.compile(
   r'\\(?:equiv|pmod|bmod|mod|pm|mp|[lcd]?dots|leq?|geq?|neq?|in|mid|sim|cong|text|mathrm|mbox|begin|end)(?![a-zA-Z])'
   r'|\.\.\.|…|[<>:|?@#]|\d_|\d\s*\\[dt]?frac|\\&'
   r'|\\(?:star|ast|circledast|diamond|Diamond|bullet|oplus|otimes|odot|spadesuit|heartsuit|clubsuit|nabla)(?![a-zA-Z])'
@@ -45,8 +46,8 @@ _ANGLE = re.compile(r'\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])')
 _LOOKS = re.compile(r'\\(?:left|right|displaystyle|[,;!:])|&|\\\$|\^\{?\\circ\}?|\\ ')
 _PRODUCT = re.compile(r'(?<=\))\s*(?=\()|(?<![\d_^.])(\d+(?:\.\d+)?)\s*(?=\()')  # (3)(4) and 3(4)
 _TIMES = re.compile(r'(?<=[\d)%])(\s+)[xX](\s+)(?=[\d(.$])')  # 3 x 4 in plain text
-_CUT = re.compile(r'(?<!\w)[xX]\s*$')  # what follows is the second operand of something
-_TWO_SLASHES = re.compile(r'/[^()+*/]*(?<=[\d ])/')  # 6 / 1/2: one reader's 12 is another's 3
+_CUT = re.compile(r'(?<!\w)[xX]\s*$')  # a times sign: what follows is only a second operand
+_TWO_SLASHES = re.compile(r'/[^()+*/]*(?<=[\d ])/')  # 6 / 1/2 may be 12 or 3
 _RUN = re.compile(r'[0-9.,+\-*/×÷·()=≈$%^ ]{5,400}')
 _ITEM = re.compile(r'^[ \t]*(?:\d{1,3}[.)]|[-*])[ \t]+', re.MULTILINE)
 _OPERATOR = re.compile(r'[0-9)%]\s*[-+*/×÷·^]')
@@ -57,7 +58,7 @@ _DECIMAL = re.compile(r'\s*-?\d*(?:\.(\d+))?\s*')
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """An equality as it stands in the trace. `about`: written with an approximation sign."""
+  """An equality as it is written in the trace. about: whether its sign is an approximation sign."""
 
   left: str
   right: str
@@ -66,7 +67,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-  """What checking a trace gave: for every claim True, False, or None where it could not be settled."""
+  """The result of checking a trace. holds: for each claim True, False, or None where it could not be settled."""
 
   claims: tuple[Claim, ...]
   holds: tuple[bool | None, ...]
@@ -78,7 +79,7 @@ class Trace:
 
   @property
   def share(self) -> float | None:
-    """The share of the settled claims that hold, None where there are none."""
+    """The share of the settled claims that hold; None if no claim was settled."""
     return sum(h is True for h in self.holds) / self.checked if self.checked else None
 
 
@@ -91,7 +92,7 @@ def claims(text: str) -> list[Claim]:
       out += _links(_unboxed(statement), _of_mathematics)
   words = _TIMES.sub(r'\1×\2', _ITEM.sub('', words).replace('–', '-').replace('−', '-'))
   for run in _RUN.finditer(words):
-    # a letter next to the run belongs to what it is about: "2x = 6" says nothing of 2, nor "n x 3/4 = 6" of 3/4
+    # a letter next to the run belongs to it: "2x = 6" claims nothing about 2, and "n x 3/4 = 6" nothing about 3/4
     before, after = words[max(0, run.start() - 1) : run.start()], words[run.end() : run.end() + 1]
     cut = bool(_CUT.search(words, max(0, run.start() - 8), run.start()))
     pieces = re.split(r'[.,](?=\s|$)', run.group())
@@ -106,7 +107,7 @@ def claims(text: str) -> list[Claim]:
 
 
 def _apart(text: str) -> tuple[list[str], str]:
-  """The mathematics of a text, piece by piece, and the rest of it."""
+  """The pieces of mathematics in a text, and the rest of the text."""
   mathematics, words, opened, at = [], [], None, 0
   for mark in _DELIMITER.finditer(text):
     sign = mark.group()
@@ -115,17 +116,17 @@ def _apart(text: str) -> tuple[list[str], str]:
       mathematics.append(text[at : mark.start()])
       opened, at = None, mark.end()
     elif (sign in _CLOSES or sign.startswith('\\begin')) and opened not in ('$', '$$'):
-      words.append(text[at : mark.start()])  # an opening bracket within brackets starts anew
+      words.append(text[at : mark.start()])  # an opening bracket within brackets starts a new piece
       opened, at = sign, mark.end()
   if opened is None:
     words.append(text[at:])
   else:
-    words.append(words.pop() + opened + text[at:])  # a lone dollar is money
+    words.append(words.pop() + opened + text[at:])  # a single dollar sign is money
   return mathematics, '\n'.join(words)
 
 
 def check(texts: Sequence[str], pool: Pool, deadline_s: float) -> list[Trace]:
-  """Every trace checked, in order. `pool` runs `symbolic.command()`; `deadline_s`: seconds a claim may take."""
+  """Checks traces, in order. pool: its workers run `symbolic.command()`. deadline_s: seconds that a claim may take."""
   found = [claims(text) for text in texts]
   settled: dict[Claim, bool | None] = {}
   open_claims = []
@@ -143,10 +144,10 @@ def check(texts: Sequence[str], pool: Pool, deadline_s: float) -> list[Trace]:
 
 
 def _links(statement: str, accept: Callable[[str, str, bool, bool], bool]) -> list[Claim]:
-  """The claims of one chain; `accept(left, right, first, last)` says which links are any."""
+  """The claims of one chain; `accept(left, right, first, last)` says which of its equalities are claims."""
   if '=' not in statement and 'approx' not in statement and '≈' not in statement:
     return []
-  if _LEFT_ALONE.search(statement):
+  if _SKIPPED.search(statement):
     return []
   sides, signs, depth, begin, at = [], [], 0, 0, 0
   while at < len(statement):
@@ -176,8 +177,8 @@ def _of_mathematics(left: str, right: str, first: bool, last: bool) -> bool:
 
 
 def _of_text(begins: bool, ends: bool, left: str, right: str, first: bool, last: bool) -> bool:
-  """`begins`, `ends`: whether the text's first and last side are whole, or go on in words."""
-  # "50% of 20 = 10" claims nothing of 20, nor "2x + 3 + 4 = 11" of 3 + 4
+  """begins, ends: whether the first and the last side of the chain are complete, and do not continue in words."""
+  # "50% of 20 = 10" claims nothing about 20, and "2x + 3 + 4 = 11" nothing about 3 + 4
   if first and not (begins and _OPERATOR.search(left) and not re.match(r'[-+*/×÷·^)]\s|[+*/×÷·^)]', left)):
     return False
   if _TWO_SLASHES.search(left) or _TWO_SLASHES.search(right):
@@ -195,13 +196,13 @@ def _unboxed(statement: str) -> str:
 
 
 def _clean(side: str) -> str:
-  """LaTeX without looks, degrees and currency, products of brackets spelt out."""
+  """LaTeX without commands for looks, degrees and currency, and with a sign for every product of brackets."""
   plain = _LOOKS.sub(' ', re.sub(r'\\[dt]frac(?![a-zA-Z])', r'\\frac', side)).replace('\\%', '%').strip()
   return _PRODUCT.sub(lambda m: f'{m[1] or ""} \\cdot ', plain)
 
 
 def _slack(claim: Claim) -> Fraction:
-  """How far apart the two sides may lie: half of the last digit that a decimal on the right shows."""
+  """The allowed difference of the two sides: half a unit of the last digit that a decimal on the right shows."""
   shown = _DECIMAL.fullmatch(_clean(claim.right).replace('$', ''))
   if shown is None or (shown[1] is None and not claim.about):
     return Fraction(0)
@@ -226,7 +227,7 @@ def _value(side: str) -> Fraction | None:
 
 
 def _evaluate(node: ast.expr) -> Fraction:
-  """Raises ValueError for what is not arithmetic or too large to be worth it."""
+  """The value of arithmetic. Raises ValueError for anything else, and for numbers that would become too large."""
   match node:
     case ast.Constant(value=int() | float() as value):
       return Fraction(repr(value))

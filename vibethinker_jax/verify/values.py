@@ -1,15 +1,15 @@
-"""What tests and program hand each other, as JSON.
+"""The values that test runner and program send each other, as JSON.
 
-Plain values (numbers, texts, lists, dicts, sets, numpy's arrays, values of the standard library's types) cross as
-what they are made of. Of a class that the program has derived from an immutable plain type (a named tuple, an IntEnum)
-the plain value crosses and stands there as a `Copy`: it compares, sorts and adds up as plain, and everything else that
-is asked of it is asked of the original. Exceptions cross with their classes, as far as those are exceptions too.
-All others stay where they are and are spoken of by number.
+Plain values (numbers, texts, lists, dicts, sets, arrays of numpy, values of the standard library's types) are sent by
+their contents. An object whose class the program derived from an immutable plain type (a named tuple, an IntEnum) is
+sent as that plain value, and is represented by a `Copy`: it compares, sorts and adds like the plain value, and
+everything else is requested from the original. Exceptions are sent with those of their classes that are exceptions. All
+other objects stay where they are and are referred to by number.
 
-JSON's numbers, texts and constants stand for themselves, everything else is [tag, ...]. Nothing that is read here is
-run: no pickle, no code, and of classes only those of the lists below.
+Numbers, texts and constants of JSON mean themselves; everything else is [tag, ...]. Nothing that is read here is run:
+there is no pickle and no code, and the only classes are those of the lists below.
 
-Standard library only; numpy where a value is numpy's.
+Standard library only, and numpy for its own values.
 """
 
 import builtins
@@ -29,10 +29,10 @@ _SEQUENCES = {'list': list, 'tuple': tuple, 'set': set, 'frozenset': frozenset}
 _IMMUTABLE = (int, float, complex, str, bytes, tuple, frozenset)
 MUTABLE = (list, dict, set, bytearray)
 _ARRAYS = 'biufcSUmM?'  # kinds of numpy's types that bytes can hold
-_SHOWS = {'antigravity', 'this'}  # modules that do something when imported
+_SHOWS = {'antigravity', 'this'}  # modules that show something when they are imported
 _NUMPY = {'numpy', 'numpy.linalg', 'numpy.random', 'numpy.testing'}
 
-# Types whose values cross as the arguments that make them.
+# Types whose values are sent as the arguments that make them.
 _VALUES: dict[tuple[str, str], Callable[[object], tuple]] = {
   ('fractions', 'Fraction'): lambda v: (v.numerator, v.denominator),
   ('decimal', 'Decimal'): lambda v: (str(v),),
@@ -53,12 +53,12 @@ _VALUES: dict[tuple[str, str], Callable[[object], tuple]] = {
   ('pathlib', 'PosixPath'): lambda v: (str(v),),
   ('pathlib', 'PurePosixPath'): lambda v: (str(v),),
 }  # fmt: skip
-# Operators that a class derived from a plain type may define anew.
+# Operators that a class derived from a plain type may redefine.
 _SIGNS = [f'__{sign}__' for sign in (
   'add', 'sub', 'mul', 'truediv', 'floordiv', 'mod', 'pow', 'matmul', 'and', 'or', 'xor', 'lshift', 'rshift', 'lt',
   'le', 'gt', 'ge', 'neg', 'pos', 'invert', 'abs',
 )]  # fmt: skip
-# Types outside builtins that a value's `__class__` may be: what tests ask a generator for.
+# Types outside builtins that the `__class__` of a value may be; tests ask generators for it.
 _TYPES = {
   kind.__name__: kind
   for kind in (types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, types.FunctionType)
@@ -66,17 +66,17 @@ _TYPES = {
 
 
 class Gone(Exception):
-  """The other side closed the channel, or does not keep to its grammar."""
+  """The other side closed the channel, or sent something that the protocol does not allow."""
 
 
 class Foreign:
-  """What stands for an object of the other side."""
+  """The base of everything that represents an object of the other side."""
 
   __slots__ = ()
 
 
 class Copy(Foreign):
-  """Beside a plain type, a base of the classes whose values are copies of the other side's (`_copies`)."""
+  """A base, beside a plain type, of the classes whose values are copies of the other side's (`_copies`)."""
 
   _original: Foreign | None = None  # what this is a copy of
 
@@ -95,9 +95,10 @@ class Copy(Foreign):
 
 @functools.lru_cache(256)
 def _copies(base: type, name: str, fields: tuple[str, ...] | None, own: tuple[str, ...]) -> type:
-  """The class of copies of a class `name` that is derived from `base`.
+  """The class for copies of objects of a class.
 
-  fields: a named tuple's. own: operators that the class has defined itself.
+  base: the plain type that the class is derived from. name: of the class. fields: of a named tuple, else None. own: the
+  operators that the class defines itself.
   """
   if fields is not None:
     base = collections.namedtuple(name, fields, rename=True)
@@ -105,9 +106,9 @@ def _copies(base: type, name: str, fields: tuple[str, ...] | None, own: tuple[st
 
 
 def _own(sign: str, base: type) -> Callable:
-  """An operator of the original between values of the other side. With a plain one it is that of the plain type.
+  """An operator: between values of the other side that of the original, beside a plain value that of the plain type.
 
-  For the original could answer as it likes, and what it is set beside may be what a test expects.
+  The original could answer as it likes, and the plain value may be what a test expects.
   """
   plain = getattr(base, sign, None)
 
@@ -120,7 +121,7 @@ def _own(sign: str, base: type) -> Callable:
 
 
 class Codec:
-  """One side's JSON. What is lent, and what was borrowed, is the business of a subclass (channel.py)."""
+  """Values to JSON and back, on one side. A subclass (channel.py) keeps the objects that are lent and borrowed."""
 
   copies: dict[int, Copy]  # by the numbers of their originals
 
@@ -129,25 +130,25 @@ class Codec:
     raise NotImplementedError
 
   def number(self, value) -> int | None:
-    """The number of a value that is the other side's, None where it is this side's own."""
+    """The number of a value that belongs to the other side, None for one that belongs to this side."""
     raise NotImplementedError
 
   def lent(self, number: int) -> object:
-    """This side's object of a number. Raises LookupError or TypeError."""
+    """The object of this side with a number. Raises LookupError or TypeError."""
     raise NotImplementedError
 
   def borrow(self, number: int, kind: str) -> object:
-    """What stands here for an object of the other side."""
+    """The representative of an object of the other side."""
     raise NotImplementedError
 
   def failure_class(self, number: int, name: str, bases: tuple[type, ...]) -> type:
-    """What stands here for an exception class of the other side."""
+    """The representative of an exception class of the other side."""
     raise NotImplementedError
 
   # ---- out
 
   def encode(self, value) -> object:
-    """A value as JSON. Raises TypeError for what may not leave, RecursionError for what has no end."""
+    """A value as JSON. Raises TypeError for one that may not be sent, RecursionError for one that contains itself."""
     kind = type(value)
     if kind in _SCALARS:
       return value
@@ -179,7 +180,7 @@ class Codec:
     return self._derived(value)
 
   def _items(self, values) -> list:
-    """The values' JSON; for the many lists of nothing but numbers and texts this is the list itself."""
+    """The JSON of values; a list of numbers and texts alone, the common case, is its own JSON."""
     values = list(values)
     kinds = set(map(type, values))
     if kinds <= _SCALARS or (kinds == {int} and max(map(abs, values)) < _SMALL):
@@ -198,7 +199,7 @@ class Codec:
     return ['failures', self.lend(value)[1], value.__module__, name, bases]
 
   def failure(self, error: BaseException) -> list:
-    """An exception as JSON: its class, arguments, text, cause, and a number where the class is not a well-known one."""
+    """An exception as JSON: class, arguments, text, number (where the class is not well known), attributes, cause."""
     if (number := self.number(error)) is not None:
       return ['yours', number]
     kind = self._class(type(error))
@@ -240,7 +241,7 @@ class Codec:
   # ---- in
 
   def decode(self, data) -> object:
-    """A value from JSON. Raises Gone for what `encode` never makes."""
+    """A value from JSON. Raises Gone for JSON that `encode` never makes."""
     if not isinstance(data, list):
       if isinstance(data, dict):
         raise Gone
@@ -373,12 +374,12 @@ _READERS: dict[str, Callable] = {
 
 
 def _is_known(module: str) -> bool:
-  """Whether exceptions of a module are what they are called. unittest's make it skip a test."""
+  """Whether exceptions of a module may be recreated by name. Those of unittest may not: they would skip a test."""
   return module.partition('.')[0] in {'numpy', *sys.stdlib_module_names} - {'unittest'}
 
 
 def _failure(kind: type[BaseException], arguments: list) -> BaseException:
-  """An exception of those arguments; where its class wants others, it still has them as its `args`."""
+  """An exception with these arguments; where its class takes other arguments, they are at least its `args`."""
   if not issubclass(kind, Foreign):
     try:
       return kind(*arguments)
@@ -391,8 +392,8 @@ def _failure(kind: type[BaseException], arguments: list) -> BaseException:
 
 
 def text_of(error: BaseException) -> str:
-  """What an exception says, of at most 300 characters."""
+  """The text of an exception, at most 300 characters."""
   try:
     return str(error)[:300]
-  except BaseException:  # an exception class may say anything in its __str__, or refuse to
+  except BaseException:  # the __str__ of an exception class may raise anything
     return 'an exception that cannot be printed'

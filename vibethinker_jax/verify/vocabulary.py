@@ -1,11 +1,11 @@
-"""The words and commands that answers are written with, and what each kind of them does to a value."""
+"""The words and commands with which answers are written, by what they mean for a value."""
 
 
 def _words(text: str) -> frozenset[str]:
   return frozenset(text.split())
 
 
-# Words that are words also where no style marks them. Others may be products of variables.
+# Words that are recognised without a style around them. Other runs of letters may be products of variables.
 BARE = _words(
   'and or if otherwise not either neither nor unless maybe both answer is the of per square cubic million billion '
   'trillion thousand hundred dozen squared cubed remainder base percent percentage pct unit units degree degrees '
@@ -16,10 +16,10 @@ BARE = _words(
   'north south true false yes no none undefined infinity apples people students ways times'
 )
 
-# Functions, where a style stands in for their command.
+# Functions; a style may be used in place of their command.
 FUNCTIONS = _words('sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp max gcd lcm')
 
-# Units of one letter, in upright letters behind a value.
+# Units of one letter, in upright type after a value.
 LETTER_UNITS = _words('m g s h L l N J W V K A')
 
 # Powers of ten.
@@ -33,7 +33,7 @@ NUMBERS = _words(
   'quarters dozen dozens score double twice triple thrice'
 )
 
-# Words that say something of the value beside them; an answer that has one which the reference has not is another.
+# Words that change the value beside them: an answer with such a word differs from a reference without it.
 COUNTING = NUMBERS | _words(
   'squared cubed remainder r minus negative plus times over divided root factorial base mod modulo infinity and or '
   'not no nor neither either both if otherwise unless when where maybe perhaps possibly probably except but instead '
@@ -42,7 +42,7 @@ COUNTING = NUMBERS | _words(
   'lower bound actually wait'
 )
 
-# Words that say nothing.
+# Words without a meaning for the value.
 NEUTRAL = _words('the a an of in is are per total exactly only there on for each')
 
 # Units in one spelling.
@@ -67,7 +67,7 @@ LOGIC = _words(
   '\\hookrightarrow'
 )
 
-# What a value may be written with. A command beyond these is accepted where the reference has it too.
+# Commands that may be in a value. Any other command is accepted only where the reference has it too.
 COMMANDS = _words(
   'frac sqrt cdot times div pi pm mp sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp binom '
   'infty alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau '

@@ -25,7 +25,7 @@ LINEAR = Family(
 
 
 def _horner(pen, a, b, k):
-  """One product fewer than term by term, which keeps the split path short."""
+  """With one product fewer than term by term, so that the split path stays short."""
   pen.box(pen.add(pen.mul(pen.add(k, a), k), b))
 
 

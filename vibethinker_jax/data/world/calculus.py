@@ -1,4 +1,4 @@
-"""Calculus: derivatives and integrals of what has degree two at most."""
+"""Calculus: derivatives and integrals of polynomials of degree two at most."""
 
 from vibethinker_jax.data.world.family import RESULT, Family, between, both, factor, term
 

@@ -1,8 +1,8 @@
-"""Code: functions of one argument, told by a formula."""
+"""Code: functions of one argument, given by a formula."""
 
 from vibethinker_jax.data.world.family import Family, between, choice, factor, term
 
-_OVER = ('>', '>=', '<')  # the right sign, then what a slip makes of it
+_OVER = ('>', '>=', '<')  # the right sign, then those that a slip puts in its place
 _FLIPPED = {'+': '-', '-': '+'}
 _TO = {'+': 'to', '-': 'from'}
 

@@ -1,6 +1,6 @@
-"""What a family of problems is, the pen that writes its solutions, and how its numbers are drawn.
+"""Family: problems of one kind. Pen: writes their solutions. And how numbers are drawn.
 
-All draws use `random.Random.random` alone, the one method whose sequence Python promises to keep.
+All draws use `random.Random.random` alone, the only method whose sequence Python promises to keep.
 """
 
 import dataclasses
@@ -12,9 +12,15 @@ RESULT, ANSWER = 1.5, 2.0  # loss weights of a line's result and of the final an
 
 
 class Pen:
-  """Writes one solution and does its arithmetic; with `slip_at` = k, operation k (from 0) comes out wrong.
+  """Writes one solution and does its arithmetic.
 
-  The methods that compute write a line and return the value written, so whatever is computed from it follows.
+  The methods that compute write a line and return the value that they wrote, so a wrong value is used in later lines.
+
+  Args:
+    path: the name of the path.
+    truth: the right answer, or the function that a program must compute.
+    slip_at: the operation (from 0) that gets a wrong result; None for no slip.
+    rng: of the wrong result.
   """
 
   def __init__(self, path: str, truth, slip_at: int | None = None, rng: random.Random | None = None):
@@ -23,25 +29,25 @@ class Pen:
     self.slip_at = slip_at
     self.rng = rng
     self.operations = 0
-    self.answer = None  # the value boxed; stays None in programs
+    self.answer = None  # the value in the box; stays None in programs
     self.spans = []
     self.text = f'{path.capitalize()}:'
 
   def write(self, text: str, weight: float | None = None):
-    """Appends `text`, as a key span if it has a weight."""
+    """Appends `text`; with a weight it is a key span."""
     if weight is not None:
       self.spans.append((len(self.text), len(self.text) + len(text), weight))
     self.text += text
 
   def value(self, right, *wrong):
-    """`right`; at the operation that slips, one of `wrong` or, with none named, a number off by 1 or 10."""
+    """`right`, but at the operation that slips one of `wrong`; without any, a number that differs by 1 or 10."""
     slips = self.operations == self.slip_at
     self.operations += 1
     if not slips:
       return right
     if not wrong:
       near = (right - 1, right + 1) if right < 10 else (right - 1, right + 1, right - 10, right + 10)
-      wrong = [w for w in near if w > 0]  # a zero would end as a divisor
+      wrong = [w for w in near if w > 0]  # a zero could become a divisor
     return choice(self.rng, wrong)
 
   def line(self, expression: str, result):
@@ -74,7 +80,7 @@ class Pen:
     return self.line(f'{a} * {b}', self.value(a * b, a * b + 10, a * b + small, abs(a * b - large), a * b + 1))
 
   def div(self, a: int, b: int) -> int:
-    """a / b, rounded down where a slip left a remainder; split: tens of the quotient, then what is left."""
+    """a / b, rounded down if a slip left a remainder; split: the tens of the quotient, then the rest."""
     quotient = a // b
     if self.split and _two_part(quotient):
       tens = self.value(quotient // 10 * 10)
@@ -113,10 +119,11 @@ class Pen:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-  """Problems of one kind. All functions but `draw` take the drawn numbers; a path takes a pen before them.
+  """Problems of one kind. All functions but `draw` take the drawn numbers; a path takes a pen first.
 
-  `truth` gives the answer of a problem, computed apart from its paths; for programs it gives the function
-  that is asked for, and `inputs` the arguments it is tested on, edges included.
+  draw: the numbers of an instance, for a random.Random and a level. prompts: the statement in several phrasings. truth:
+  the answer, computed independently of the paths; for programs, the function that is asked for. paths: by their names,
+  from short to long. inputs: for programs, the arguments of the tests, edge cases included.
   """
 
   name: str
@@ -133,7 +140,7 @@ def between(rng: random.Random, low: int, high: int) -> int:
 
 
 def choice(rng: random.Random, options: Sequence):
-  """One of them, all alike."""
+  """One of the options, each with the same probability."""
   return options[int(rng.random() * len(options))]
 
 
@@ -148,22 +155,22 @@ def factor(rng: random.Random, level: int) -> int:
 
 
 def _two_part(number):
-  """Whether place value cuts the number in two."""
+  """Whether place value splits the number into two parts."""
   return number > 10 and number % 10 != 0
 
 
 def both(work: Callable[..., None]) -> dict[str, Callable[..., None]]:
-  """Paths told by the same lines: the pen knows whether to split them."""
+  """Two paths with the same operations: the pen knows whether to split them."""
   return {'steps': work, 'split': work}
 
 
 def listed(numbers: Sequence[int]) -> str:
-  """As a sentence has them: '3, 5 and 8'."""
+  """The numbers as in a sentence: '3, 5 and 8'."""
   return ', '.join(map(str, numbers[:-1])) + f' and {numbers[-1]}'
 
 
 def add_up(pen: Pen, numbers: Sequence[int]) -> int:
-  """The pen's sum of them, one addition a line."""
+  """The sum of the numbers, written with one addition on each line."""
   total = numbers[0]
   for number in numbers[1:]:
     total = pen.add(total, number)

@@ -1,6 +1,7 @@
-"""What the page's buttons do, step by step, without a browser: a question answered, and a problem solved many times.
+"""What the buttons of the page do, without a browser: answer a question, and solve a problem many times.
 
-Whatever is refused or fails, the last step says why, and is not busy any more.
+Each action yields the state of the page after every step. If the action is refused or fails, the last state says why,
+and is no longer busy.
 """
 
 import asyncio
@@ -15,21 +16,21 @@ from vibethinker_jax.serve.presets import PRESETS
 from vibethinker_jax.serve.service import Service, ask_of, grow
 from vibethinker_jax.serve.worker import Closing, EngineFailure
 
-REFUSED = ApiError, EngineFailure, Closing, RuntimeError  # the last is the judges'
+REFUSED = ApiError, EngineFailure, Closing, RuntimeError  # the graders raise the last one
 _SOLUTIONS = 64  # of a spectrum, at most
 
 
 @dataclasses.dataclass(frozen=True)
 class How:
-  """What the controls say of the sampling. A cleared field is None, and a number may have been typed."""
+  """The settings of the sampling on the page. A cleared field is None, and a typed number may be out of range."""
 
   preset: str
   temperature: float | None
   top_p: float | None
   most: float | None  # new tokens
 
-  def refusal(self, longest: int) -> str:
-    """What is wrong with a value, '' where nothing is. `longest`: tokens that the engine takes."""
+  def fault(self, longest: int) -> str:
+    """What is wrong with the settings, '' for nothing. longest: tokens that the engine takes."""
     return (
       out_of_range('Temperature', self.temperature, 0, 2)
       or out_of_range('Top-p', self.top_p, 0.05, 1)
@@ -38,7 +39,7 @@ class How:
 
 
 def out_of_range(name: str, value: float | None, low: float, high: float) -> str:
-  """What is wrong with a number from the page, '' where nothing is."""
+  """What is wrong with a number from the page, '' for nothing. name: of its field. low, high: its range."""
   if isinstance(value, int | float) and math.isfinite(value) and low <= value <= high:
     return ''
   return f'{name} is {"empty" if value is None else value}, expected {low:g} to {high:g}.'
@@ -46,9 +47,13 @@ def out_of_range(name: str, value: float | None, low: float, high: float) -> str
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-  """The chat after a step. `said` is the conversation as the model has it; what is shown has marks of ours in it."""
+  """The state of the chat after a step.
 
-  box: str | None  # None leaves to the field what is being typed there
+  box: the text of the input field; None leaves it as it is. shown: the messages on the page, with our marks in them.
+  said: the conversation as the model sees it. notice: why something was not done, '' for nothing. busy: more will come.
+  """
+
+  box: str | None
   shown: list[dict]
   said: list[dict]
   notice: str = ''
@@ -58,12 +63,19 @@ class Turn:
 async def converse(
   service: Service, question: str, shown: list[dict], said: list[dict], how: How, stop: asyncio.Event
 ) -> AsyncIterator[Turn]:
-  """A question asked and answered, or answered in part once `stop` is set.
+  """Asks a question, and yields the chat as the answer grows, until `stop` is set.
 
-  Only what was answered enters the conversation, and the last turn is never busy.
+  Args:
+    service: the model.
+    question: the text of the user.
+    shown, said: as in Turn, before the question.
+    how: the settings.
+    stop: ends the answer where it is.
+
+  A question without any answer does not enter the conversation. The last turn is never busy.
   """
   before = Turn(question, shown, said)
-  if refused := 'Nothing was asked: type a problem.' * (not question.strip()) or how.refusal(longest(service)):
+  if refused := 'Nothing was asked: type a problem.' * (not question.strip()) or how.fault(longest(service)):
     yield dataclasses.replace(before, notice=refused)
     return
   kind, asked, text = PRESETS[how.preset], {'role': 'user', 'content': question}, ''
@@ -81,14 +93,14 @@ async def converse(
     if stop.is_set():
       yield Turn(None, [*shown, *markup.messages(text, None)], reply(text)) if text else before
       return
-    (solution,), _ = await solve.take_apart(service.judges, [text], [sample.finish])
+    (solution,), _ = await solve.take_apart(service.graders, [text], [sample.finish])
     yield Turn(None, [*shown, *markup.messages(text, solution)], reply(text))
   except Exception as error:
     why = _why(error)
     if isinstance(error, ApiError) and error.code == 'context_length_exceeded' and said:
-      why += ' What was said before counts as well: the bin above the conversation begins a new one.'
-    if text:  # what came stays to be read
-      why += ' What had come until then is no part of the conversation.'
+      why += ' Earlier messages count as well: the bin above the conversation begins a new one.'
+    if text:  # it stays on the page
+      why += ' The part that came before is no part of the conversation.'
       yield Turn(None, [*shown, *markup.messages(text, None)], said, why)
     else:
       yield dataclasses.replace(before, notice=why)
@@ -98,7 +110,10 @@ async def converse(
 
 @dataclasses.dataclass(frozen=True)
 class View:
-  """The spectrum after a step."""
+  """The state of the spectrum after a step.
+
+  picture: HTML. solutions: those drawn, once all are complete. notice, busy: as in Turn.
+  """
 
   picture: str
   solutions: list[solve.SampledSolution]
@@ -109,8 +124,19 @@ class View:
 async def explore(
   service: Service, problem: str, expected: str, n: float | None, how: How, stop: asyncio.Event
 ) -> AsyncIterator[View]:
-  """A problem solved n times, judged by the expected answer if there is one. The last view is never busy."""
-  refused = 'Nothing was asked: type a problem.' * (not problem.strip()) or how.refusal(longest(service))
+  """Solves a problem n times, and yields the spectrum as the solutions grow, until `stop` is set.
+
+  Args:
+    service: the model.
+    problem: the statement.
+    expected: the right answer, by which the solutions are graded; '' for none.
+    n: solutions.
+    how: the settings.
+    stop: ends the drawing without a result.
+
+  The last view is never busy.
+  """
+  refused = 'Nothing was asked: type a problem.' * (not problem.strip()) or how.fault(longest(service))
   if refused := refused or out_of_range('Solutions', n, 1, most_solutions(service)):
     yield View('', [], refused)
     return
@@ -126,7 +152,7 @@ async def explore(
       yield View(_progress(f'Stopped, with {done} of {int(n)} solutions complete'), [])
       return
     texts, ends = [s.text for s in samples], [s.finish for s in samples]
-    solutions, spectrum = await solve.take_apart(service.judges, texts, ends, expected.strip() or None)
+    solutions, spectrum = await solve.take_apart(service.graders, texts, ends, expected.strip() or None)
     yield View(markup.drawing(solutions, spectrum), solutions)
   except Exception as error:
     yield View('', [], _why(error))
@@ -135,14 +161,14 @@ async def explore(
 
 
 def _why(error: Exception) -> str:
-  """What is said of a refusal, or of a failure that nobody foresaw: its text is for the log."""
+  """The notice for an error. The text of an unexpected one is left to the log."""
   if isinstance(error, REFUSED):
     return str(error)[:1].upper() + str(error)[1:].rstrip('.') + '.'
   return f'The page failed ({type(error).__name__}).'
 
 
 async def _until(stop: asyncio.Event, growing: AsyncIterator) -> AsyncIterator:
-  """What comes of `growing` until `stop` is set, which need not wait for the next piece."""
+  """The items of `growing` until `stop` is set; it does not wait for the next item then."""
   told = asyncio.ensure_future(stop.wait())
   try:
     while True:
@@ -164,10 +190,10 @@ def _progress(told: str) -> str:
 
 
 def longest(service: Service) -> int:
-  """Tokens of a prompt and its answer."""
+  """Tokens of prompt and answer together, at most."""
   return service.worker.engine.max_length
 
 
 def most_solutions(service: Service) -> int:
-  """Solutions that may be drawn at a time."""
+  """Solutions that may be drawn at the same time."""
   return min(_SOLUTIONS, service.worker.capacity)
