@@ -25,7 +25,7 @@ import jax
 
 from vibethinker_jax import runtime
 from vibethinker_jax.data.problem import Problem
-from vibethinker_jax.data.tokenizer import ChatTokenizer, read_chat_tokenizer
+from vibethinker_jax.data.tokenizer import ChatTokenizer
 from vibethinker_jax.disk import write_json, write_text
 from vibethinker_jax.distributed import gather, share_work
 from vibethinker_jax.engine.engine import Engine
@@ -36,9 +36,9 @@ from vibethinker_jax.evaluate.benchmarks import Task
 from vibethinker_jax.evaluate.claims import Subject
 from vibethinker_jax.evaluate.scores import summarise, table
 from vibethinker_jax.model import hf
-from vibethinker_jax.model.config import eos_ids, read_config
 from vibethinker_jax.model.mesh import own_mesh
 from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.model_directory import load_model, load_tokenizer
 from vibethinker_jax.verify.grader import Grader
 
 _BATCH = 256  # responses graded between two steps of the progress bar
@@ -65,9 +65,7 @@ def load(directory: pathlib.Path, tokenizer: ChatTokenizer, dtype: str, rows: in
     dtype: of the weights and of what the layers compute in.
     rows: samples decoded at a time, by all processes together.
   """
-  model = hf.load(directory, dtype)
-  model.config = dataclasses.replace(model.config, dtype=dtype)
-  return subject(str(directory), hf.fingerprint(directory), model, tokenizer, rows)
+  return subject(str(directory), hf.fingerprint(directory), load_model(directory, dtype), tokenizer, rows)
 
 
 def subject(name: str, weights: str, model: Qwen2, tokenizer: ChatTokenizer, rows: int) -> Subject:
