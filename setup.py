@@ -24,6 +24,7 @@ setup(
     'datasets',
     'fastapi>=0.110',
     'flax>=0.12.8',
+    'gguf>=0.19',
     'gradio>=6',
     'grain>=0.2.18',
     'httptools',
@@ -53,6 +54,7 @@ setup(
   ],
   extras_require={
     'test': [
+      'accelerate',
       'httpx',
       'hypothesis',
       'ipykernel',

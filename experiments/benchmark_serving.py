@@ -195,7 +195,7 @@ def report(tally: Tally, before: dict, after: dict, resident: list[float]) -> No
 def offline(length: str, numbers: list[int], tally: Tally) -> float:
   """Tokens per second of the engine alone on these requests; says how many texts are the same."""
   tokenizer, model = load_chat_tokenizer(TINY_BASE), hf.load(TINY_BASE)
-  engine = Engine(model.config, tokenizer.stop_ids, ROWS, BLOCK, max_length=LONGEST)
+  engine = Engine(model.config, tokenizer.stop_ids, ROWS, BLOCK, max_length=LONGEST, vocabulary=tokenizer.size)
   engine.row_sizes = [size for size in engine.row_sizes if size >= 16]
   prompts = {
     message: tuple(tokenizer.chat([{'role': 'user', 'content': message}]))

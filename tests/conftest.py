@@ -1,6 +1,7 @@
 """Small models for every test, and eight CPU devices to spread them over."""
 
 import dataclasses
+import json
 import os
 import pathlib
 import types
@@ -45,13 +46,16 @@ def make_model():
 
 @pytest.fixture(scope='session')
 def transformers_qwen2():
-  """Skips the test where torch is missing. `make(directory, ...)` writes a random Qwen2ForCausalLM and returns it;
-  `load`, `logits` and `greedy` ask one."""
+  """Skips the test where torch is missing. `make(directory, ...)` writes a random Qwen2ForCausalLM, or one of the other
+  family that its Config names, and returns it; `load`, `logits` and `greedy` ask one."""
   torch = pytest.importorskip('torch', reason='parity with transformers needs torch (pip install torch)')
-  from transformers import Qwen2Config, Qwen2ForCausalLM
+  import transformers
+  from transformers import AutoModelForCausalLM, PreTrainedModel
 
-  def config(c: Config) -> Qwen2Config:
-    return Qwen2Config(
+  def config(c: Config) -> transformers.PreTrainedConfig:
+    kind = {'qwen2': 'Qwen2Config', 'qwen3': 'Qwen3Config', 'llama': 'LlamaConfig'}[c.family]
+    own = {} if c.family == 'qwen2' else {'attention_bias': c.attention_bias}
+    return getattr(transformers, kind)(
       vocab_size=c.V,
       hidden_size=c.D,
       num_hidden_layers=c.L,
@@ -64,13 +68,14 @@ def transformers_qwen2():
       rms_norm_eps=c.norm_eps,
       tie_word_embeddings=c.tied,
       attn_implementation='eager',
+      **own,
     )
 
   def make(
     directory: pathlib.Path, c: Config = SMALL, seed: int = 0, shards: str = '1GB', scale: float = 0.2
-  ) -> Qwen2ForCausalLM:
+  ) -> PreTrainedModel:
     torch.manual_seed(seed)
-    model = Qwen2ForCausalLM(config(c)).eval()
+    model = AutoModelForCausalLM.from_config(config(c)).eval()
     with torch.no_grad():
       for name, p in model.named_parameters():
         # norms start at 1 and biases at 0: two of them exchanged would not be seen
@@ -81,7 +86,7 @@ def transformers_qwen2():
   def make_bfloat16(directory: pathlib.Path, c: Config, shards: str) -> None:
     """A large one, made in its own dtype and not kept."""
     with torch.device('meta'):
-      model = Qwen2ForCausalLM(config(c)).to(torch.bfloat16)
+      model = AutoModelForCausalLM.from_config(config(c)).to(torch.bfloat16)
     model = model.to_empty(device='cpu')
     model.tie_weights()
     with torch.no_grad():
@@ -89,15 +94,16 @@ def transformers_qwen2():
         p.copy_(torch.randint(-(2**15), 2**15, p.shape, dtype=torch.int16).view(torch.bfloat16).nan_to_num() * 1e-3)
     model.save_pretrained(directory, max_shard_size=shards)
 
-  def load(directory: pathlib.Path) -> Qwen2ForCausalLM:
-    return Qwen2ForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation='eager').eval()
+  def load(directory: pathlib.Path) -> PreTrainedModel:
+    kind = getattr(transformers, json.loads((directory / 'config.json').read_text())['architectures'][0])
+    return kind.from_pretrained(directory, dtype=torch.float32, attn_implementation='eager').eval()
 
-  def logits(model: Qwen2ForCausalLM, tokens: np.ndarray) -> np.ndarray:
+  def logits(model: PreTrainedModel, tokens: np.ndarray) -> np.ndarray:
     ids = torch.tensor(np.asarray(tokens), dtype=torch.long)
     with torch.no_grad():
       return model(ids, attention_mask=torch.ones_like(ids)).logits.numpy()
 
-  def greedy(model: Qwen2ForCausalLM, prompt: list[int], n: int, stop: list[int]) -> list[int]:
+  def greedy(model: PreTrainedModel, prompt: list[int], n: int, stop: list[int]) -> list[int]:
     ids = torch.tensor([prompt])
     # without a mask transformers guesses one from the pad id, which may well occur in a prompt
     settings = dict(do_sample=False, max_new_tokens=n, pad_token_id=0, eos_token_id=stop or None)

@@ -361,7 +361,7 @@ def test_fuse_refusals(make_model, tmp_path, capsys):
   for name in ('a', 'b'):
     make_tokenizer(tmp_path / name, WORDS if name == 'a' else WORDS[:-2] + WORDS[-1:] + WORDS[-2:-1])
   (tmp_path / 'other').mkdir()
-  (tmp_path / 'other' / 'config.json').write_text('{"model_type": "llama"}')
+  (tmp_path / 'other' / 'config.json').write_text('{"model_type": "gemma3"}')
   (tmp_path / 'home').mkdir()
   (tmp_path / 'home' / 'thesis.tex').write_text('years')
   before = sorted(tmp_path.rglob('*'))

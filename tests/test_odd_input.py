@@ -335,7 +335,7 @@ def test_experiments(experiments, line, expected):
 
 @pytest.mark.parametrize('verb', VERBS)
 def test_help_says_what_flags_are_and_their_defaults(verb, capsys):
-  name = verb.__name__.rpartition('.')[2]
+  name = verb.__name__.rpartition('.')[2].replace('_', '-')
   with pytest.raises(SystemExit) as end:
     main([name, '--help'])
   assert end.value.code == 0

@@ -57,14 +57,14 @@ class Sample:
 
 
 def load(directory: str | pathlib.Path, dtype: str = 'float32') -> tuple[Qwen2, ChatTokenizer | None]:
-  """The model of a Hugging Face directory of a Qwen2, and its tokenizer (None where there is no tokenizer.json).
+  """The model of a Hugging Face directory (docs/models.md), and its tokenizer (None where there is no tokenizer.json).
 
   Args:
     directory: holds config.json, weights as safetensors and tokenizer files. A run's is WORKDIR/final.
     dtype: 'float32' or 'bfloat16', of the weights and of what the layers compute in.
 
   Raises:
-    BadInput: the directory is not a Qwen2 that can be read, or its tokenizer has ids that the model has no row for.
+    BadInput: the directory is not a model that can be read, or its tokenizer has ids that the model has no row for.
   """
   directory = pathlib.Path(directory)
   if dtype not in _DTYPES:
@@ -145,7 +145,8 @@ def generate(
   if stop_ids is None:
     stop_ids = () if tokenizer is None else tokenizer.stop_ids
   sampling = SamplingParams(temperature, top_k, top_p, min_p)
-  engine = Engine(model.config, stop_ids, rows=rows, mesh=own_mesh(jax.local_devices()))
+  vocabulary = None if tokenizer is None else tokenizer.size
+  engine = Engine(model.config, stop_ids, rows=rows, mesh=own_mesh(jax.local_devices()), vocabulary=vocabulary)
   requests = []
   for i, (prompt, name) in enumerate(zip(prompts, names)):
     ids = tuple(prompt_ids(prompt, tokenizer, model.config.V, f'prompts[{i}]'))

@@ -247,6 +247,10 @@ def _size_faults(name: str, c: Config) -> Iterator[tuple[str, object, str]]:
   if isinstance(scaling, Llama3) and not scaling.low_freq_factor < scaling.high_freq_factor:
     least = scaling.low_freq_factor
     yield f'{name}.rope_scaling.high_freq_factor', scaling.high_freq_factor, f'more than low_freq_factor, {least}'
+  if c.family == 'qwen2' and c.attention_bias:
+    yield f'{name}.attention_bias', True, "False: a 'qwen2' has biases on q, k and v, whatever stands here"
+  if c.family == 'llama' and c.D % (c.K * c.G):
+    yield f'{name}.D', c.D, f'a multiple of the {c.K * c.G} heads: transformers reads no other Llama'
 
 
 # names beside those of domains in summary.json, the report and the workdir: domains taken together, and the one SFT run

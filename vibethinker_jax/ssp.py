@@ -86,7 +86,7 @@ class Pipeline:
     self.seed = base_seed(settings.seed)
     self.experts = Experts(settings, self.workdir, self.mesh)
     self.grader = Grader(settings.grader.workers, settings.grader.deadline_s)
-    self.engine = _engine(settings, self.mesh, self.stop_ids)
+    self.engine = _engine(settings, self.mesh, self.stop_ids, self.tokenizer.size)
     self.writer = MetricWriter(self.workdir / 'metrics.jsonl', wandb)
     self.profile = Profile(profile, self.workdir)
     self._check_profile(profile)
@@ -361,10 +361,11 @@ class Pipeline:
       raise BadInput(f'--profile {asked}: the run has no such step, expected one of {there}')
 
 
-def _engine(s: RunConfig, mesh: Mesh, stop_ids: Sequence[int]) -> Engine:
+def _engine(s: RunConfig, mesh: Mesh, stop_ids: Sequence[int], vocabulary: int) -> Engine:
   """The engine of this process, with its own devices and its share of the config's rows and pages."""
   rows, config = s.engine, computing(own_config(s), s.model)
   share = lambda n: -(-n // jax.process_count())
   kernel = {'tpu': 'tpu', 'gpu': 'gpu'}.get(mesh.devices.flat[0].platform, 'xla')
   cache = PagedLayout(share(rows.pages), rows.page, kernel) if rows.pages else KVCache
-  return Engine(config, stop_ids, share(rows.rows), rows.block, cache=cache, mesh=own_mesh(mesh.local_devices))
+  own = own_mesh(mesh.local_devices)
+  return Engine(config, stop_ids, share(rows.rows), rows.block, cache=cache, mesh=own, vocabulary=vocabulary)

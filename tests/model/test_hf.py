@@ -255,7 +255,8 @@ def test_errors_name_the_file(make_model, tmp_path):
   config = r'm/config\.json: '
   write = lambda text: lambda path: (path / 'config.json').write_text(text)
   name = 'model.layers.1.mlp.up_proj.weight'
-  refuses(config + '.*llama', lambda path: edit(path / 'config.json', model_type='llama'))
+  refuses(config + '.*mistral', lambda path: edit(path / 'config.json', model_type='mistral'))
+  refuses(config + '.*qwen3_moe', lambda path: edit(path / 'config.json', model_type='qwen3_moe'))
   refuses(config + '.*gelu', lambda path: edit(path / 'config.json', hidden_act='gelu'))
   refuses(config + '.*sliding', lambda path: edit(path / 'config.json', use_sliding_window=True))
   refuses(config + '.*JSON', write('{"model_type": '))

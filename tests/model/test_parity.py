@@ -1,5 +1,6 @@
 """Drawn config.json files, each read as transformers reads it or refused by name: no third way."""
 
+import dataclasses
 import json
 import re
 
@@ -13,6 +14,12 @@ from vibethinker_jax.model import hf
 from vibethinker_jax.model.qwen2 import Config
 
 C = Config(V=40, D=32, L=2, K=2, G=2, H=8, F=40, positions=64)
+FAMILIES = {
+  'qwen2': C,
+  'qwen3': dataclasses.replace(C, family='qwen3', H=16),  # heads wider than the model together
+  'llama': dataclasses.replace(C, family='llama'),
+  'llama, biased': dataclasses.replace(C, family='llama', attention_bias=True, H=4),
+}
 T = 160  # beyond every window drawn below
 
 forward = jax.jit(lambda model, tokens, at: model.logits(model(tokens, at, jnp.ones_like(tokens))))
@@ -62,6 +69,7 @@ def fields(rng: np.random.Generator) -> dict:
   some('hidden_act', ['gelu', 'relu', 'swish'], 0.05)
   some('is_causal', [True, False], 0.05)
   some('attention_bias', [True, False], 0.1)
+  some('mlp_bias', [True, False], 0.05)
   some('tie_word_embeddings', [True, False], 0.1)
   some('head_dim', [16], 0.03)
   return out
@@ -85,10 +93,10 @@ def contradict(rng: np.random.Generator, path) -> None:
   save_file(tensors, path, metadata={'format': 'pt'})
 
 
-def compared(transformers_qwen2, directory, seed: int) -> str:
+def compared(transformers_qwen2, directory, seed: int, c: Config = C) -> str:
   """'equal', or the line that refuses it. Fails where neither is so."""
   rng = np.random.default_rng(seed)
-  transformers_qwen2.make(directory, C, seed=seed, scale=0.3)
+  transformers_qwen2.make(directory, c, seed=seed, scale=0.2)
   path = directory / 'config.json'
   raw = json.loads(path.read_text()) | {'tie_word_embeddings': True} | fields(rng)
   path.write_text(json.dumps({name: value for name, value in raw.items() if value is not None}))
@@ -110,9 +118,17 @@ def test_equal_or_refused(transformers_qwen2, tmp_path, seed):
   compared(transformers_qwen2, tmp_path, seed)
 
 
+@pytest.mark.parametrize('family', [*FAMILIES][1:])
+def test_other_families_are_equal_or_refused(transformers_qwen2, tmp_path, family):
+  outcomes = [compared(transformers_qwen2, tmp_path / str(seed), seed, FAMILIES[family]) for seed in range(6)]
+  assert 'equal' in outcomes
+
+
 @pytest.mark.slow
-def test_a_hundred_are_equal_or_refused(transformers_qwen2, tmp_path):
-  outcomes = [compared(transformers_qwen2, tmp_path / str(seed), seed) for seed in range(100, 200)]
+@pytest.mark.parametrize('family', FAMILIES)
+def test_a_hundred_are_equal_or_refused(transformers_qwen2, tmp_path, family):
+  compare = lambda seed: compared(transformers_qwen2, tmp_path / str(seed), seed, FAMILIES[family])
+  outcomes = [compare(seed) for seed in range(100, 200)]
   print(f'{outcomes.count("equal")} of 100 equal;', *sorted(set(outcomes) - {'equal'}), sep='\n')
   assert outcomes.count('equal') > 30
 
@@ -132,9 +148,10 @@ LLAMA3 = {'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_fr
   ],
   ids=['both', 'yarn', 'mscale', 'linear', 'llama3'],
 )
-def test_stretched_positions_are_computed_and_written(transformers_qwen2, make_model, tmp_path, changes):
+@pytest.mark.parametrize('family', ['qwen2', 'qwen3', 'llama'])
+def test_stretched_positions_are_computed_and_written(transformers_qwen2, make_model, tmp_path, changes, family):
   """Read, and written again, they are those of transformers, at positions beyond the first window too."""
-  model = make_model(scale=0.5)
+  model = make_model(scale=0.5, family=family)
   hf.save(model, tmp_path / 'm', None)
   path = tmp_path / 'm' / 'config.json'
   path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -16,9 +16,11 @@ from vibethinker_jax.cli import (
   chat,
   decontaminate,
   evaluate,
+  export_gguf,
   fuse,
   generate,
   grade,
+  import_gguf,
   plan,
   prepare,
   report,
@@ -31,7 +33,10 @@ from vibethinker_jax.cli.parser import Help, Parser, VerbParser, near
 from vibethinker_jax.errors import BadInput, Failure
 
 # in the order in which `--help` lists them
-VERBS = (score, generate, fuse, grade, evaluate, prepare, decontaminate, plan, serve, chat, report, reproduce)
+VERBS = (
+  *(score, generate, fuse, grade, evaluate, prepare, decontaminate, plan, serve, chat, report, reproduce),
+  *(import_gguf, export_gguf),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +97,7 @@ def _parser() -> Parser:
 
 
 def _name(verb: types.ModuleType) -> str:
-  return verb.__name__.split('.')[-1]
+  return verb.__name__.split('.')[-1].replace('_', '-')
 
 
 def _first_line(text: str) -> str:

@@ -67,7 +67,16 @@ def load(args: argparse.Namespace):
   cache = Int8KVCache if args.int8_cache else KVCache
   mesh = own_mesh(jax.local_devices())  # the whole model on each device, the rows spread over all
   ends = stop_ids(directory, tokenizer)
-  engine = Engine(config, ends, args.rows, args.block, max_length=args.max_length, cache=cache, mesh=mesh)
+  engine = Engine(
+    config,
+    ends,
+    args.rows,
+    args.block,
+    max_length=args.max_length,
+    cache=cache,
+    mesh=mesh,
+    vocabulary=tokenizer.size,
+  )
   # few sizes, since each takes its own compilation; a step with fewer than 16 rows is hardly faster
   engine.row_sizes = [size for size in engine.row_sizes if size >= min(16, args.rows)]
   return engine, engine.place(quantize(model) if args.int8_weights else model), tokenizer

@@ -7,6 +7,8 @@ from vibethinker_jax.cli import files
 from vibethinker_jax.errors import BadInput
 
 _NAMES = {  # of the fields in config.json
+  'family': 'model_type',
+  'attention_bias': 'attention_bias',
   'V': 'vocab_size',
   'D': 'hidden_size',
   'L': 'num_hidden_layers',

@@ -45,7 +45,9 @@ def run(args: argparse.Namespace) -> None:
   with files.output(args.output) as out:
     config = dataclasses.replace(read_config(args.model), dtype=args.dtype)
     tokenizer = load_tokenizer(args.model)
-    engine = Engine(config, stop_ids(args.model, tokenizer), rows=args.rows, mesh=own_mesh(jax.local_devices()))
+    ends, mesh = stop_ids(args.model, tokenizer), own_mesh(jax.local_devices())
+    vocabulary = None if tokenizer is None else tokenizer.size
+    engine = Engine(config, ends, rows=args.rows, mesh=mesh, vocabulary=vocabulary)
     requests = []
     for where, row in rows:
       name = files.one_of(row, ('tokens', 'prompt', 'messages'), where)

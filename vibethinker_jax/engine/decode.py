@@ -87,8 +87,17 @@ def prefill(model: Qwen2, prefill_cache: tuple, tokens, start, last):
   return prefill_cache, model.logits(jnp.take_along_axis(hidden, last[:, None, None], axis=1))[:, 0]
 
 
-@functools.partial(jax.jit, static_argnames=['stop_ids', 'filters', 'top'], donate_argnames=['state'])
-def insert(state: DecodeState, logits, lengths, batch: InsertBatch, stop_ids: tuple, filters: bool, top: bool):
+@functools.partial(jax.jit, static_argnames=['stop_ids', 'filters', 'top', 'vocabulary'], donate_argnames=['state'])
+def insert(
+  state: DecodeState,
+  logits,
+  lengths,
+  batch: InsertBatch,
+  stop_ids: tuple,
+  filters: bool,
+  top: bool,
+  vocabulary: int | None = None,
+):
   """Give rows to samples of prefilled prompts, and draw the first token of each.
 
   The prompts' keys and values are copied by `insert_prefill`.
@@ -101,13 +110,16 @@ def insert(state: DecodeState, logits, lengths, batch: InsertBatch, stop_ids: tu
     stop_ids: tokens after which a sample has finished.
     filters: whether some of the samples rule tokens out (top_k, top_p, min_p).
     top: whether `top_logprobs` are wanted.
+    vocabulary: as in sampling.draw.
 
   Returns:
     The state, the first tokens int32 [N], their ln p under the model and under the sampling parameters, float32 [N];
     with `top` also the ids and ln p [N,TOP] of `top_logprobs`.
   """
   key = row_keys(batch.seed, batch.number, batch.sample)
-  token, logp, sampler_logp = draw(logits[batch.source], key, batch.count, batch.sampling, batch.seen, filters)
+  token, logp, sampler_logp = draw(
+    logits[batch.source], key, batch.count, batch.sampling, batch.seen, filters, vocabulary
+  )
   new = DecodeState(
     token,
     lengths[batch.source],
@@ -124,9 +136,20 @@ def insert(state: DecodeState, logits, lengths, batch: InsertBatch, stop_ids: tu
   return dataclasses.replace(others, pages=pages), token, logp, sampler_logp, *most_likely
 
 
-@functools.partial(jax.jit, static_argnames=['stop_ids', 'block', 'filters', 'top'], donate_argnames=['state', 'cache'])
+@functools.partial(
+  jax.jit, static_argnames=['stop_ids', 'block', 'filters', 'top', 'vocabulary'], donate_argnames=['state', 'cache']
+)
 def decode_block(
-  model: Qwen2, state: DecodeState, cache: tuple, steps, enough, stop_ids: tuple, block: int, filters: bool, top: bool
+  model: Qwen2,
+  state: DecodeState,
+  cache: tuple,
+  steps,
+  enough,
+  stop_ids: tuple,
+  block: int,
+  filters: bool,
+  top: bool,
+  vocabulary: int | None = None,
 ):
   """Draw up to `steps` tokens for every row.
 
@@ -140,6 +163,7 @@ def decode_block(
     block: columns of the arrays that are returned.
     filters: whether some row rules tokens out (top_k, top_p, min_p).
     top: whether `top_logprobs` are wanted.
+    vocabulary: as in sampling.draw.
 
   Returns:
     The state; the cache; the tokens int32 [R,block], their ln p under the model and under the sampling parameters,
@@ -162,7 +186,7 @@ def decode_block(
     cache = tuple(layer.bound(None) for layer in cache)
     key = jax.random.wrap_key_data(state.key)
     logits = model.logits(hidden)[:, 0]
-    token, logp, sampler_logp = draw(logits, key, state.count, state.sampling, state.seen, filters)
+    token, logp, sampler_logp = draw(logits, key, state.count, state.sampling, state.seen, filters, vocabulary)
     live = state.left > 0
     put = lambda table, column: jax.lax.dynamic_update_slice(table, column[:, None], (0, i, 0)[: table.ndim])
     if top:

@@ -30,6 +30,7 @@ class Engine(DecodeLayout):
     max_length: int | None = None,
     cache: type[KVCache] | type[Int8KVCache] | PagedLayout = KVCache,
     mesh: Mesh | None = None,
+    vocabulary: int | None = None,
   ):
     """What is decided once, before the first request.
 
@@ -42,11 +43,13 @@ class Engine(DecodeLayout):
       max_length: the most tokens of prompt and response together; None: config.positions.
       cache: how keys and values are kept (cache.py, pages.py).
       mesh: `mesh.decode_mesh`, over whose data axis the rows are divided; None: one device.
+      vocabulary: ids from this on are never drawn (ChatTokenizer.size: a model may have more rows than its tokenizer
+        has ids); None: all ids of the config may be.
 
     Raises:
       ValueError: the pages of a device do not hold one sample of max_length.
     """
-    super().__init__(config, stop_ids, rows, block, prefill_chunk, max_length, cache, mesh)
+    super().__init__(config, stop_ids, rows, block, prefill_chunk, max_length, cache, mesh, vocabulary)
 
   def validate(self, request: Request) -> str | None:
     """Why the request cannot be served, in words, or None if it can."""

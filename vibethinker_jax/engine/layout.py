@@ -30,6 +30,7 @@ class DecodeLayout:
     max_length: int | None,
     cache: type[KVCache] | type[Int8KVCache] | PagedLayout,
     mesh: Mesh | None,
+    vocabulary: int | None,
   ):
     """The arguments are those of Engine."""
     devices = 1 if mesh is None else mesh.shape['data']
@@ -40,6 +41,7 @@ class DecodeLayout:
     self.prefill_chunk = bucket(prefill_chunk)
     self.cache = cache
     self.mesh = mesh
+    self.vocabulary = None if vocabulary is None or vocabulary >= config.V else vocabulary
     self.row_sizes = batch_sizes(rows, devices)
     self.prefill_batches = (multiple(PREFILL_BATCH, devices), 1)
     self.row_steps = 0

@@ -160,6 +160,7 @@ def draw(
   sampling: BatchedSampling,
   seen: jax.Array | None,
   filters: bool,
+  vocabulary: int | None = None,
 ):
   """Draw one token for each row.
 
@@ -170,14 +171,17 @@ def draw(
     sampling: the parameters of each row.
     seen: bool [R,V], tokens that are in the prompt or were drawn; None if no row penalizes repetition.
     filters: False if no row rules tokens out (top_k, top_p, min_p).
+    vocabulary: ids from this on are never drawn, because the tokenizer has no such ids; None: all V may be.
 
   Returns:
-    The tokens int32 [R], their ln p under the model at temperature 1, and their ln p under the sampling parameters with
+    The tokens int32 [R], their ln p under the model at temperature 1 over all V, and their ln p under the sampling parameters with
     which they were drawn (0 if greedy), both float32 [R].
   """
   norm = jax.nn.logsumexp(logits, axis=-1)
   greedy = sampling.temperature == 0
-  wanted = logits if seen is None else penalized(logits, seen, sampling.repetition_penalty)
+  wanted = logits if vocabulary is None else logits[:, :vocabulary]
+  if seen is not None:
+    wanted = penalized(wanted, seen if vocabulary is None else seen[:, :vocabulary], sampling.repetition_penalty)
   scaled = wanted / jnp.where(greedy, 1.0, jnp.maximum(sampling.temperature, _COLDEST))[:, None]
   if filters:
     scaled = jnp.where(keep(scaled, sampling.top_k, sampling.top_p, sampling.min_p), scaled, -jnp.inf)

@@ -188,7 +188,8 @@ class Scheduler:
       inserted = [(prompt, sequence) for prompt, group in enumerate(batch) for sequence in group]
       slots = [slot_of[id(sequence)] for _, sequence in inserted]
       new_rows = insert_batch(inserted, slots, R, None if self._state.seen is None else layout.config.V)
-      self._state, *first = decode.insert(self._state, logits, lengths, new_rows, layout.stop_ids, filters, top)
+      fixed = layout.stop_ids, filters, top, layout.vocabulary
+      self._state, *first = decode.insert(self._state, logits, lengths, new_rows, *fixed)
       self._cache = tuple(
         decode.insert_prefill(layer, self._state.pages, prefilled, new_rows.source, new_rows.dest)
         for layer, prefilled in zip(self._cache, prefill_cache)
@@ -226,7 +227,7 @@ class Scheduler:
     top = any(sequence.request.top_logprobs for _, sequence in self._live())
     limits = np.int32(steps), np.int32(enough)
     self._state, self._cache, *out = decode.decode_block(
-      self._model, self._state, self._cache, *limits, layout.stop_ids, layout.block, filters, top
+      self._model, self._state, self._cache, *limits, layout.stop_ids, layout.block, filters, top, layout.vocabulary
     )
     return tuple(out)
 

@@ -55,10 +55,12 @@ def _batch(
     if stop():
       return
     state, cache, _ = layout.empty(R, S)
-    decode.decode_block(model, state, cache, np.int32(0), np.int32(0), layout.stop_ids, layout.block, kind, False)
+    fixed = layout.stop_ids, layout.block, kind, False, layout.vocabulary
+    decode.decode_block(model, state, cache, np.int32(0), np.int32(0), *fixed)
     for logits in {len(logits): logits for _, logits in prefilled}.values():
       lengths = np.ones(len(logits), np.int32)
-      decode.insert(layout.empty(R, S)[0], logits, lengths, nobody, layout.stop_ids, kind, False)
+      fixed = layout.stop_ids, kind, False, layout.vocabulary
+      decode.insert(layout.empty(R, S)[0], logits, lengths, nobody, *fixed)
   state, (layer, *_), allocator = layout.empty(R, S)
   for cache, _ in prefilled:
     if stop():

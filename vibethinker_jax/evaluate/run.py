@@ -78,7 +78,8 @@ def subject(name: str, weights: str, model: Qwen2, tokenizer: ChatTokenizer, row
     rows: samples decoded at a time, by all processes together.
   """
   own = -(-rows // jax.process_count())
-  engine = Engine(model.config, tokenizer.stop_ids, rows=own, mesh=own_mesh(jax.local_devices()))
+  mesh, ids = own_mesh(jax.local_devices()), tokenizer.size
+  engine = Engine(model.config, tokenizer.stop_ids, rows=own, mesh=mesh, vocabulary=ids)
   return Subject(name, weights, engine, engine.place(model), tokenizer)
 
 

@@ -1,4 +1,4 @@
-"""config.json of a Qwen2ForCausalLM: what in it decides the function is read, or refused by its name.
+"""config.json of a Qwen2, a Qwen3 or a Llama: what in it decides the function is read, or refused by its name.
 
 Where transformers knows several spellings of one thing, the one that it goes by (release 5) counts here: a non-empty
 `rope_scaling` before `rope_parameters`, a `rope_theta` within that object before the one beside it, `rope_type` before
@@ -14,6 +14,8 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model.qwen2 import Config
 from vibethinker_jax.model.rope import Linear, Llama3, Scaling, Yarn
 
+# the families, by model_type, and what transformers calls them
+ARCHITECTURES = {'qwen2': 'Qwen2ForCausalLM', 'qwen3': 'Qwen3ForCausalLM', 'llama': 'LlamaForCausalLM'}
 # fields that make it another function, and what they may be: other values are refused, and an absent field is as good
 _ONE_FUNCTION = {
   'hidden_act': ('silu', 'swish'),
@@ -24,37 +26,42 @@ _ONE_FUNCTION = {
   'quantization_config': (None,),
   'per_layer_config': (None,),
 }
+_ONE_LLAMA = {'mlp_bias': (False, None)}  # which the other families do not know
+# kv heads where num_key_value_heads is absent: of the first Llamas as many as heads, of a Qwen none that would be right
+_DEFAULT_HEADS = {'qwen2': 32, 'qwen3': 32, 'llama': None}
 _KINDS = {'linear': Linear, 'yarn': Yarn, 'llama3': Llama3}
 
 
 class BadModel(BadInput):
-  """A directory is not a Qwen2 we can read. The message is one line naming the file and what was expected."""
+  """A directory or a file is not a model we can read. The message is one line naming the file and what was expected."""
 
 
 def read_config(directory: pathlib.Path) -> Config:
   """Config from config.json. Raises BadModel where a field is missing or wrong, or asks for what is not built."""
   path = pathlib.Path(directory) / 'config.json'
   raw = _object(path)
-  if raw.get('model_type') != 'qwen2':
-    raise BadModel(f'{path}: model_type is {raw.get("model_type")!r}, expected "qwen2"')
-  if raw.get('architectures') is not None and raw['architectures'] != ['Qwen2ForCausalLM']:
-    raise _unlike(path, 'architectures', raw['architectures'], '["Qwen2ForCausalLM"]')
-  for name, known in _ONE_FUNCTION.items():
+  family = raw.get('model_type')
+  if not isinstance(family, str) or family not in ARCHITECTURES:
+    raise BadModel(f'{path}: model_type is {family!r}, expected {", ".join(map(json.dumps, ARCHITECTURES))}')
+  if raw.get('architectures') is not None and raw['architectures'] != [ARCHITECTURES[family]]:
+    raise _unlike(path, 'architectures', raw['architectures'], f'["{ARCHITECTURES[family]}"]')
+  for name, known in (_ONE_FUNCTION | (_ONE_LLAMA if family == 'llama' else {})).items():
     if name in raw and raw[name] not in known:
       raise _unlike(path, name, raw[name], f'{json.dumps(known[0])} or none')
   whole = lambda name: _whole(raw, name, path)
   heads, D, L = whole('num_attention_heads'), whole('hidden_size'), whole('num_hidden_layers')
-  K = heads if raw.get('num_key_value_heads', 0) is None else whole('num_key_value_heads')
-  H = D // heads if raw.get('head_dim') is None else whole('head_dim')
+  if family == 'llama' and D % heads:
+    raise _unlike(path, 'hidden_size', D, f'a multiple of num_attention_heads, {heads}, as in every Llama')
+  K = whole('num_key_value_heads') if raw.get('num_key_value_heads', _DEFAULT_HEADS[family]) is not None else heads
+  # transformers takes a Qwen3 without a head_dim for one of 128, whatever its width: here it has to say so
+  H = D // heads if raw.get('head_dim') is None and family != 'qwen3' else whole('head_dim')
   if heads % K:
     raise _unlike(path, 'num_key_value_heads', K, f'a divisor of num_attention_heads, {heads}')
   if H == 0 or H % 2:
     raise _unlike(path, 'head_dim', H, 'an even number: rotary positions turn pairs')
   if raw.get('layer_types') is not None and raw['layer_types'] != ['full_attention'] * L:
     raise _unlike(path, 'layer_types', raw['layer_types'], f'{L} times "full_attention"')
-  tied = raw.get('tie_word_embeddings', False)
-  if type(tied) is not bool:
-    raise _unlike(path, 'tie_word_embeddings', tied, 'true or false')
+  yes = lambda name: _yes(raw, name, path)
   positions = whole('max_position_embeddings')
   theta, scaling = _rope(raw, path, positions)
   return Config(
@@ -69,19 +76,26 @@ def read_config(directory: pathlib.Path) -> Config:
     rope_scaling=scaling,
     positions=positions,
     norm_eps=_number(raw, 'rms_norm_eps', path),
-    tied=tied,
+    tied=yes('tie_word_embeddings'),
+    family=family,
+    attention_bias=family != 'qwen2' and yes('attention_bias'),
   )
 
 
 def config_json(c: Config, dtype: str, eos_ids: tuple[int, ...]) -> dict:
-  """config.json of a Qwen2ForCausalLM, readable by transformers 4 and 5 (both spellings of the rotary positions)."""
+  """config.json by the family's own architecture, for transformers 4 and 5 (both spellings of rotary positions)."""
   rope = {'rope_type': 'default', 'rope_theta': c.rope_theta}
   if c.rope_scaling is not None:
     kind = next(name for name, kind in _KINDS.items() if kind is type(c.rope_scaling))
     rope |= {'rope_type': kind, **dataclasses.asdict(c.rope_scaling)}
+  own = {
+    'qwen2': {'use_sliding_window': False},
+    'qwen3': {'use_sliding_window': False, 'attention_bias': c.attention_bias},
+    'llama': {'mlp_bias': False, 'attention_bias': c.attention_bias},
+  }
   return {
-    'architectures': ['Qwen2ForCausalLM'],
-    'model_type': 'qwen2',
+    'architectures': [ARCHITECTURES[c.family]],
+    'model_type': c.family,
     'vocab_size': c.V,
     'hidden_size': c.D,
     'num_hidden_layers': c.L,
@@ -96,7 +110,7 @@ def config_json(c: Config, dtype: str, eos_ids: tuple[int, ...]) -> dict:
     'max_position_embeddings': c.positions,
     'rms_norm_eps': c.norm_eps,
     'tie_word_embeddings': c.tied,
-    'use_sliding_window': False,
+    **own[c.family],
     'attention_dropout': 0.0,
     'initializer_range': 0.02,
     'eos_token_id': eos_ids[0] if len(eos_ids) == 1 else list(eos_ids) or None,
@@ -190,6 +204,13 @@ def _whole(raw: dict, name: str, path: pathlib.Path) -> int:
   if type(raw[name]) is not int or raw[name] < 1:
     raise _unlike(path, name, raw[name], 'a whole number, 1 or more')
   return raw[name]
+
+
+def _yes(raw: dict, name: str, path: pathlib.Path) -> bool:
+  """A field that is true or false, false where it is absent."""
+  if type(raw.get(name, False)) is not bool:
+    raise _unlike(path, name, raw[name], 'true or false')
+  return raw.get(name, False)
 
 
 def _number(raw: dict, name: str, path: pathlib.Path, where: str = '') -> float:

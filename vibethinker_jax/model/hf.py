@@ -5,6 +5,7 @@ Each row of the table gives our parameter, theirs, and the letters of *their* ax
 transposition between the two follows from the letters.
 """
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -12,7 +13,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from safetensors.numpy import save_file
 from vibethinker_jax.distributed import barrier, gather, wait_for_file
 from vibethinker_jax.model.config import BadModel, config_json, read_config
 from vibethinker_jax.model.mesh import rest_sharding
-from vibethinker_jax.model.qwen2 import Config, Qwen2, shape
+from vibethinker_jax.model.qwen2 import Config, Layer, Qwen2, shape
 
 LAYER_NAMES = (
   ('attention_norm', 'input_layernorm.weight', 'D'),
@@ -36,6 +37,9 @@ LAYER_NAMES = (
   ('wv', 'self_attn.v_proj.weight', 'KHD'),
   ('bv', 'self_attn.v_proj.bias', 'KH'),
   ('wo', 'self_attn.o_proj.weight', 'DKGH'),
+  ('bo', 'self_attn.o_proj.bias', 'D'),
+  ('q_norm', 'self_attn.q_norm.weight', 'H'),
+  ('k_norm', 'self_attn.k_norm.weight', 'H'),
   ('mlp_norm', 'post_attention_layernorm.weight', 'D'),
   ('w_gate', 'mlp.gate_proj.weight', 'FD'),
   ('w_up', 'mlp.up_proj.weight', 'FD'),
@@ -58,30 +62,39 @@ TOKENIZER_FILES = (
 PIECE = 64 * 2**20  # bytes read from a file at a time
 
 
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+  """A tensor that is to be written: its Hugging Face name, its bytes, and how to fetch it in their order and shape."""
+
+  name: str
+  nbytes: int
+  fetch: Callable[[], np.ndarray]
+
+
 def load(directory: pathlib.Path, dtype: str | None = None, mesh: Mesh | None = None) -> Qwen2:
   """The model of a Hugging Face directory, in its own dtype or cast to `dtype`, on one device or resting on `mesh`.
 
   Tensors go to the devices one by one, each process reading what its devices hold: the host never has more than one
   tensor's share and a piece of its file. Raises BadModel, before any of them is read, where a file or a tensor is
-  missing or is not what config.json asks for, or where there is a tensor that a Qwen2 does not have.
+  missing or is not what config.json asks for, or where there is a tensor that such a model does not have.
   """
   directory = pathlib.Path(directory)
   c = read_config(directory)
   where = _shards(directory)
-  kinds = _checked(directory, where, c)
   model = jax.eval_shape(lambda: Qwen2(c, jax.random.key(0)))
+  kinds = _checked(directory, where, model)
   one = SingleDeviceSharding(jax.local_devices()[0])
 
   def array(name: str, kind, theirs: str, ours: str, sharding) -> jax.Array:
     read = lambda index: _read(where[name], name, c, theirs, ours, index, jnp.dtype(kind))
     return jax.make_array_from_callback(shape(c, ours), sharding, read)
 
-  for ours, theirs, axes in _tables(c):
+  for ours, theirs, axes in present(MODEL_NAMES, model):
     param = vars(model)[ours]
     sharding = one if mesh is None else rest_sharding(param, mesh)
     setattr(model, ours, param.replace(array(theirs, dtype or kinds[theirs], axes, param.axes, sharding)))
   put = jax.jit(lambda stack, layer, i: jax.lax.dynamic_update_index_in_dim(stack, layer, i, 0), donate_argnums=0)
-  for ours, theirs, axes in LAYER_NAMES:
+  for ours, theirs, axes in present(LAYER_NAMES, model.layers):
     param = vars(model.layers)[ours]
     whole = one if mesh is None else rest_sharding(param, mesh)
     layer = one if mesh is None else NamedSharding(mesh, PartitionSpec(*whole.spec[1:]))
@@ -98,11 +111,24 @@ def load(directory: pathlib.Path, dtype: str | None = None, mesh: Mesh | None = 
 
 def tensors(model: Qwen2) -> dict[str, np.ndarray]:
   """Every parameter under its Hugging Face name and shape."""
-  return {name: fetch() for name, _, fetch in _named(model)}
+  return {tensor.name: tensor.fetch() for tensor in named(model)}
 
 
 def save(
   model: Qwen2,
+  directory: pathlib.Path,
+  tokenizer_from: pathlib.Path | None,
+  eos_ids: tuple[int, ...] = (),
+  shard_bytes: int = 2**31,
+) -> None:
+  """Write a model as a Hugging Face directory: see `write`."""
+  write([*named(model)], model.config, str(model.embed[...].dtype), directory, tokenizer_from, eos_ids, shard_bytes)
+
+
+def write(
+  rows: Sequence[Tensor],
+  c: Config,
+  dtype: str,
   directory: pathlib.Path,
   tokenizer_from: pathlib.Path | None,
   eos_ids: tuple[int, ...] = (),
@@ -119,19 +145,19 @@ def save(
   directory.parent.mkdir(parents=True, exist_ok=True)
   scratch = pathlib.Path(tempfile.mkdtemp(prefix=f'.{directory.name}.', dir=directory.parent))
   try:
-    files = _files(list(_named(model)), shard_bytes)
+    files = _files(rows, shard_bytes)
     index = {}
-    for number, rows in enumerate(files, 1):
+    for number, part in enumerate(files, 1):
       name = 'model.safetensors' if len(files) == 1 else f'model-{number:05}-of-{len(files):05}.safetensors'
-      held = {theirs: fetch() for theirs, _, fetch in rows}
+      held = {tensor.name: tensor.fetch() for tensor in part}
       if writes:
         save_file(held, scratch / name, metadata={'format': 'pt'})
         (scratch / name).chmod(0o644)
       index |= dict.fromkeys(held, name)
     if len(files) > 1:
-      total = sum(size for rows in files for _, size, _ in rows)
+      total = sum(tensor.nbytes for tensor in rows)
       _write_json(scratch / 'model.safetensors.index.json', {'metadata': {'total_size': total}, 'weight_map': index})
-    _write_json(scratch / 'config.json', config_json(model.config, str(model.embed[...].dtype), eos_ids))
+    _write_json(scratch / 'config.json', config_json(c, dtype, eos_ids))
     _copy_tokenizer(tokenizer_from, scratch, eos_ids)
     scratch.chmod(0o755)
     barrier(f'save {directory.name}')  # not before all have seen what was there
@@ -159,22 +185,31 @@ def _copy_tokenizer(source: pathlib.Path | None, scratch: pathlib.Path, eos_ids:
     _write_json(scratch / 'generation_config.json', generation)
 
 
-def _named(model: Qwen2) -> Iterator[tuple[str, int, Callable[[], np.ndarray]]]:
-  """Every parameter: its Hugging Face name, its bytes, and how to fetch it in their order and shape."""
-  for ours, theirs, axes in MODEL_NAMES:
-    if ours != 'head' or model.head is not None:
-      param = vars(model)[ours]
-      x = param[...]
-      yield theirs, x.nbytes, lambda x=x, p=param, a=axes: _flatten(_host(x), p.axes, a)
-  for ours, theirs, axes in LAYER_NAMES:
+def named(model: Qwen2) -> Iterator[Tensor]:
+  """Every parameter as it is written."""
+  for ours, theirs, axes in present(MODEL_NAMES, model):
+    param = vars(model)[ours]
+    x = param[...]
+    yield Tensor(theirs, x.nbytes, lambda x=x, p=param, a=axes: _flatten(_host(x), p.axes, a))
+  for ours, theirs, axes in present(LAYER_NAMES, model.layers):
     param = vars(model.layers)[ours]
     x = param[...]
     for i in range(len(x)):
-      yield (
-        f'model.layers.{i}.{theirs}',
-        x.nbytes // len(x),
-        lambda x=x, i=i, p=param, a=axes: _flatten(_host(x[i]), p.axes, a),
-      )
+      fetch = lambda x=x, i=i, p=param, a=axes: _flatten(_host(x[i]), p.axes, a)
+      yield Tensor(f'model.layers.{i}.{theirs}', x.nbytes // len(x), fetch)
+
+
+def shapes(model: Qwen2) -> dict[str, tuple[int, ...]]:
+  """The names and shapes of `named`, of a model or of one that is only described (jax.eval_shape)."""
+  return {name: _their_shape(shape(model.config, axes), axes) for name, (_, axes) in _wanted(model).items()}
+
+
+def _wanted(model: Qwen2) -> dict[str, tuple[str, str]]:
+  """Every tensor of such a model: its name, that of its row in our tables, and its axes."""
+  wanted = {theirs: (theirs, axes) for _, theirs, axes in present(MODEL_NAMES, model)}
+  for _, theirs, axes in present(LAYER_NAMES, model.layers):
+    wanted |= {f'model.layers.{i}.{theirs}': (theirs, axes) for i in range(model.config.L)}
+  return wanted
 
 
 def _host(x: jax.Array) -> np.ndarray:
@@ -182,15 +217,15 @@ def _host(x: jax.Array) -> np.ndarray:
   return np.asarray(x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True))
 
 
-def _files(rows: list[tuple], most: int) -> list[list[tuple]]:
-  """Rows (name, bytes, ...) in as few files as hold `most` bytes each; a larger tensor has a file of its own."""
+def _files(rows: Sequence[Tensor], most: int) -> list[list[Tensor]]:
+  """Tensors in as few files as hold `most` bytes each; a larger one has a file of its own."""
   files, size = [[]], 0
-  for row in rows:
-    if files[-1] and size + row[1] > most:
+  for tensor in rows:
+    if files[-1] and size + tensor.nbytes > most:
       files.append([])
       size = 0
-    files[-1].append(row)
-    size += row[1]
+    files[-1].append(tensor)
+    size += tensor.nbytes
   return files
 
 
@@ -234,15 +269,14 @@ def fingerprint(directory: pathlib.Path) -> str:
   return gather(whole.hexdigest())[0]
 
 
-def _tables(c: Config) -> list[tuple[str, str, str]]:
-  """The rows of MODEL_NAMES that a model of this config has."""
-  return [row for row in MODEL_NAMES if row[0] != 'head' or not c.tied]
+def present(rows: Sequence[tuple], module: Qwen2 | Layer) -> list[tuple]:
+  """The rows (our name, ...) whose parameter the module has: no head where it is tied, no bias where there is none."""
+  return [row for row in rows if vars(module)[row[0]] is not None]
 
 
-def _checked(directory: pathlib.Path, where: dict[str, pathlib.Path], c: Config) -> dict:
-  """The dtype of every row of our tables, once there is every tensor that the config asks for, and no other."""
-  wanted = {theirs: (theirs, axes) for _, theirs, axes in _tables(c)}
-  wanted |= {f'model.layers.{i}.{theirs}': (theirs, axes) for _, theirs, axes in LAYER_NAMES for i in range(c.L)}
+def _checked(directory: pathlib.Path, where: dict[str, pathlib.Path], model: Qwen2) -> dict:
+  """The dtype of every row of our tables, once there is every tensor that the model asks for, and no other."""
+  c, wanted = model.config, _wanted(model)
   head, config = MODEL_NAMES[-1][1], directory / 'config.json'
   if (directory / 'adapter_config.json').exists():
     raise BadModel(f'{directory / "adapter_config.json"}: an adapter, expected whole weights (merge it first)')
@@ -254,7 +288,7 @@ def _checked(directory: pathlib.Path, where: dict[str, pathlib.Path], c: Config)
   for name, path in where.items():
     # what some releases of transformers wait_for_file beside the weights follows from config.json
     if name not in wanted and name != head and not name.endswith('.rotary_emb.inv_freq'):
-      raise BadModel(f'{path}: tensor {name} is not one of a Qwen2 of {c.L} layers, as {config} describes it')
+      raise BadModel(f'{path}: tensor {name} is not one of a {c.family} of {c.L} layers, as {config} describes it')
   kinds = {}
   for name, (theirs, axes) in wanted.items():
     kind = _check(where[name], name, _their_shape(shape(c, axes), axes))

@@ -1,4 +1,4 @@
-"""Qwen2, whole: a Flax NNX module that is used as a plain pytree (jax.jit, grad, vmap and scan; no nnx transform).
+"""Qwen2, Qwen3 and Llama, whole: a Flax NNX module, used as a plain pytree (jax.jit, grad, vmap and scan).
 
 One alphabet, for einsums, shapes, docstrings and sharding rules (mesh.py):
 
@@ -6,7 +6,9 @@ One alphabet, for einsums, shapes, docstrings and sharding rules (mesh.py):
   K kv heads     G query heads per kv head        H head width
   F feed-forward width            V vocabulary
 
-RMSNorm before each half of a layer, rotary positions, grouped-query attention with bias on q, k and v only, SwiGLU.
+RMSNorm before each half of a layer, rotary positions, grouped-query attention, SwiGLU. The families differ in two
+things: Qwen2 has biases on q, k and v, the others none (with `attention_bias` on q, k, v and the output); Qwen3 has an
+RMSNorm on each head's queries and keys.
 The layers are stacked along a leading axis and scanned. The model returns hidden states; `logits` and `token_logps`
 turn them into numbers over the vocabulary, in chunks, so that no [B,T,V] array exists in training.
 """
@@ -34,11 +36,12 @@ Positions = Annotated[int, Interval(ge=1, le=1 << 24)]  # float32 counts no furt
 Dtype = Literal['float32', 'bfloat16']
 Kernel = Literal['xla', 'splash', 'triton']
 Remat = Literal['none', 'dots', 'full', 'offload']
+Family = Literal['qwen2', 'qwen3', 'llama']
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """Sizes by their letters, and what else decides the function (config.json of a Qwen2ForCausalLM; see hf.py).
+  """Sizes by their letters, and what else decides the function (config.json of a causal language model; see config.py).
 
   V: vocabulary.
   D: model width.
@@ -52,6 +55,8 @@ class Config:
   positions: the longest sequence.
   norm_eps: what is added to a mean square before its root.
   tied: whether the embedding is the un-embedding too.
+  family: 'qwen2' (2.5 too), 'qwen3' (dense) or 'llama' (SmolLM2 too): which biases and norms attention has.
+  attention_bias: whether a Qwen3 or a Llama has biases on q, k, v and the output; a Qwen2 has its own three.
   dtype: what the layers compute in; parameters keep their own.
   attention: the kernel for packed rows: 'xla', 'splash' (TPU) or 'triton' (GPU).
   remat: what backward need not compute again: 'none' is everything kept, 'dots' matmul results, 'full' layer inputs
@@ -72,23 +77,39 @@ class Config:
   positions: Positions = 32768
   norm_eps: PositiveFloat = 1e-6
   tied: bool = True
+  family: Family = 'qwen2'
+  attention_bias: bool = False
   dtype: Dtype = 'float32'
   attention: Kernel = 'xla'
   remat: Remat = 'none'
   logit_chunk: PositiveInt = 1024
   unroll: PositiveInt = 1
 
+  @property
+  def biased(self) -> str:
+    """Which of q, k, v and o (the output) have a bias: 'qkv', 'qkvo' or ''."""
+    if self.family == 'qwen2':
+      return 'qkv'
+    return 'qkvo' if self.attention_bias else ''
+
+  @property
+  def qk_norm(self) -> bool:
+    """Whether each head's queries and keys are normed before they are turned."""
+    return self.family == 'qwen3'
+
 
 class Layer(nnx.Module):
-  """One transformer layer. Parameters know their letters."""
+  """One transformer layer. Parameters know their letters; what the family does not have is None, and no parameter."""
 
   def __init__(self, c: Config, key: jax.Array):
     keys = iter(jax.random.split(key, 7))
+    bias = lambda of, axes: zeros(c, axes) if of in c.biased else None
     self.attention_norm = ones(c, 'D')
-    self.wq, self.bq = normal(c, 'DKGH', next(keys)), zeros(c, 'KGH')
-    self.wk, self.bk = normal(c, 'DKH', next(keys)), zeros(c, 'KH')
-    self.wv, self.bv = normal(c, 'DKH', next(keys)), zeros(c, 'KH')
-    self.wo = normal(c, 'KGHD', next(keys))
+    self.wq, self.bq = normal(c, 'DKGH', next(keys)), bias('q', 'KGH')
+    self.wk, self.bk = normal(c, 'DKH', next(keys)), bias('k', 'KH')
+    self.wv, self.bv = normal(c, 'DKH', next(keys)), bias('v', 'KH')
+    self.wo, self.bo = normal(c, 'KGHD', next(keys)), bias('o', 'D')
+    self.q_norm, self.k_norm = (ones(c, 'H'), ones(c, 'H')) if c.qk_norm else (None, None)
     self.mlp_norm = ones(c, 'D')
     self.w_gate = normal(c, 'DF', next(keys))
     self.w_up = normal(c, 'DF', next(keys))
@@ -101,12 +122,14 @@ class Layer(nnx.Module):
     """
     w = functools.partial(use, dtype=x.dtype)
     y = rms_norm(x, w(self.attention_norm), eps)
-    q = einsum('BTD,DKGH->BKGTH', y, w(self.wq)) + w(self.bq)[:, :, None]
-    k = einsum('BTD,DKH->BKTH', y, w(self.wk)) + w(self.bk)[:, None]
-    v = einsum('BTD,DKH->BKTH', y, w(self.wv)) + w(self.bv)[:, None]
+    plus = lambda x, bias: x if bias is None else x + jnp.expand_dims(w(bias), -2)  # the same at each of T
+    normed = lambda x, scale: x if scale is None else rms_norm(x, w(scale), eps)
+    q = normed(plus(einsum('BTD,DKGH->BKGTH', y, w(self.wq)), self.bq), self.q_norm)
+    k = normed(plus(einsum('BTD,DKH->BKTH', y, w(self.wk)), self.bk), self.k_norm)
+    v = plus(einsum('BTD,DKH->BKTH', y, w(self.wv)), self.bv)
     k = shard(jnp.swapaxes(rotate(k, rope), 2, 3), 'BKHS')
     out, kept = mix(rotate(q, rope), k, shard(v, 'BKSH'))
-    x = x + einsum('BKGTH,KGHD->BTD', out, w(self.wo))
+    x = x + plus(einsum('BKGTH,KGHD->BTD', out, w(self.wo)), self.bo)
     y = rms_norm(x, w(self.mlp_norm), eps)
     y = jax.nn.silu(einsum('BTD,DF->BTF', y, w(self.w_gate))) * einsum('BTD,DF->BTF', y, w(self.w_up))
     return x + einsum('BTF,FD->BTD', y, w(self.w_down)), kept
@@ -269,7 +292,7 @@ def token_logps(
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-  """x [...,D] over its root mean square (float32), times scale [D]."""
+  """x [...,D] over its root mean square (float32), times scale [D]. Of a head, H stands in D's place."""
   wide = x.astype(jnp.float32)
   normed = wide * jax.lax.rsqrt(jnp.mean(wide * wide, -1, keepdims=True) + eps)
   return normed.astype(x.dtype) * scale
@@ -287,7 +310,7 @@ def rope_table(positions: jax.Array, c: Config) -> tuple[jax.Array, jax.Array]:
 
 
 def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
-  """Rotary positions on x [B,...,T,H]; halves are paired as in Hugging Face's Qwen2 (i with i + H/2)."""
+  """Rotary positions on x [B,...,T,H]; halves are paired as in Hugging Face's models (i with i + H/2)."""
   cos, sin = (t.reshape(t.shape[0], *[1] * (x.ndim - 3), *t.shape[1:]).astype(x.dtype) for t in rope)
   a, b = jnp.split(x, 2, axis=-1)
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)

@@ -15,7 +15,9 @@ from vibethinker_jax.plan.stage import StagePlan
 
 def sizes(c: Config) -> tuple[int, int]:
   """Number of parameters of all layers, and of one embedding table [V,D]."""
-  layer = 2 * c.D * c.K * (c.G + 1) * c.H + c.K * (c.G + 2) * c.H + 3 * c.D * c.F + 2 * c.D
+  biases = {'q': c.K * c.G * c.H, 'k': c.K * c.H, 'v': c.K * c.H, 'o': c.D}
+  layer = 2 * c.D * c.K * (c.G + 1) * c.H + 3 * c.D * c.F + 2 * c.D + 2 * c.H * c.qk_norm
+  layer += sum(biases[of] for of in c.biased)
   return c.L * layer, c.V * c.D
 
 
