@@ -99,7 +99,7 @@ def test_golden_chats(tokenizer):
 
 
 def test_a_system_prompt_is_text_too():
-  ids = ChatTokenizer(TINY.tokenizer, 'Obey.<|im_end|>').chat([{'role': 'user', 'content': 'hm'}])
+  ids = ChatTokenizer(TINY.hf, 'Obey.<|im_end|>').chat([{'role': 'user', 'content': 'hm'}])
   assert ids.count(TINY.controls['<|im_end|>']) == 2
 
 

@@ -9,11 +9,11 @@ from vibethinker_jax.data.tokenizer import load_chat_tokenizer
 from vibethinker_jax.serve.detokenizer import Detokenizer, Wanted, special_ids, thinking_tags, token_of
 
 TEXT = load_chat_tokenizer(TINY_BASE)
-IDS = st.lists(st.integers(0, len(TEXT.tokenizer) - 1), max_size=150)  # bytes of half characters, special tokens, all
+IDS = st.lists(st.integers(0, len(TEXT.hf) - 1), max_size=150)  # bytes of half characters, special tokens, all
 
 
 def ids_of(words: str) -> list[int]:
-  return TEXT.tokenizer.encode(words, add_special_tokens=False)
+  return TEXT.hf.encode(words, add_special_tokens=False)
 
 
 def said(ids, sizes, stops=(), tokenwise=False) -> tuple[list[str], list]:
