@@ -15,7 +15,8 @@ def get_config():
     tokenizer_lines=4000,
     slip_rate=0.25,  # the share of solutions with an error, as on the web
     practice=0.25,  # the share of lines of arithmetic
-    path_weights=dict(  # careless paths are the most frequent: the base knows the reliable paths, and does not prefer them
+    # careless paths are the most frequent: the base knows the reliable paths, and does not prefer them
+    path_weights=dict(
       mental=3.0,
       steps=2.0,
       split=2.0,
