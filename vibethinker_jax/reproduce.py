@@ -90,9 +90,8 @@ def _run_of(directory: pathlib.Path) -> tuple[RunConfig, tuple[str, ...]]:
     if not (directory / name).exists():
       raise BadInput(f'{directory / name}: not found, expected the workdir of a run of experiments/ssp.py')
   seconds = read_json(directory / 'seconds.json')
-  whole = (
-    directory / 'summary.json'
-  ).exists()  # without it only single models were evaluated, as in the start of a sweep
+  # without a summary only single models were evaluated, as in the start of a sweep
+  whole = (directory / 'summary.json').exists()
   stages = tuple(stage for stage in STAGES if stage in seconds and (stage != 'evaluate' or whole))
   if 'rl' in stages and not (directory / 'final').exists():
     raise BadInput(f'{directory / "final"}: not found, expected a finished run')
