@@ -1,8 +1,8 @@
-"""What a GRPO step costs beside its peers, on their fixed work: 32 x 8 samples, 64 -> 128 tokens, a 1.02M Qwen2.
+"""The time of a GRPO step on fixed work: 32 x 8 samples, 64 -> 128 tokens, a Qwen2 with 1.02M parameters.
 
 python experiments/benchmark.py --config=configs/benchmark.py --workdir=runs/benchmark
 
-The figures and how they came about are in docs/performance.md. On an accelerator, the real 1.5B (random weights):
+docs/performance.md has the results and how we measured them. On an accelerator, the 1.5B with random weights:
 python experiments/benchmark.py --config=configs/benchmark.py:1p5b --workdir=runs/benchmark_1p5b
 """
 
@@ -12,11 +12,11 @@ import ml_collections
 def get_config(size='tiny'):
   config = ml_collections.ConfigDict()
   config.seed = 0
-  config.repeats = 5  # the median counts; compiling is left out and reported
+  config.repeats = 5  # the median counts; compilation is reported separately
   config.optim = dict(learning_rate=1e-4, end=1.0)
   config.mesh = dict(data=1)
   if size == 'tiny':
-    config.mesh.data = 2  # one CPU device a core
+    config.mesh.data = 2  # CPU devices
     config.model = dict(
       V=256, D=128, L=4, K=2, G=2, H=32, F=512, rope_theta=10000.0, positions=4096, unroll=4, logit_chunk=8192
     )

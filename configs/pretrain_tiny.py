@@ -1,4 +1,4 @@
-"""The tiny base, Qwen2.5-Math-1.5B's part in the embedded world: knows the formats, has read careless text.
+"""The tiny base, which takes the place of Qwen2.5-Math-1.5B in the embedded world.
 
 python experiments/pretrain_tiny.py --config=configs/pretrain_tiny.py --workdir=runs/pretrain_tiny
 """
@@ -13,9 +13,10 @@ def get_config():
   config.corpus = dict(
     n=150_000,
     tokenizer_lines=4000,
-    slip_rate=0.25,  # share of solutions with an error in them, as on the web
-    practice=0.25,  # share of plain lines of arithmetic
-    path_weights=dict(  # careless more often than not: the base has seen the reliable paths, and does not prefer them
+    slip_rate=0.25,  # the share of solutions with an error, as on the web
+    practice=0.25,  # the share of lines of arithmetic
+    # careless paths are the most frequent: the base knows the reliable paths, and does not prefer them
+    path_weights=dict(
       mental=3.0,
       steps=2.0,
       split=2.0,
@@ -29,7 +30,7 @@ def get_config():
     ),
   )
   config.sft = dict(
-    steps=1200,  # half-way through its decay; at the end of it the base would solve a third at the first try
+    steps=1200,  # half of the decay; after all of it, the base would solve a third of the problems at the first attempt
     rows=28,
     length=112,
     accumulation=1,

@@ -1,8 +1,8 @@
-"""Real text, real vocabulary, real lengths: GSM8K and the Qwen2.5 tokenizer through every stage, in a few minutes.
+"""All stages on real text, with a real vocabulary: GSM8K and the Qwen2.5 tokenizer, in a few minutes.
 
   python experiments/ssp.py --config=configs/smoke_gsm8k.py --workdir=runs/smoke_gsm8k
 
-The model is a small Qwen2 of random weights: it solves nothing. DATA names the folder of the data files; set
+The model is a small Qwen2 with random weights, which solves nothing. DATA is the folder of the data files; set
 VIBETHINKER_DATA where it is not ../shared/data. Measured: 2 minutes 28 seconds on 2 cores.
 """
 

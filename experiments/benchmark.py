@@ -1,9 +1,9 @@
-"""Times one GRPO step, decoding with a long tail of lengths, and the device; each beside its yardstick, in one run.
+"""Times one GRPO step, and decoding with a long tail of lengths, and compares each with what the device can do.
 
   python experiments/benchmark.py --config=configs/benchmark.py --workdir=runs/benchmark
 
-Writes WORKDIR/benchmark.json and prints it as a table. With torch installed, transformers' generate does the rollout
-on the same weights and prompts in between.
+Writes WORKDIR/benchmark.json and prints it as a table. Where torch is installed, transformers' generate samples from
+the same weights and prompts for comparison.
 """
 
 from vibethinker_jax import runtime
@@ -42,12 +42,12 @@ from vibethinker_jax.train.rl_loss import make_loss
 from vibethinker_jax.train.state import gradient_adder, start, updater
 
 CONFIG = config_flag('configs/benchmark.py')
-WORKDIR = flags.DEFINE_string('workdir', 'runs/benchmark', 'Where benchmark.json goes.')
+WORKDIR = flags.DEFINE_string('workdir', 'runs/benchmark', 'The directory of benchmark.json.')
 
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-  """Median of the repeats, and the first call beyond it, which compiles."""
+  """The median of the repeats; and how much longer the first call takes, which compiles."""
 
   wall_s: float
   cpu_s: float
@@ -55,7 +55,7 @@ class Times:
 
 
 def timed(work: Callable[[], object], repeats: int, what: str) -> Times:
-  """Calls `work`, which returns when it is done, once to compile and `repeats` times to measure."""
+  """Time `work`, which returns when it is computed: one call to compile, and `repeats` calls to measure."""
   wall, cpu = [], []
   for _ in tqdm(range(1 + repeats), desc=what, leave=False):
     w, c = time.perf_counter(), time.process_time()
@@ -76,7 +76,7 @@ def requests(s: Benchmarking) -> list[Request]:
 
 
 def rollout(s: Benchmarking, mesh: Mesh, model: Qwen2) -> tuple[dict, list[Completion], list[Request]]:
-  """Times of the rollout, and what it drew."""
+  """The times of the rollout; its completions and its requests."""
   asked, done = requests(s), []
   engine = Engine(s.model, (), rows=s.grpo_step.rows, mesh=decode_mesh(mesh))
 
@@ -90,7 +90,7 @@ def rollout(s: Benchmarking, mesh: Mesh, model: Qwen2) -> tuple[dict, list[Compl
 
 
 def update(s: Benchmarking, model: Qwen2, done: list[Completion], asked: list[Request]) -> dict:
-  """Times of the update on these responses: every one has a signal, none is skipped."""
+  """The times of the update on these responses, all of which have an advantage other than 0."""
   g, rng = s.grpo_step, np.random.default_rng(s.seed + 2)
   rows = [(asked[c.request].prompt, c, float(rng.normal())) for c in done]
   add = gradient_adder(make_loss(MGPO(lam=1.0).loss, 1.0))
@@ -112,7 +112,7 @@ def update(s: Benchmarking, model: Qwen2, done: list[Completion], asked: list[Re
 
 
 def theirs(s: Benchmarking, model: Qwen2) -> dict:
-  """transformers' generate on the same prompts and weights: every sample a row of one batch, its default cache."""
+  """The times of transformers' generate on the same prompts and weights, all samples in one batch, default cache."""
   if importlib.util.find_spec('torch') is None:
     return {}
   import torch
@@ -146,7 +146,7 @@ def theirs(s: Benchmarking, model: Qwen2) -> dict:
 
 
 def long_tail(s: Benchmarking, mesh: Mesh, model: Qwen2) -> dict:
-  """The same samples in batches that wait for their longest, and with rows refilled as they fall free."""
+  """The same samples in batches that wait for their longest sample, and with continuous batching."""
   t, rng = s.long_tail, np.random.default_rng(s.seed + 3)
   # the mean of a log-normal is exp(mu + spread^2 / 2)
   lengths = rng.lognormal(np.log(t.longest / 4) - t.spread**2 / 2, t.spread, t.samples)
@@ -175,7 +175,7 @@ def long_tail(s: Benchmarking, mesh: Mesh, model: Qwen2) -> dict:
 
 
 def device(dtype: str) -> dict:
-  """What the device reaches by itself: a large copy in GB/s (read and written), a large matmul in TFLOP/s."""
+  """What the device reaches: a large copy in GB/s (read and written), and a large matmul in TFLOP/s."""
   accelerated = jax.default_backend() != 'cpu'
   big = jnp.zeros((512 if accelerated else 64, 2**20), jnp.float32)
   side = 8192 if accelerated else 2048
@@ -220,7 +220,7 @@ def ideals(s: Benchmarking, d: dict) -> dict:
 
 
 def table(result: dict) -> str:
-  """The figures, their yardsticks and the ratios."""
+  """The times, what they are compared with, and the ratios, as text."""
   g, t, d = result['grpo_step'], result['long_tail'], result['device']
   lines = [
     f'{d["kind"]}, jax {d["jax"]}: copies {d["copy_gb_s"]:.1f} GB/s, multiplies {d["matmul_tflop_s"]:.3f} TFLOP/s',
@@ -255,9 +255,11 @@ def main(argv) -> None:
   with beginning(out.parent):
     out.parent.mkdir(parents=True, exist_ok=True)
   try:
+    s = dataclasses.replace(s, mesh=s.mesh.on(jax.device_count()))
     mesh = make_mesh(s.mesh)
   except ValueError as error:
     raise BadInput(f'config.mesh: {error}') from None
+  check_benchmarking(s)  # again: an axis of -1 is a number now
   with jax.set_mesh(mesh):
     model = jax.jit(lambda key: Qwen2(s.model, key))(jax.random.key(s.seed))
     model = place(model, mesh, s.model.dtype)
@@ -269,7 +271,7 @@ def main(argv) -> None:
   d = device(s.model.dtype)
   result = {'grpo_step': g | ideals(s, d), 'long_tail': tail, 'device': d}
   write_json(out, result)
-  print(table(result), f'\n{out}: the same figures', sep='\n')
+  print(table(result), f'\n{out}: the same numbers', sep='\n')
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
-"""Probing problems by a language model, for `data.probe_files` of a config.
+"""Probing problems written by a language model, for `data.probe_files` of a config.
 
 OPENAI_API_KEY=... python experiments/make_probes.py --url=http://localhost:8000/v1 --model=NAME --each=256 --out=F
 
-Run again on the same file it goes on where it stopped. The key is read from the environment, if the server wants one.
+The same command continues the same file. The key is read from the environment, where the server needs one.
 """
 
 import json
@@ -20,16 +20,27 @@ from vibethinker_jax.disk import append, beginning
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.verify.grader import Grader
 
-URL = flags.DEFINE_string('url', None, 'address of the server, up to /v1', required=True)
-MODEL = flags.DEFINE_string('model', None, 'name of the model there', required=True)
-DOMAINS = flags.DEFINE_list('domains', ['algebra', 'geometry', 'calculus', 'statistics'], 'what to ask for')
-EACH = flags.DEFINE_integer('each', 256, lower_bound=1, help='problems of each domain: both halves together')
-OUT = flags.DEFINE_string('out', None, 'JSON Lines of problems', required=True)
-TRIES = flags.DEFINE_integer('tries', 4, lower_bound=1, help='requests for each problem wanted, at most')
+URL = flags.DEFINE_string('url', None, 'The address of the server, up to /v1.', required=True)
+MODEL = flags.DEFINE_string('model', None, 'The name of the model at the server.', required=True)
+DOMAINS = flags.DEFINE_list('domains', ['algebra', 'geometry', 'calculus', 'statistics'], 'Domains of the problems.')
+EACH = flags.DEFINE_integer('each', 256, lower_bound=1, help='Problems of each domain, for both halves together.')
+OUT = flags.DEFINE_string('out', None, 'The file of problems, JSON Lines.', required=True)
+TRIES = flags.DEFINE_integer('tries', 4, lower_bound=1, help='Requests for each problem, at most.')
 
 
 def make(out: pathlib.Path, domains: list[str], each: int, tries: int, ask) -> int:
-  """Appends problems to `out` until each domain has `each`; `ask` is messages, temperature -> text. How many it has."""
+  """Append problems to `out` until each domain has `each` of them; returns the number of problems in the file.
+
+  Args:
+    out: the file.
+    domains: the domains of the problems.
+    each: problems of each domain.
+    tries: requests for each problem, at most.
+    ask: a function (messages, temperature) -> text of the language model.
+
+  Raises:
+    BadInput: the file or the server cannot be used.
+  """
   held = [problem_from(row, where) for where, row in read_rows(out)] if out.exists() and out.stat().st_size else []
   seen = {p.prompt for p in held}
   with Grader(workers=1) as grader:
@@ -55,10 +66,10 @@ def make(out: pathlib.Path, domains: list[str], each: int, tries: int, ask) -> i
 
 
 def _number(problem: Problem, out: pathlib.Path) -> int:
-  """Which of its domain's requests a problem came from. Raises BadInput."""
+  """The number of the request that a problem came from, within its domain. Raises BadInput."""
   number = problem.id.rpartition('/')[2]
   if not re.fullmatch('[0-9]{1,9}', number):
-    raise BadInput(f'{out}: holds the problem {problem.id!r}, expected a new file or one that was made here')
+    raise BadInput(f'{out}: holds the problem {problem.id!r}, expected a new file or one of this program')
   return int(number)
 
 

@@ -1,10 +1,10 @@
-"""What one SFT step and one RL update of a config take on this machine, beside what its devices can and the plan said.
+"""Measures one SFT step and one RL update of a config on this machine, and compares them with the plan.
 
   python experiments/measure.py --config=configs/ssp_1p5b.py:h200-1 --lengths=8192,16384 --out=measured.json
 
-Weights and tokens are random; the sizes are those of config.cost.sizes where config.model.path is not given. For each
-length: tokens/s, MFU (the model's operations, without what is computed again, over a matmul of this machine), the peak
-of a device's memory beside the plan's, and how far the config's attention kernel is from the plain form.
+Weights and tokens are random; the model has the sizes of config.plan.sizes where config.model.path is not given. For
+each length: tokens/s, MFU (the operations of the model, without recomputation, over the rate of a matmul on this
+machine), the peak of a device's memory and the plan's, and the error of the config's attention kernel.
 """
 
 import json
@@ -21,7 +21,7 @@ from absl import flags, logging
 from tqdm import tqdm
 
 from vibethinker_jax import distributed
-from vibethinker_jax.config import RunConfig, check_fields, check_mesh
+from vibethinker_jax.config import RunConfig, check_fields, check_mesh, on_devices
 from vibethinker_jax.config_io import config_flag, freeze, run_app
 from vibethinker_jax.data.batches import Batch
 from vibethinker_jax.disk import beginning, write_json
@@ -38,11 +38,11 @@ from vibethinker_jax.train.rl_loss import make_loss
 from vibethinker_jax.train.state import Diverged, gradient_adder, start, updater
 
 CONFIG = config_flag()
-LENGTHS = flags.DEFINE_list('lengths', ['8192', '16384'], 'Tokens of a row.')
+LENGTHS = flags.DEFINE_list('lengths', ['8192', '16384'], 'Tokens in a row, one or more lengths.')
 REPEATS = flags.DEFINE_integer(
-  'repeats', 5, lower_bound=1, help='Steps of which the median counts; the first, which compiles, does not.'
+  'repeats', 5, lower_bound=1, help='Steps, of which the median counts; the first one compiles, and does not count.'
 )
-OUT = flags.DEFINE_string('out', 'measured.json', 'Where the numbers go.')
+OUT = flags.DEFINE_string('out', 'measured.json', 'The file of the results.')
 
 
 def main(argv) -> None:
@@ -51,6 +51,7 @@ def main(argv) -> None:
   s, out = freeze(RunConfig, CONFIG.value), pathlib.Path(OUT.value)
   check_fields(s)
   distributed.cpu_devices(s.mesh.size)
+  s = on_devices(s, jax.device_count())
   c = model_of(s)
   check_mesh(s, c)
   lengths = lengths_of(LENGTHS.value, 2 * unit(c.attention, s.mesh.seq))  # an RL row is half prompt, half response
@@ -77,7 +78,7 @@ def main(argv) -> None:
 
 
 def lengths_of(texts: Sequence[str], multiple: int) -> list[int]:
-  """Tokens of a row, each a multiple of `multiple`. Raises BadInput."""
+  """The lengths of --lengths; each is a multiple of `multiple`. Raises BadInput."""
   lengths = [int(text) if re.fullmatch('[0-9]{1,9}', text) else 0 for text in texts]
   for text, length in zip(texts, lengths):
     if length < 1 or length % multiple:
@@ -88,7 +89,10 @@ def lengths_of(texts: Sequence[str], multiple: int) -> list[int]:
 
 
 def step(s: RunConfig, stage: StagePlan, model: Qwen2, rate: float) -> dict:
-  """One micro-batch and one update."""
+  """Measure a micro-batch and an update of `stage`.
+
+  `rate`: operations per second of a matmul. Returns seconds, tokens/s, MFU, and bytes. Raises Diverged.
+  """
   batch = packed(stage) if stage.kind == 'sft' else responses(s, stage)
   loss, optim = (
     (sft.loss, s.sft.optim) if stage.kind == 'sft' else (make_loss(s.mgpo.loss, s.rl.temperature), s.rl.optim)
@@ -124,7 +128,7 @@ def packed(stage: StagePlan) -> Batch:
 
 
 def responses(s: RunConfig, stage: StagePlan) -> Responses:
-  """Responses that fill their rows, half of them right."""
+  """Responses that fill their rows; half of them are right."""
   rng, B, n = np.random.default_rng(0), stage.rows, s.rl.share
   S = min(PROMPT, stage.length // 2)
   T = stage.length - S
@@ -135,7 +139,7 @@ def responses(s: RunConfig, stage: StagePlan) -> Responses:
 
 
 def attention_error(c: Config, length: int) -> float:
-  """The largest difference between the config's kernel and the plain form, values of order one, two documents."""
+  """The largest difference between the config's attention kernel and the plain form, for values of order 1."""
   length = min(length, 4096) // (128 * 8) * 128 * 8 or unit(c.attention, 1)
   keys = jax.random.split(jax.random.key(0), 3)
   normal = lambda key, *sizes: jax.random.normal(key, sizes, jnp.float32).astype(c.dtype)
@@ -151,7 +155,7 @@ def attention_error(c: Config, length: int) -> float:
 
 
 def matmul_rate(dtype: str) -> float:
-  """Operations a second of one device at a large product."""
+  """Operations per second of one device in a large matmul."""
   side = 8192 if jax.default_backend() != 'cpu' else 1024
   multiply, x = jax.jit(lambda x: x @ x), jnp.ones((side, side), dtype)
   jax.block_until_ready(multiply(x))

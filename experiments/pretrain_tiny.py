@@ -1,4 +1,4 @@
-"""Makes the tiny base: a small tokenizer, and a Qwen2 of 0.85M parameters trained on the embedded world's web.
+"""Makes the tiny base: a small tokenizer, and a Qwen2 with 0.85M parameters trained on text of the embedded world.
 
   python experiments/pretrain_tiny.py --config=configs/pretrain_tiny.py --workdir=runs/pretrain_tiny
 
@@ -25,9 +25,9 @@ from vibethinker_jax.train import sft
 from vibethinker_jax.train.metric_writer import MetricWriter
 
 CONFIG = config_flag('configs/pretrain_tiny.py')
-WORKDIR = flags.DEFINE_string('workdir', 'runs/pretrain_tiny', 'Where checkpoints and the result go.')
+WORKDIR = flags.DEFINE_string('workdir', 'runs/pretrain_tiny', 'The directory of checkpoints and of the result.')
 
-# digits one by one; an operator takes its spaces with it; \boxed{ stays whole
+# digits one by one; an operator with its spaces; \boxed{ as one piece
 SPLIT = r'\d| ?\\boxed\{| ?[A-Za-z]+| ?[^\sA-Za-z\d\\]+ ?|\\|\s+'
 CHAT_TEMPLATE = (
   "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
@@ -36,7 +36,10 @@ CHAT_TEMPLATE = (
 
 
 def make_tokenizer(directory: pathlib.Path, vocabulary: int, lines: int, seed: int) -> None:
-  """Train a byte-level BPE on the world's text and write it as a Hugging Face tokenizer directory."""
+  """Train a byte-level BPE on text of the embedded world, and write it as a Hugging Face tokenizer directory.
+
+  `vocabulary`: its size; `lines`: texts to train on.
+  """
   tokenizer = Tokenizer(models.BPE())
   tokenizer.normalizer = normalizers.NFC()
   tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -78,7 +81,7 @@ def main(argv) -> None:
 
 
 def pretrain(settings: Pretraining, workdir: pathlib.Path) -> None:
-  """Tokenizer, corpus, training, and the model's directory. Raises BadInput, Diverged, CannotWrite."""
+  """Make tokenizer and corpus, train the model, and write its directory. Raises BadInput, Diverged, CannotWrite."""
   size, c = settings.model, settings.corpus
   make_tokenizer(workdir / 'tokenizer', size.V, c.tokenizer_lines, settings.seed)
   tokenizer = load_chat_tokenizer(workdir / 'tokenizer')

@@ -1,4 +1,4 @@
-"""docs/config.md: every field of every config, made of the declarations.
+"""docs/config.md: every field of every config, written from the declarations.
 
 python -m vibethinker_jax.config_docs > docs/config.md
 """
@@ -16,16 +16,17 @@ from vibethinker_jax.tasks import Benchmarking, Evaluation, Pretraining
 
 HEAD = """# Every field of every config
 
-Made of the declarations by `python -m vibethinker_jax.config_docs > docs/config.md`; a test holds it to them.
+Written from the declarations by `python -m vibethinker_jax.config_docs > docs/config.md`; a test compares both.
 
-A config is a file with `get_config()`; any field can be changed on the command line, `--config.rl.stages[0].steps=10`.
-A value that is out of its range, of another type or without its partner is refused in one line that names the field,
-before a device or a file is touched, with exit code 2. Whole numbers are at most 2147483647 in size; other numbers are
-finite, and 1e-30 to 1e30 in size where they are not 0; True and False are no numbers, and texts are Unicode without the
-character of code 0. What has to go together beyond the ranges is in `_faults` of vibethinker_jax/config.py.
+A config is a file with `get_config()`; configs/tiny.py shows every field of a run with its meaning. The command line of
+every program can change any field: `--config.rl.stages[0].steps=10`, `--config.data.extra_domains=code,number_theory`.
+A wrong value is refused in one line that names the field, with exit code 2, before a device or a file is touched. Whole
+numbers are at most 2147483647 in size; other numbers are finite, and 1e-30 to 1e30 in size where they are not 0; True
+and False are no numbers, and texts are Unicode without the character of code 0. The checks between fields are in
+`_faults` of vibethinker_jax/config.py.
 
-"Published" is what the report of VibeThinker-1.5B (arXiv 2511.06221) prints; every other value is ours, a guess to
-start from and a field to ablate. A field without a default has to be given.
+"Published" is what the report of VibeThinker-1.5B (arXiv 2511.06221) says; every other value is ours: a guess to start
+from, and a field to ablate. A field without a default must be given.
 """
 
 CONFIGS = (
@@ -40,7 +41,7 @@ CONFIGS = (
 
 
 def document() -> str:
-  """The page. Dataclasses that several fields hold have their tables once, under the names of all of them."""
+  """The page. A dataclass that several fields hold has one table, with the names of all these fields."""
   places: dict[type, list[str]] = {}
   for prefix, _, kind in CONFIGS:
     for name, own in _nested(prefix, kind):
@@ -57,7 +58,7 @@ def document() -> str:
 
 
 def _nested(name: str, kind: type) -> Iterator[tuple[str, type]]:
-  """A dataclass and those in its fields, by the fields' names."""
+  """A dataclass and the dataclasses in its fields, with the names of the fields."""
   yield name, kind
   for field, own in fields.kinds(kind).items():
     several = '[i]' if typing.get_origin(own) is tuple else ''
@@ -66,12 +67,12 @@ def _nested(name: str, kind: type) -> Iterator[tuple[str, type]]:
 
 
 def _purpose(kind: type) -> str:
-  """What a dataclass is for: the first paragraph of its docstring."""
+  """The purpose of a dataclass: the first paragraph of its docstring."""
   return ' '.join(kind.__doc__.split('\n\n')[0].split())
 
 
 def _table(kind: type) -> Iterator[str]:
-  yield '| field | what it may be | default | published | meaning |\n|---|---|---|---|---|\n'
+  yield '| field | values | default | published | meaning |\n|---|---|---|---|---|\n'
   meanings, declared = fields.meanings(kind), {f.name: f for f in dataclasses.fields(kind)}
   for name, own in fields.kinds(kind).items():
     meaning, _, published = meanings[name].partition(' Published: ')
@@ -81,7 +82,7 @@ def _table(kind: type) -> Iterator[str]:
 
 
 def _expected(own) -> str:
-  """The words of a field's type; the fields of a dataclass have a table of their own."""
+  """The values of a field in words; a dataclass has a table of its own, and is a link."""
   if not (inner := [*fields.dataclasses_in(own)]):
     return fields.words(own)
   several = 'a list, each ' if typing.get_origin(own) is tuple else ''

@@ -119,7 +119,7 @@ def read_json(path: pathlib.Path) -> dict:
 
 
 def append(path: pathlib.Path, line: str) -> None:
-  """Append `line` to a file, completely or not at all. A last line that an earlier kill has cut short is removed first.
+  """Append `line` to a file, completely or not at all. An incomplete last line is removed first.
 
   Raises CannotWrite.
   """

@@ -1,12 +1,12 @@
-"""Fields of configs: what a field may be is declared once, as its type, where it stands in its dataclass.
+"""Fields of configs: the values that a field may have are declared once, as its type in its dataclass.
 
   steps: PositiveInt                                     of pydantic, as NonNegativeInt, PositiveFloat, ...
   p0: Annotated[float, Interval(ge=0.01, le=0.99)]       of annotated_types
   remat: Literal['none', 'dots', 'full', 'offload']      one of these
   top_k: Literal[-1] | PositiveInt                       one or the other
 
-Of that are made the check, the words that refuse a value, and docs/config.md. What a field means is said by its line
-"name: meaning" in the docstring of the dataclass; "Published: ..." at its end says what the report prints of it.
+The check of a value, the message that refuses it, and docs/config.md are made from this type. The meaning of a field is
+its line "name: meaning" in the docstring of the dataclass; "Published: ..." at the end of it is what the report says.
 """
 
 import dataclasses
@@ -25,13 +25,14 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from vibethinker_jax.errors import BadInput
 
 LARGEST = 2**31 - 1  # devices count in int32
-_TINY, _HUGE = 1e-30, 1e30  # and compute in float32: what lies beyond would be 0, or infinite
+_TINY, _HUGE = 1e-30, 1e30  # devices compute in float32: beyond, a number would become 0, or infinite
 
 
 def checked(kind: Any, value: object, where: str):
-  """`value` as a field of type `kind` has it, which holds no dataclass, list or mapping. Raises BadInput.
+  """`value`, checked against the type `kind` of a field, which holds no dataclass, list or mapping.
 
-  No number is a text, and true and false are no numbers; whole numbers are numbers; none is infinite, or NaN.
+  A text is no number, and True and False are no numbers; a whole number is a number; infinity and NaN are refused.
+  `where` is the dotted name of the field. Raises BadInput.
   """
   try:
     value = _adapter(kind).validate_python(value)
@@ -48,12 +49,12 @@ def checked(kind: Any, value: object, where: str):
 
 
 def bad_value(where: str, value: object, expected: str) -> BadInput:
-  """The line that refuses a field's value."""
+  """The error for a wrong value: the field `where`, the value, and what was expected."""
   return BadInput(f'{where}: {shown(value)}, expected {expected}')
 
 
 def shown(value: object) -> str:
-  """A value as a message has it: in one line, and not for ever."""
+  """A value in a message: one line of 80 characters at most."""
   try:
     text = repr(value)
   except ValueError:  # a whole number of thousands of digits
@@ -62,7 +63,7 @@ def shown(value: object) -> str:
 
 
 def words(kind: Any) -> str:
-  """What a field of type `kind` may be, as it follows "expected"."""
+  """The values of a field of type `kind`, in words that follow "expected"."""
   origin, arguments = typing.get_origin(kind), typing.get_args(kind)
   if origin is typing.Literal:
     return ' or '.join(map(repr, arguments))
@@ -86,7 +87,7 @@ def words(kind: Any) -> str:
 
 
 def union(kind: Any) -> tuple:
-  """The types of which one is enough; () where there is but one."""
+  """The alternatives of a union type; () for any other type."""
   return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else ()
 
 
@@ -97,7 +98,7 @@ def kinds(of: type) -> dict[str, Any]:
 
 
 def meanings(of: type) -> dict[str, str]:
-  """What each field of a dataclass means, by its docstring."""
+  """The meaning of each field of a dataclass, from its docstring."""
   names, found, name = kinds(of), {}, None
   for line in inspect.cleandoc(of.__doc__ or '').split('\n'):
     begins = re.match(r'(\w+): (.*)', line)
@@ -120,7 +121,7 @@ def flat(values: Mapping, above: str = '') -> dict[str, Any]:
 
 
 def dataclasses_in(kind: Any) -> Iterator[type]:
-  """The dataclasses that a field of type `kind` holds, or holds a list of."""
+  """The dataclasses in the type `kind` of a field."""
   if isinstance(kind, type) and dataclasses.is_dataclass(kind):
     yield kind
   for part in typing.get_args(kind):
@@ -143,7 +144,7 @@ def _unicode(text: str) -> bool:
 def _range(kind: type, constraints: tuple) -> str:
   flat = [c for one in constraints for c in (one if isinstance(one, Interval) else [one])]
   found = {type(c): dataclasses.astuple(c)[0] for c in flat}
-  if kind is int:  # there is no whole number between
+  if kind is int:  # more than n is n + 1 or more
     for strict, other, step in ((Gt, Ge, 1), (Lt, Le, -1)):
       if strict in found:
         found[other] = found.pop(strict) + step

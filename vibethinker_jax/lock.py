@@ -1,9 +1,10 @@
 """One run at a time in a workdir.
 
-The first process of a run holds a lock on WORKDIR/.lock as long as it lives, and writes there every few seconds: host,
-boot, process, since when, and a count. The system frees the lock of a process that dies, however it dies, and a kernel
-that has started anew knows nothing of it. Where a file system has no locks, or keeps them on each host by itself, the
-count tells: a run whose count stands still for some beats is gone. No clocks of two hosts are compared.
+The first process of a run holds a lock on the file WORKDIR/.lock for as long as it lives. Every few seconds it writes a
+record to the file: host, boot, process, start time, and a counter. The operating system releases the lock of a process
+that has died, and no lock survives a restart of the machine. Some file systems have no locks, or locks that other hosts
+do not see. There the counter decides: a run whose counter does not change for some time is dead. The clocks of two
+hosts are never compared.
 """
 
 import contextlib
@@ -27,14 +28,15 @@ from vibethinker_jax.errors import BadInput
 
 _BEAT_S = 5.0
 _WATCHED_S = 4 * _BEAT_S
-_BYTES = 512  # of the record, always: it is written over in place, which a full disk does not hinder
+_BYTES = 512  # the constant size of the record, which is overwritten in place: this works on a full disk too
 
 
 @contextlib.contextmanager
 def held(workdir: pathlib.Path) -> Iterator[None]:
-  """Nobody else works in `workdir`, which is made where it is missing, until the block ends.
+  """No other run works in `workdir` within the block. The directory is made where it does not exist.
 
-  Raises BadInput, on all processes, where another run does, naming it; and where the workdir cannot be written.
+  Raises BadInput, on all processes, where another run works there (the message names it), or where the directory cannot
+  be written.
   """
   lock, refused = None, None
   if jax.process_index() == 0:
@@ -53,7 +55,7 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
 
 
 class _Lock:
-  """Raises BadInput where somebody else has it."""
+  """The lock of one workdir. Raises BadInput where another run holds it."""
 
   def __init__(self, workdir: pathlib.Path):
     self._path, self._made = workdir / '.lock', not workdir.exists()
@@ -74,18 +76,18 @@ class _Lock:
     self._thread.start()
 
   def release(self) -> None:
-    """Others may work here. A workdir made for a run that left nothing goes."""
+    """Release the lock. A directory that was made for this run is removed where it is still empty."""
     self._over.set()
     self._thread.join()
     with contextlib.suppress(OSError):
       self._path.unlink(missing_ok=True)
       if self._made:
-        self._path.parent.rmdir()  # refused by the system where there is anything
+        self._path.parent.rmdir()  # the system refuses where it is not empty
     os.close(self._file)
 
   def _beat(self) -> None:
     while not self._over.wait(_BEAT_S):
-      with contextlib.suppress(OSError):  # a mount may come back; the run itself meets what is wrong
+      with contextlib.suppress(OSError):  # a mount may come back; the run itself reports what is wrong
         self._write()
 
   def _write(self) -> None:
@@ -101,12 +103,12 @@ class _Lock:
 
 
 def _open(path: pathlib.Path) -> int:
-  """The lock file, held. Raises BadInput."""
+  """Open the lock file and take the lock. Raises BadInput."""
   while True:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
       locked = _locked(file, path)
-      if not _same(file, path):  # who had it has just taken it away
+      if not _same(file, path):  # its holder has just deleted it
         os.close(file)
         continue
       before = _record(path)
@@ -122,7 +124,7 @@ def _open(path: pathlib.Path) -> int:
 
 
 def _locked(file: int, path: pathlib.Path) -> bool:
-  """Whether the file system lets us have the lock; False where it has none. Raises BadInput where another has it."""
+  """Take the lock. False where the file system has no locks. Raises BadInput where another process holds it."""
   try:
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return True
@@ -141,7 +143,7 @@ def _same(file: int, path: pathlib.Path) -> bool:
 
 
 def _alive(path: pathlib.Path, before: dict) -> bool:
-  """Whether the run of record `before` still counts, which is watched for some beats. It may be on another host."""
+  """Whether the run of the record `before` is alive. A run on another host is watched: does its counter change?"""
   if before['boot'] == _boot():
     try:
       os.kill(before['process'], 0)
@@ -149,7 +151,7 @@ def _alive(path: pathlib.Path, before: dict) -> bool:
       return False
     except PermissionError:
       pass
-  tqdm.write(f'{path.parent}: {_who(before)} was at work here; looking whether it still is', file=sys.stderr)
+  tqdm.write(f'{path.parent}: {_who(before)} was at work here; checking whether it still is', file=sys.stderr)
   until = time.monotonic() + _WATCHED_S
   while time.monotonic() < until:
     time.sleep(min(1.0, _BEAT_S))
@@ -159,7 +161,7 @@ def _alive(path: pathlib.Path, before: dict) -> bool:
 
 
 def _record(path: pathlib.Path) -> dict | None:
-  """What the lock file says, opened anew: a shared file system then asks its server. None where it says nothing."""
+  """The record of the lock file, opened again, so that a shared file system asks its server. None: no record."""
   try:
     record = json.loads(path.read_bytes())
     return {name: record[name] for name in ('host', 'boot', 'process', 'since', 'beats')}
@@ -173,12 +175,12 @@ def _taken(path: pathlib.Path, record: dict | None) -> str:
 
 def _who(record: dict | None) -> str:
   if record is None:
-    return 'begun this moment'
+    return 'started just now'
   return f'host {record["host"]}, process {record["process"]}, since {record["since"]}'
 
 
 def _boot() -> str:
-  """Names this start of this machine's kernel; only its host where the system tells no more."""
+  """The id of this machine's last start; the name of the host where the system has no such id."""
   try:
     return pathlib.Path('/proc/sys/kernel/random/boot_id').read_text().strip()
   except OSError:

@@ -1,4 +1,4 @@
-"""What a run was made with: provenance.jsonl in its workdir, a line for each time it was started."""
+"""What a run was made with: provenance.jsonl in its workdir has a line for each session, that is, each start."""
 
 import importlib.metadata
 import json
@@ -35,7 +35,7 @@ def session() -> dict:
     'started': time.strftime('%Y-%m-%dT%H:%M:%S%z'),
     'command': sys.argv,
     'commit': _git('rev-parse', 'HEAD'),
-    'changed': _git('status', '--porcelain', '--untracked-files=no'),  # files that differ from the commit
+    'changed': _git('status', '--porcelain', '--untracked-files=no'),  # the files that differ from the commit
     'versions': {'python': platform.python_version(), **{name: _version(name) for name in PACKAGES}},
     'platform': platform.platform(),
     'cpu': {'count': os.cpu_count(), 'kind': platform.processor() or platform.machine()},
@@ -47,27 +47,24 @@ def session() -> dict:
 
 
 def record(workdir: pathlib.Path, data: dict[str, str]) -> None:
-  """Add this session to the workdir's; with several processes the first one does. `data`: fingerprints by source."""
+  """Add a line for this session; of several processes the first one writes. `data`: fingerprints by source."""
   if jax.process_index() == 0:
     disk.append(pathlib.Path(workdir) / 'provenance.jsonl', json.dumps({**session(), 'data': data}))
 
 
 def check_data(workdir: pathlib.Path, data: dict[str, str]) -> None:
-  """Raises BadInput where a source is not what it was in the sessions before this one."""
+  """Raises BadInput where a source of data has changed since an earlier session. `data`: fingerprints by source."""
   for before in sessions(workdir):
     for source, fingerprint in before.get('data', {}).items():
       if data.get(source, fingerprint) != fingerprint:
         raise BadInput(
-          f'{source}: has changed since this run read it ({before.get("started")}), expected the same problems; bring '
-          f'them back, or use a new workdir than {workdir}'
+          f'{source}: has changed since this run read it ({before.get("started")}), expected the same problems; '
+          f'restore the file, or use another workdir than {workdir}'
         )
 
 
 def sessions(workdir: pathlib.Path) -> list[dict]:
-  """All that were recorded, the first one first; none where the workdir is older than this record.
-
-  Raises BadInput where a line is damaged.
-  """
+  """The recorded sessions, the first one first. Raises BadInput where a line is damaged."""
   path = pathlib.Path(workdir) / 'provenance.jsonl'
   lines = path.read_bytes().split(b'\n')[:-1] if path.exists() else []
   found = []
@@ -75,7 +72,7 @@ def sessions(workdir: pathlib.Path) -> list[dict]:
     try:
       found.append({**json.loads(line.decode())})
     except (ValueError, TypeError):
-      raise BadInput(f'{path}, line {number}: damaged, expected a JSON object; take the line away') from None
+      raise BadInput(f'{path}, line {number}: damaged, expected a JSON object; delete the line') from None
   return found
 
 
@@ -87,10 +84,10 @@ def _version(package: str) -> str | None:
 
 
 def _git(*command: str) -> str | None:
-  """What git says of this package's own directory; None where it is no checkout."""
+  """The output of git in the directory of this package; None where it is no git checkout."""
   here = pathlib.Path(__file__).parent
   if not (here.parent / '.git').exists():
-    return None  # installed somewhere below another project, whose commit says nothing
+    return None  # it may be installed inside another project, whose commit says nothing about it
   try:
     return subprocess.run(['git', '-C', here, *command], capture_output=True, text=True, check=True).stdout.strip()
   except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""Runs a finished workdir again and compares: the same bits, or what differs and in what the two runs were unlike."""
+"""Runs a finished workdir again and compares: the same bits, or what differs, and how the two runs were made."""
 
 import dataclasses
 import hashlib
@@ -22,11 +22,11 @@ SURROUNDINGS = ('commit', 'changed', 'versions', 'device', 'processes', 'cpu', '
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """What was compared, in lines; empty `differences` are identical bits."""
+  """The result of a comparison, in lines; the bits are identical where `differences` is empty."""
 
   same: tuple[str, ...]
   differences: tuple[str, ...]
-  surroundings: tuple[str, ...]  # in what the two runs were made differently, as far as is recorded
+  surroundings: tuple[str, ...]  # recorded differences in how the two runs were made: versions, devices, ...
 
   def __str__(self) -> str:
     lines = [f'same       {line}' for line in self.same] + [f'DIFFERENT  {line}' for line in self.differences]
@@ -36,9 +36,15 @@ class Comparison:
 
 
 def reproduce(directory: pathlib.Path, again: pathlib.Path, devices: Sequence[jax.Device] | None = None) -> Comparison:
-  """The stages that `directory` has been through, once more in `again`, and both compared.
+  """Run the stages of a finished run again, in another workdir, and compare both.
 
-  An `again` that was cut short goes on. Raises BadInput where `directory` is no whole run, Stopped.
+  Args:
+    directory: the workdir of the finished run.
+    again: the other workdir; where an earlier call was interrupted, it continues.
+    devices: of the mesh; None: all.
+
+  Raises:
+    BadInput: `directory` holds no finished run. Stopped: SIGTERM came.
   """
   settings, stages = _run_of(directory)
   if devices is None:
@@ -48,7 +54,7 @@ def reproduce(directory: pathlib.Path, again: pathlib.Path, devices: Sequence[ja
 
 
 def compare(directory: pathlib.Path, again: pathlib.Path) -> Comparison:
-  """Two workdirs of one config."""
+  """Compare two workdirs of the same config."""
   same, differences = [], []
 
   def judge(what: str, a, b, where: str = '') -> None:
@@ -79,25 +85,26 @@ def compare(directory: pathlib.Path, again: pathlib.Path) -> Comparison:
 
 
 def _run_of(directory: pathlib.Path) -> tuple[RunConfig, tuple[str, ...]]:
-  """The settings of a finished run, and the stages it has been through."""
+  """The config of a finished run, and the stages that it has finished."""
   for name in ('config.json', 'seconds.json', 'metrics.jsonl'):
     if not (directory / name).exists():
       raise BadInput(f'{directory / name}: not found, expected the workdir of a run of experiments/ssp.py')
   seconds = read_json(directory / 'seconds.json')
-  whole = (directory / 'summary.json').exists()  # else only single models were evaluated, as a sweep's start is
+  # without a summary only single models were evaluated, as in the start of a sweep
+  whole = (directory / 'summary.json').exists()
   stages = tuple(stage for stage in STAGES if stage in seconds and (stage != 'evaluate' or whole))
   if 'rl' in stages and not (directory / 'final').exists():
-    raise BadInput(f'{directory / "final"}: not found, expected a run that has come to its end')
+    raise BadInput(f'{directory / "final"}: not found, expected a finished run')
   if 'sft' not in stages:
-    raise BadInput(f'{directory}: begins with a model of another workdir (a point of a sweep); run the sweep again')
+    raise BadInput(f'{directory}: starts from a model of another workdir (a point of a sweep); run the sweep again')
   return freeze(RunConfig, read_json(directory / 'config.json'), str(directory / 'config.json')), stages
 
 
 def _unlike(directory: pathlib.Path, again: pathlib.Path) -> list[str]:
-  """In what the surroundings of two runs differ. A run of several sessions is known by its first and its last."""
+  """Differences in how two runs were made. Of several sessions of a run, the first and the last are compared."""
   first, second = provenance.sessions(directory), provenance.sessions(again)
   if not first:
-    return ['not recorded by the first run: nothing can be said']
+    return ['the first run has no record of it']
   lines = []
   for key in SURROUNDINGS:
     values = [session.get(key) for session in (first[0], first[-1], second[-1])]

@@ -1,4 +1,4 @@
-"""What is asked of the experiments beside the pipeline: their settings, and what has to go together in them."""
+"""The configs of the experiments other than the pipeline: their fields, and the checks between them."""
 
 import dataclasses
 from typing import Annotated
@@ -24,13 +24,13 @@ Seed = NonNegativeInt
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-  """The embedded world's web: see data/synthetic.py's corpus.
+  """The pretraining corpus of the embedded world (`corpus` in data/synthetic.py).
 
   n: problems, each with one solution.
-  tokenizer_lines: texts that the tokenizer is trained on.
-  slip_rate: share of solutions with a wrong operation in them.
-  practice: share of items that are plain lines of arithmetic.
-  path_weights: how often each path of a solution is taken, by its name; those not named never are.
+  tokenizer_lines: texts on which the tokenizer is trained.
+  slip_rate: the share of solutions with a wrong operation.
+  practice: the share of items that are lines of arithmetic.
+  path_weights: the frequency of each solution path, by its name; other paths do not occur.
   """
 
   n: Annotated[int, Interval(ge=1, le=100_000_000)]
@@ -44,10 +44,10 @@ class Corpus:
 class Pretraining:
   """configs/pretrain_tiny.py, for experiments/pretrain_tiny.py.
 
-  seed: of weights, corpus and tokenizer.
-  model: sizes of the tiny base, and how it is computed with.
-  corpus: what it reads.
-  sft: how it is trained.
+  seed: the seed of weights, corpus and tokenizer.
+  model: the sizes of the tiny base, and how it is computed.
+  corpus: its training data.
+  sft: its training.
   """
 
   seed: Seed
@@ -58,15 +58,15 @@ class Pretraining:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """One GRPO step: every response has exactly `new_tokens`.
+  """A GRPO step in which every response has exactly `new_tokens`.
 
   prompts: problems.
-  num_generations: samples of each.
-  prompt_tokens: of each prompt.
-  new_tokens: of each response.
-  rows: samples decoded at a time.
-  micro_rows: responses whose gradient is computed at a time, a multiple of `share`.
-  share: responses to a prompt in one row, at most `num_generations`.
+  num_generations: responses to each problem.
+  prompt_tokens: tokens of each prompt.
+  new_tokens: tokens of each response.
+  rows: samples that are decoded at the same time.
+  micro_rows: responses whose gradient is computed at the same time, a multiple of `share`.
+  share: responses to one prompt in one row, at most `num_generations`.
   """
 
   prompts: Sized
@@ -80,13 +80,13 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class LongTail:
-  """Log-normal response lengths, a quarter of `longest` on average.
+  """Decoding with log-normal response lengths, a quarter of `longest` on average.
 
   samples: responses.
-  rows: samples decoded at a time.
-  prompt_tokens: of each prompt.
-  longest: tokens of a response at most.
-  spread: deviation of the lengths' logarithm.
+  rows: samples that are decoded at the same time.
+  prompt_tokens: tokens of each prompt.
+  longest: tokens of a response, at most.
+  spread: the standard deviation of the logarithm of the length.
   """
 
   samples: Sized
@@ -100,10 +100,10 @@ class LongTail:
 class Benchmarking:
   """configs/benchmark.py, for experiments/benchmark.py.
 
-  seed: of weights, prompts and lengths.
-  repeats: measurements, of which the median counts.
-  mesh: how devices share the work.
-  model: sizes of the model, and how it is computed with.
+  seed: the seed of weights, prompts and lengths.
+  repeats: the number of measurements, of which the median counts.
+  mesh: how the devices share the work.
+  model: the sizes of the model, and how it is computed.
   optim: the optimizer of the update.
   grpo_step: the first measurement.
   long_tail: the second.
@@ -123,20 +123,20 @@ class Evaluation:
   """configs/evaluate.py, for experiments/evaluate.py.
 
   model: a Hugging Face directory.
-  dtype: what its layers compute in.
+  dtype: the dtype in which layers compute.
   benchmarks: names of evaluate/benchmarks.py, each once.
   data: the folder of their files.
-  files: a file of your own by benchmark, for LiveCodeBench and GPQA.
-  n: samples of each problem; 0 for the protocol's. Published: 64; 16 for GPQA, 8 for code.
-  max_tokens: of a response; 0 for the protocol's. Published: 40,960.
-  limit: problems of each benchmark; 0 for all.
-  seed: of the samples.
-  rows: samples decoded at a time.
-  workers: judges of each kind at most.
-  deadline_s: seconds that one response may take to judge.
-  strict: judge by the published grader's rules.
-  steps: check the equalities of the responses too: the share that holds, in summary and table.
-  regrade: judge the samples that are there again, by another grader too.
+  files: your own files by benchmark, for LiveCodeBench and GPQA.
+  n: samples of each problem; 0: as the protocol. Published: 64; 16 for GPQA, 8 for code.
+  max_tokens: the limit of a response, in tokens; 0: as the protocol. Published: 40,960.
+  limit: problems of each benchmark; 0: all.
+  seed: the seed of the samples.
+  rows: samples that are decoded at the same time.
+  workers: worker processes of each kind, at most.
+  deadline_s: seconds that the judgement of one response may take.
+  strict: judge by the rules of the published grader.
+  steps: also check the equalities in the responses, and report the share of true ones.
+  regrade: judge existing samples again, also where another grader has judged them.
   """
 
   model: str
@@ -157,11 +157,11 @@ class Evaluation:
 
 
 def check_pretraining(p: Pretraining) -> None:
-  """Raises BadInput for what can be told without a device or a file."""
+  """Raises BadInput for every error that can be found without a device or a file."""
   check_ranges(p)
   alphabet = 256 + len(CONTROL_TOKENS)
   if alphabet > p.model.V:
-    raise bad_value('config.model.V', p.model.V, f'{alphabet} or more: bytes, and the control tokens')
+    raise bad_value('config.model.V', p.model.V, f'{alphabet} or more, for all bytes and the control tokens')
   if p.sft.length > p.model.positions:
     raise bad_value('config.sft.length', p.sft.length, f'at most model.positions, {p.model.positions}')
   for name, value, expected in optim_faults('sft.optim', p.sft.optim):
@@ -173,11 +173,11 @@ def check_pretraining(p: Pretraining) -> None:
 
 
 def check_benchmarking(b: Benchmarking) -> None:
-  """Raises BadInput for what can be told without a device or a file."""
+  """Raises BadInput for every error that can be found without a device or a file."""
   check_ranges(b)
   g, t, positions = b.grpo_step, b.long_tail, b.model.positions
   if b.model.V < 9:
-    raise bad_value('config.model.V', b.model.V, '9 or more: prompts are drawn from the ids of 8 on')
+    raise bad_value('config.model.V', b.model.V, '9 or more: prompts have ids from 8 on')
   if g.micro_rows % g.share:
     raise bad_value('config.grpo_step.micro_rows', g.micro_rows, f'a multiple of grpo_step.share, {g.share}')
   if g.share > g.num_generations:
@@ -194,7 +194,7 @@ def check_benchmarking(b: Benchmarking) -> None:
 
 
 def check_evaluation(e: Evaluation) -> None:
-  """Raises BadInput for what can be told without a device or a file."""
+  """Raises BadInput for every error that can be found without a device or a file."""
   check_ranges(e)
   if not e.model:
     raise bad_value('config.model', e.model, 'a Hugging Face directory')

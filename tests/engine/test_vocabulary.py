@@ -43,15 +43,15 @@ def test_no_such_id_is_drawn(model, sampling):
   assert max(c.tokens.max() for c in drawn(model, [sampling], None)) >= IDS  # who would be
   done = drawn(model, [sampling], IDS)
   assert len(done) == 4 and max(c.tokens.max() for c in done) < IDS
-  for c in done:  # as scored, over all rows; and more likely under the law, which has fewer
+  for c in done:  # as scored, over all rows; and more likely under the sampling parameters, which has fewer
     _, scored = next(score(model, [[1, 2, 3, *c.tokens]]))
     np.testing.assert_allclose(c.logps, scored.logps[2:], atol=1e-5)
     if sampling == SamplingParams():
       assert (c.sampler_logps > c.logps + 0.1).all()
 
 
-def test_the_law_is_that_of_a_model_without_the_rows(model):
-  """Token for token, and so are the probabilities under the law."""
+def test_the_distribution_is_that_of_a_model_without_the_rows(model):
+  """Token for token, and so are the probabilities under the sampling parameters."""
   cut = jax.tree.map(lambda x: x, model)
   cut.embed = model.embed.replace(model.embed[...][:IDS])
   cut.config = dataclasses.replace(model.config, V=IDS)

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 import vibethinker_jax as vt
 from vibethinker_jax.cli.__main__ import main
 from vibethinker_jax.data import gguf_tokenizer
-from vibethinker_jax.data.tokenizer import read_text
+from vibethinker_jax.data.tokenizer import read_chat_tokenizer
 from vibethinker_jax.model import gguf_file, hf
 from vibethinker_jax.model.config import eos_ids
 from vibethinker_jax.model.rope import Linear, Llama3, Yarn
@@ -58,7 +58,7 @@ def directory(make_model, tmp_path_factory):
     V = make_tokenizer(source, pre) + 5
     model = make_model(scale=scale, V=V, family=family, **{**FAMILIES[family], **sizes})
     out = tmp_path_factory.mktemp('model') / 'm'
-    hf.save(model, out, source, eos_ids=tuple(read_text(source).stop_ids))
+    hf.save(model, out, source, eos_ids=tuple(read_chat_tokenizer(source).stop_ids))
     return out
 
   return make
@@ -118,10 +118,10 @@ def test_out_and_in_again(directory, tmp_path, family, pre, sizes):
     hf.read_config(source), rope_scaling=None
   )
   np.testing.assert_allclose(logits(tmp_path / 'again'), logits(source), atol=5e-3)
-  ours, theirs = read_text(source), read_text(tmp_path / 'again')
+  ours, theirs = read_chat_tokenizer(source), read_chat_tokenizer(tmp_path / 'again')
   for text in TEXTS:
-    ids = ours.tokenizer.encode(text, add_special_tokens=False)
-    assert theirs.tokenizer.encode(text, add_special_tokens=False) == ids
+    ids = ours.hf.encode(text, add_special_tokens=False)
+    assert theirs.hf.encode(text, add_special_tokens=False) == ids
     assert theirs.encode(text) == ours.encode(text) and theirs.decode(ids) == ours.decode(ids)
   assert theirs.size == ours.size == config.V - 5
   assert theirs.chat([{'role': 'user', 'content': TEXTS[3]}]) == ours.chat([{'role': 'user', 'content': TEXTS[3]}])
@@ -183,12 +183,12 @@ def test_qwens_own_tokenizer_goes_through(tmp_path):
   fields = gguf_tokenizer.fields_of(source, 151936, (151645, 151643))
   assert fields['tokenizer.ggml.pre'] == 'qwen2' and len(fields['tokenizer.ggml.tokens']) == 151936
   gguf_tokenizer.write(fields, 151936, 'f', tmp_path)
-  text = read_text(tmp_path)
+  tokenizer = read_chat_tokenizer(tmp_path)
   assert text.size == 151665
   rows = [json.loads(line) for line in (source / 'golden_tokenization.jsonl').read_text().splitlines()]
   assert len(rows) > 20
   for row in rows:
-    assert text.tokenizer.encode(row['text'], add_special_tokens=False) == row['ids'], row['text']
+    assert tokenizer.hf.encode(row['text'], add_special_tokens=False) == row['ids'], row['text']
 
 
 REFUSED = {

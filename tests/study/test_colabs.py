@@ -185,7 +185,7 @@ def test_what_goes_wrong_on_colab_is_a_sentence(content):
   for told, part in (
     (failed[1], 'REPOSITORY, in the cell above, is a placeholder'),
     (failed[3], 'nowhere, REPOSITORY in the cell above, could not be fetched'),
-    (said[11], 'runs/quickstart/experts.json is not there: run the cells above'),
+    (said[11], 'runs/quickstart/experts.json does not exist: run the cells above'),
     (said[12], '--config nowhere.py: no'),
     (failed[14], 'numpy: this session still has the version from before'),
   ):

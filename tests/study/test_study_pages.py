@@ -40,9 +40,9 @@ def test_weights_carry_their_domains():
 
 
 def test_a_tied_winner_is_said():
-  assert '2 other mixtures tied with it on half A' in said((4, 4, 4, 1), 'w_1.0000_0.0000_0.0000')[1]
+  assert '2 other mixtures had the same score on half A' in said((4, 4, 4, 1), 'w_1.0000_0.0000_0.0000')[1]
   first, second, *_ = said((4, 2, 2, 4), MIDDLE)
-  assert 'The plain mean won on half A' in first and '1 other mixture tied with it' in second
+  assert 'The plain mean won on half A' in first and '1 other mixture had the same score' in second
 
 
 @pytest.mark.parametrize('experts', [3, 4, 5])

@@ -174,8 +174,8 @@ def draw(
     vocabulary: ids from this on are never drawn, because the tokenizer has no such ids; None: all V may be.
 
   Returns:
-    The tokens int32 [R], their ln p under the model at temperature 1 over all V, and their ln p under the sampling parameters with
-    which they were drawn (0 if greedy), both float32 [R].
+    The tokens int32 [R], their ln p under the model at temperature 1 over all V, and their ln p under the sampling
+    parameters with which they were drawn (0 if greedy), both float32 [R].
   """
   norm = jax.nn.logsumexp(logits, axis=-1)
   greedy = sampling.temperature == 0

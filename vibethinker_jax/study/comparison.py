@@ -1,4 +1,4 @@
-"""The page of a sweep whose points are RL runs: variants against a reference, paired by seed and by problem."""
+"""The page of a sweep of RL runs: variants compared with a reference, paired by seed and by problem."""
 
 import dataclasses
 import html
@@ -44,29 +44,32 @@ class Outcome:
   solved: np.ndarray  # float [P]: Pass@K
   lengths: np.ndarray  # float [P]: mean tokens of a response
   entropy: float  # of the last steps
-  tokens: np.ndarray  # [steps]: drawn for RL up to each step
+  tokens: np.ndarray  # [steps]: sampled for RL up to each step
   curves: dict[str, np.ndarray]  # [steps] each
 
 
 def outcome(workdir: pathlib.Path, domains: Sequence[str], k: int) -> Outcome | None:
-  """What came of a point, None where it is not finished."""
+  """The results of a point; None where it is not finished.
+
+  `domains`: of the test problems that count; `k`: of Pass@k.
+  """
   path = result(workdir, 'rl')
   if not path.exists():
     return None
-  asked = json.loads(path.read_text())
+  results = json.loads(path.read_text())
   rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   rows = [row for row in rows if row['stage'].startswith('rl/')]
   value = lambda key: np.array([row[key] for row in rows], float)
   curves = {key: value(key) for key in ('entropy', 'mean_length')}
   curves |= {'pass_rate': 100 * value('pass_rate'), 'solved': 100 * (1 - value('all_wrong'))}
   tokens = np.cumsum(value('tokens'))
-  return Outcome(*_scores(asked, domains, k), float(curves['entropy'][-_SETTLED:].mean()), tokens, curves)
+  return Outcome(*_scores(results, domains, k), float(curves['entropy'][-_SETTLED:].mean()), tokens, curves)
 
 
-def _scores(asked: dict, domains: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Per problem: share right, Pass@k, mean length."""
-  correct = np.concatenate([np.array(asked['correct'][d]) for d in domains])
-  lengths = np.concatenate([asked['lengths'][d] for d in domains])
+def _scores(results: dict, domains: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """For each problem: the share of right samples, Pass@k, and the mean length; each [P]."""
+  correct = np.concatenate([np.array(results['correct'][d]) for d in domains])
+  lengths = np.concatenate([results['lengths'][d] for d in domains])
   return correct.mean(1), pass_at_k(correct.shape[1], correct.sum(1), k), lengths
 
 
@@ -78,10 +81,18 @@ def write_comparison(
   variants: Mapping[str, Mapping[int, str]],
   facts: str,
 ) -> pathlib.Path:
-  """report.html and results.json of the sweep's finished points; the path of the page.
+  """Write report.html and results.json from the finished points of a sweep.
 
-  `variants`: the points' names by seed, by variant; the first variant is the reference. `facts`: markup about the
-  variants.
+  Args:
+    directory: of the sweep.
+    name: the heading of the page.
+    subtitle: the line below it.
+    settings: the run's config.
+    variants: the names of the points, by variant and seed; the first variant is the reference.
+    facts: HTML about the variants.
+
+  Returns:
+    The path of the page.
   """
   k = settings.evaluate.k
   domains = [d for d in dict.fromkeys(d for stage in settings.rl.stages for d in stage.domains)]
@@ -106,7 +117,7 @@ def write_comparison(
     for what in _scored(k)
     if compared
   ]
-  said += [f'{v} is the same as {same}, point by point: nothing is to be compared.' for v, same in alike.items()]
+  said += [f'{v} has the same points as {same}: there is nothing to compare.' for v, same in alike.items()]
   done = {v: by_seed for v, by_seed in done.items() if by_seed}
   with matplotlib.rc_context(STYLE):
     sections = {
@@ -126,12 +137,12 @@ def write_comparison(
 
 
 def _scored(k: int) -> list[str]:
-  """What models are compared by."""
+  """The scores by which models are compared."""
   return ['Pass@1'] + [f'Pass@{k}'] * (k > 1)
 
 
 def _alike(variants: Mapping[str, Mapping[int, str]]) -> dict[str, str]:
-  """Variants whose points are another's, under the name of the first that has them."""
+  """Variants with the same points as an earlier variant: the name of that one by their names."""
   first: dict[tuple, str] = {}
   names = {v: tuple(points.values()) for v, points in variants.items()}
   return {v: first[points] for v, points in names.items() if first.setdefault(points, v) != v}
@@ -140,9 +151,16 @@ def _alike(variants: Mapping[str, Mapping[int, str]]) -> dict[str, str]:
 def compare(
   done: Mapping[str, Mapping[int, Outcome]], reference: str, k: int
 ) -> dict[str, dict[str, tuple[Difference, Difference]]]:
-  """Differences of every variant to the reference, over the seeds both have, at LEVEL and at the strict level.
+  """The difference of each variant from the reference, over the seeds that both have.
 
-  By variant and by what: 'Pass@1' and 'Pass@<k>' in points, 'length' in tokens, 'entropy' in nats (over seeds alone).
+  Args:
+    done: the finished points, by variant and seed.
+    reference: the variant to compare with.
+    k: of Pass@k.
+
+  Returns:
+    By variant and quantity two intervals: at 95%, and at the strict level of all comparisons together. The quantities
+    are 'Pass@1' and 'Pass@<k>' in percentage points, 'length' in tokens, and 'entropy' in nats (over seeds only).
   """
   shared = {v: sorted(by_seed.keys() & done[reference].keys()) for v, by_seed in done.items() if v != reference}
   shared = {v: seeds for v, seeds in shared.items() if seeds}
@@ -195,17 +213,17 @@ def _differences(compared: Mapping, done: Mapping, reference: str, k: int) -> st
   head = ['', 'Pass@1 <small>points</small>', f'Pass@{k} <small>points</small>']
   head += ['length <small>tokens</small>', f'entropy <small>nats, last {_SETTLED} steps</small>', 'RL tokens']
   of_seeds = (
-    'Scores and lengths: for other seeds and other problems, both taken as drawn at random, paired in both; entropy: '
-    'for other seeds.'
+    'The intervals of scores and lengths hold for other seeds and other problems, both drawn at random and paired; '
+    'those of entropy hold for other seeds.'
   )
-  of_one = 'A comparison that has one seed says nothing about others: its interval is for other problems only.'
+  of_one = 'A comparison with one seed says nothing about other seeds: its interval holds for other problems only.'
   several = all('entropy' in row for row in compared.values())
   return (
     plots_of(figures, 'difference')
     + table(head, rows)
     + note(
-      'Thick: the 95% interval of each difference by itself. Thin: wide enough that those of both plots hold together '
-      f'with 95% (Bonferroni). {of_seeds if several else of_one}'
+      'Thick lines: the 95% interval of each difference. Thin lines: intervals that hold for all differences of both '
+      f'plots together with 95% (Bonferroni). {of_seeds if several else of_one}'
     )
   )
 
@@ -241,14 +259,14 @@ def _against_tokens(done: Mapping[str, Mapping[int, Outcome]]) -> str:
     return missing('No point is finished yet.')
   figures = [(title, curve_figure(done, label, key)) for title, label, key in _PANELS]
   return plots_of(figures, 'tokens') + note(
-    'Running means over nine steps; strong the mean of the seeds, pale each seed. The first two are scores of the '
-    'moving policy on training problems, which RL meets once in a pass, and whose solutions SFT has seen. Entropy is '
-    'that of the responses that have an advantage.'
+    'Running means over nine steps; dark lines: the mean of the seeds, pale lines: each seed. The first two plots are '
+    'scores of the policy during training, on training problems, whose solutions SFT has seen. Entropy is that of '
+    'the responses with an advantage.'
   )
 
 
 def curve_figure(done: Mapping[str, Mapping[int, Outcome]], label: str, key: str) -> Figure:
-  """A metric of every variant over the tokens drawn so far."""
+  """A metric of every variant over the sampled tokens. `label`: of its axis; `key`: of Outcome.curves."""
   figure = Figure((4.6, 3.3), layout='constrained')
   ax = figure.subplots()
   for i, (name, by_seed) in enumerate(done.items()):
@@ -257,7 +275,7 @@ def curve_figure(done: Mapping[str, Mapping[int, Outcome]], label: str, key: str
     for x, y in lines:
       ax.plot(x, y, color=colour, lw=0.7, alpha=0.25)
     ax.plot(*np.mean(lines, axis=0), color=colour, lw=1.9, label=name)
-  ax.set_xlabel('tokens drawn for RL (thousands)')
+  ax.set_xlabel('tokens sampled for RL (thousands)')
   ax.set_ylabel(label)
   longest = max(o.tokens[-1] for by_seed in done.values() for o in by_seed.values()) / 1000
   ax.set_xlim(-0.02 * longest, 1.02 * longest)
@@ -293,7 +311,7 @@ def _scores_table(done: Mapping[str, Mapping[int, Outcome]], begin: tuple | None
     )
   head = ['', 'Pass@1 <small>mean, and each seed</small>', f'Pass@{k}', 'length', 'entropy', 'RL tokens']
   return table(head, rows) + note(
-    'The best of a column is bold, several where they tie; see above what can be concluded.'
+    'The best value of each column is bold. The conclusion above says which differences are real.'
   )
 
 
@@ -302,9 +320,9 @@ def _how(settings: RunConfig, variants: Mapping[str, Mapping[int, str]], problem
   stages = ', '.join(f'{stage.steps} steps of at most {stage.max_tokens} tokens' for stage in r.stages)
   seeds = len(next(iter(variants.values())))
   return (
-    f'<p>{len(variants)} variants, {seeds} seed{"s" if seeds > 1 else ""} of each. A seed is an order of the '
-    f'training problems and the noise of the samples; variants share it. A step draws {r.prompts} questions × '
-    f'{r.num_generations} samples; {html.escape(stages)}. Every point is evaluated on the same {problems} test '
+    f'<p>{len(variants)} variants, {seeds} seed{"s" if seeds > 1 else ""} of each. A seed decides the order of the '
+    f'training problems and the noise of the samples, the same for all variants. A step samples {r.prompts} questions '
+    f'× {r.num_generations} samples; {html.escape(stages)}. Every point is evaluated on the same {problems} test '
     f'problems, {settings.evaluate.samples} samples of each, with the same noise.</p>'
   )
 

@@ -1,4 +1,4 @@
-"""What the notebooks in colabs/ begin with, once this package is there."""
+"""How the notebooks in colabs/ begin, after the installation of this package."""
 
 import importlib.metadata
 import importlib.util
@@ -12,10 +12,10 @@ _DRIVE = '/content/drive'  # where Colab mounts it
 
 
 def begin(workdir: str) -> None:
-  """From here on, what the user can mend is told in one sentence, and running all cells stops there.
+  """Make errors that the user can correct one sentence each; "Run all" stops at such a cell.
 
-  On Colab it is said what becomes of `workdir`, and Google Drive is mounted where it lies there. Raises SystemExit
-  where the notebook holds older libraries than those installed.
+  On Colab, mount Google Drive where `workdir` lies there, and otherwise print that Colab deletes `workdir`. Raises
+  SystemExit where the notebook still holds libraries from before the installation.
   """
   from IPython import get_ipython
 
@@ -39,7 +39,7 @@ def begin(workdir: str) -> None:
 
 
 def replaced_libraries() -> list[str]:
-  """Compiled libraries that were imported before another version of them was installed."""
+  """The compiled libraries that were imported before another version of them was installed."""
   loaded = {name: vars(sys.modules[name]).get('__version__') for name in _COMPILED if name in sys.modules}
   return [name for name, version in loaded.items() if version and version != importlib.metadata.version(name)]
 
@@ -53,12 +53,12 @@ def on_colab() -> bool:
 
 
 def _in_one_sentence(shell, kind: type, error: Exception, trace, tb_offset=None) -> list[str]:
-  """IPython's handler of an exception: tells it. The cell has failed all the same. Returns its traceback, none."""
+  """IPython's handler of an exception: prints it. The cell still fails. Returns an empty traceback."""
   said = ' '.join(str(error).split())
   if isinstance(error, FileNotFoundError) and error.filename is not None:
     said = (
-      f'{error.filename} is not there: run the cells above, which make it. (The disk of a new Colab machine is empty; '
-      'a WORKDIR on your Drive is kept.)'
+      f'{error.filename} does not exist: run the cells above, which make it. (The disk of a new Colab machine is '
+      'empty; a WORKDIR on your Drive is kept.)'
     )
   print(said, file=sys.stderr)
   return []

@@ -1,4 +1,4 @@
-"""The page of any sweep's directory, made again from its files."""
+"""The page of any sweep, written again from its files."""
 
 import json
 import pathlib
@@ -8,7 +8,7 @@ from vibethinker_jax.study import ablation, selection, simplex
 
 
 def write_report(directory: pathlib.Path) -> pathlib.Path:
-  """What has come out so far; the page's path. Raises BadInput."""
+  """Write the page with the results so far; returns its path. Raises BadInput."""
   study = json.loads((directory / 'sweep.json').read_text())['study']
   if study == 'ablation':
     return ablation.write_report(directory)

@@ -34,10 +34,19 @@ def write(
   known: dict | None,
   lacking: Sequence[str],
 ) -> pathlib.Path:
-  """report.html and results.json; the path of the page.
+  """Write report.html and results.json.
 
-  `points`: verdicts [P,N] by point, set and domain. `tried`: weights of the points of the simplex. `known`: what
-  controls.json says, None while it is not there.
+  Args:
+    directory: of the sweep.
+    s: the run's config.
+    score: the score of the winner, 'pass@k' or 'pass@1'.
+    points: verdicts [P,N] by point, set and domain.
+    tried: the weights of the points of the simplex.
+    known: the content of controls.json; None where it does not exist yet.
+    lacking: the names of the points that are not finished.
+
+  Returns:
+    The path of the page.
   """
   k = s.probe.k
   with matplotlib.rc_context(STYLE):
@@ -62,27 +71,27 @@ def write(
 
 
 def weights_in(name: str) -> tuple[float, ...]:
-  """The weights that a point's file name tells, summing to 1 again."""
+  """The weights in the file name of a point, with a sum of 1 again."""
   numbers = [float(part) for part in name.removeprefix('w_').split('-')[0].split('_')]
   return tuple(w / sum(numbers) for w in numbers)
 
 
 def named(weights: Sequence[float], domains: Sequence[str]) -> str:
-  """Weights with the domains of their experts: algebra 0.50, code 0.50; those of 0 are left out."""
+  """Weights with the domains of their experts: 'algebra 0.50, code 0.50', without weights of 0."""
   return ', '.join(f'{domain} {w:.2f}' for domain, w in zip(domains, weights, strict=True) if w > 0)
 
 
 def pooled(verdicts: Mapping[str, np.ndarray], k: int) -> np.ndarray:
-  """Pass@k in per cent of every problem, all domains together, [P]."""
+  """Pass@k of each problem in per cent, [P], over all domains. `verdicts`: bool [P,N] by domain."""
   correct = np.concatenate(list(verdicts.values()))
   return 100 * pass_at_k(correct.shape[1], correct.sum(1), k)
 
 
 def _confirmed(points: Mapping, known: dict, k: int) -> dict[str, dict[str, tuple[Difference, Difference]]]:
-  """Differences to the plain mean on the test problems, over problems, at both levels."""
+  """Differences from the plain mean on the test problems: intervals over problems, at both levels."""
   plain = points[known['points']['plain mean']]['test']
   others: dict[str, str] = {}
-  for said, name in known['points'].items():  # the winner may be the soup as well, or a single expert
+  for said, name in known['points'].items():  # the winner may also be the soup, or a single expert
     if name not in (known['points']['plain mean'], *others.values()):
       others[said] = name
   levels = (0.95, strict_level(max(len(others), 1)))
@@ -106,7 +115,7 @@ def _said(
   level = lambda name: float(pooled(points[name]['a'], k).mean())
   tied = sum(level(name) == on('winner', 'a') for name in tried if 'a' in points[name]) - 1
   others = f'{tied} other mixture{"s" if tied > 1 else ""}'
-  also = f'{others} tied with it on half A: of equals the one nearest to the plain mean is taken.'
+  also = f'{others} had the same score on half A: of equals the nearest to the plain mean is the winner.'
   if known['points']['winner'] == known['points']['plain mean']:
     said = [
       f'The plain mean won on half A with {what} {on("winner", "a"):.1f}%: no other weights did better. It has '
@@ -115,7 +124,7 @@ def _said(
   else:
     said = [
       f'The weights {named(known["winner"], domains)} won on half A with {what} {on("winner", "a"):.1f}%, against '
-      f'{on("plain mean", "a"):.1f}% of the plain mean. On half B, which had no part in the choice, it is '
+      f'{on("plain mean", "a"):.1f}% of the plain mean. On half B, which was not used for the choice, it is '
       f'{on("winner", "b"):.1f}% against {on("plain mean", "b"):.1f}%, on test {on("winner", "test"):.1f}% against '
       f'{on("plain mean", "test"):.1f}%.'
     ]
@@ -124,7 +133,7 @@ def _said(
   if rows:
     problems = len(pooled(points[known['points']['winner']]['test'], 1))
     said.append(conclusion(f'{what} on test', 'the plain mean', rows, len(rows), 1, problems))
-    said.append('All of this is one set of experts: another training run of them would give another map.')
+    said.append('All of this holds for one set of experts: another training run would give another map.')
   return said
 
 
@@ -140,16 +149,24 @@ def _map(points: Mapping, tried: Mapping, domains: Sequence[str], k: int) -> str
   x, y = (np.array([pooled(points[name]['a'], j).mean() for name in have]) for j in (1, k))
   figures.append((f'Pass@1 and Pass@{k} of every point', _scatter(x, y, weights, k)))
   return plots_of(figures, 'map') + note(
-    'A star marks the best point, or each of those that tie; a ring the plain mean. A corner is one expert alone.'
+    'A star marks the best point, or each of several with equal scores; a ring marks the plain mean. A corner is one '
+    'expert alone.'
     + (
-      ' The triangles are the faces of the tetrahedron, on each of which one expert has weight 0: the ring is seen '
-      'through every one of them, and of points inside nothing else is drawn.' * (len(domains) == 4)
+      ' The triangles are the faces of the tetrahedron, on each of which one expert has weight 0. The plain mean lies '
+      'inside, and is drawn on each face; other points inside are not drawn.' * (len(domains) == 4)
     )
   )
 
 
 def simplex_figure(weights: np.ndarray, values: np.ndarray, names: Sequence[str], label: str) -> Figure:
-  """Scores [points] over weights [points,N]: a triangle, the faces of a tetrahedron, or parallel coordinates."""
+  """Scores over the simplex: a triangle, the faces of a tetrahedron, or parallel coordinates.
+
+  Args:
+    weights: [points,N] of N experts.
+    values: [points], their scores.
+    names: of the experts.
+    label: of the colour bar.
+  """
   n = weights.shape[1]
   scale = matplotlib.colors.Normalize(values.min(), max(values.max(), values.min() + 1e-9))
   best, middle = np.flatnonzero(values == values.max()), int(np.abs(weights - 1 / n).sum(1).argmin())
@@ -178,7 +195,7 @@ def simplex_figure(weights: np.ndarray, values: np.ndarray, names: Sequence[str]
 def _triangle(
   ax: Axes, weights: np.ndarray, values: np.ndarray, names, scale, best: Sequence[int], middle: Sequence[int]
 ) -> None:
-  """Three weights as a place in a triangle, the score as a colour. The points of `best` and `middle` are marked."""
+  """A triangle: three weights are a position, the score is a colour. `best` and `middle` are marked points."""
   corners = np.array([[0, 0], [1, 0], [0.5, _HEIGHT]])
   x, y = (weights @ corners).T
   ax.plot(*corners[[0, 1, 2, 0]].T, color=AXIS, lw=1)
@@ -195,7 +212,7 @@ def _triangle(
 
 
 def _parallel(ax: Axes, weights: np.ndarray, values: np.ndarray, names, scale, best: Sequence[int]) -> None:
-  """A line a point, an axis an expert; better ones on top."""
+  """Parallel coordinates: each point is a line, each expert an axis; lines with higher scores are on top."""
   colours = matplotlib.colormaps[_MAP]
   for i in np.argsort(values):
     ax.plot(weights[i], color=colours(scale(values[i])), lw=1.3, alpha=0.8)
@@ -230,8 +247,8 @@ def _controls(points: Mapping, known: dict, confirmed: Mapping, k: int) -> str:
   head = ['', *(f'{half}<small>Pass@{j}</small>' for half in SETS.values() for j in (1, k))]
   head += [f'test − mean<small>{what}, points</small>' for what in next(iter(confirmed.values()), {})]
   return table(head, rows) + note(
-    'The choice was made on half A. Last columns: to the plain mean, on test, with intervals of 95% over problems, '
-    'paired; bold where one leaves out 0 by itself.'
+    'The choice was made on half A. The last columns are differences from the plain mean on test, with paired 95% '
+    'intervals over problems; bold where the interval does not contain 0.'
   )
 
 
@@ -252,7 +269,7 @@ def _by_domain(points: Mapping, tried: Mapping, known: dict | None, domains: Seq
 
 
 def _noise(points: Mapping, tried: Mapping, k: int) -> str:
-  """How much of the map is more than noise: the spread of its scores beside that of one paired difference."""
+  """How much of the map is more than noise: the range of its scores, and the interval of one paired difference."""
   have = [name for name in tried if 'a' in points[name]]
   if len(have) < 2:
     return missing('Needs two points.')
@@ -270,8 +287,8 @@ def _noise(points: Mapping, tried: Mapping, k: int) -> str:
     rows.append([f'Pass@{j}', f'{min(means):.1f} to {max(means):.1f}%', f'±{half:.1f}', f'{clear} of {len(others)}'])
   head = ['half A', 'scores on the map', 'points, 95% of one difference', 'differ from the point nearest the mean']
   return table(head, rows) + note(
-    'The last column counts points whose interval leaves out 0 with all comparisons counted. The rest of the map may '
-    'be noise.'
+    'The last column counts the points whose interval does not contain 0, at the level of all comparisons together. '
+    'The rest of the map may be noise.'
   )
 
 

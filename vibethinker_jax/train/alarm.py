@@ -1,36 +1,36 @@
-"""Health lines: said loudly when most of what is computed teaches nothing or goes nowhere, once until it is over."""
+"""Warnings of training: a line when most of the computation is without effect, once until the condition has ended."""
 
 from tqdm import tqdm
 
-GAP = 0.02  # between two computations of the same ln p; a mean of 0.003 was measured in bfloat16 (docs/performance.md)
+GAP = 0.02  # nats between two computations of one ln p; in bfloat16 we measured 0.003 (docs/performance.md)
 
 
 class Alarm:
-  """The health lines of one run of training."""
+  """The warnings of one stage of training."""
 
   def __init__(self, name: str):
     self._name, self._on = name, set()
 
   def look_at_rollouts(self, row: dict) -> None:
-    """At a step's samples."""
+    """Check the metrics of a step's samples."""
     silent = row['all_right'] + row['all_wrong']
     self._say('truncated', row['truncated'] > 0.5, f'{row["truncated"]:.0%} of samples ran out of tokens')
-    self._say('signal', silent > 0.8, f'{silent:.0%} of groups are all right or all wrong: no signal from them')
+    self._say('signal', silent > 0.8, f'{silent:.0%} of groups are all right or all wrong: they give no signal')
     self._say('ratio', row['ratio_max'] > 5, f'a probability ratio of {row["ratio_max"]:.1f}: far off-policy')
     self._say(
       'gap',
       row['logp_gap'] > GAP,
-      f'engine and trainer differ by {row["logp_gap"]:.3f} nats a token before anything has moved: ratios and clipping '
-      'are noise to that extent (model.dtype float32 has none)',
+      f'engine and trainer differ by {row["logp_gap"]:.3f} nats a token before the first update: ratios and clipping '
+      'have noise of this size (model.dtype float32 has none)',
     )
 
   def look_at_update(self, row: dict) -> None:
-    """At what a step did to the weights."""
+    """Check the metrics of a step's update."""
     self._say(
       'moved',
       row['moved'] < 0.5,
-      f'an update moved {row["moved"]:.1%} of the weights that it was to move, the others are too coarse for it: '
-      'train with model.param_dtype float32, or at a higher rate',
+      f'an update changed {row["moved"]:.1%} of the weights, it is too small for the precision of the others: '
+      'train with model.param_dtype float32, or with a higher learning rate',
     )
 
   def _say(self, what: str, now: bool, text: str) -> None:

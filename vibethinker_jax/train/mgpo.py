@@ -1,4 +1,4 @@
-"""MaxEnt-Guided Policy Optimization: pure functions of arrays. They know no tokenizer, mesh or config.
+"""MaxEnt-Guided Policy Optimization as pure functions of arrays, without tokenizer, mesh or config.
 
 VibeThinker-1.5B report (arXiv 2511.06221), section 3.4. P questions, G rollouts each; B rows of T tokens.
 """
@@ -9,7 +9,7 @@ from jax.scipy.special import xlogy
 
 
 def maxent_weight(pass_rate: jax.Array, lam: float, p0: float = 0.5) -> jax.Array:
-  """exp(-lam D(p || p0)): how much a question's advantages count. 1 where the pass rate p is p0, less elsewhere.
+  """The weight of a question: exp(-lam D(p || p0)), which is 1 where the pass rate p is p0, and less elsewhere.
 
   D is the Kullback-Leibler divergence of Bernoulli(p) from Bernoulli(p0), in nats; lam = 0 gives 1 everywhere (GRPO).
   `pass_rate` [...] in [0,1] -> weights [...] in (0,1].
@@ -20,23 +20,23 @@ def maxent_weight(pass_rate: jax.Array, lam: float, p0: float = 0.5) -> jax.Arra
 
 
 def variance_weight(pass_rate: jax.Array) -> jax.Array:
-  """4p(1-p), the variance of a verdict as a share of its largest: 1 at p = 1/2, 0 at 0 and 1. [...] -> [...]."""
+  """4p(1-p), the variance of a verdict over its maximum: 1 at p = 1/2, 0 at 0 and 1. [...] -> [...]."""
   p = jnp.asarray(pass_rate, jnp.float32)
   return 4 * p * (1 - p)
 
 
 def band_weight(pass_rate: jax.Array, low: float, high: float) -> jax.Array:
-  """1 where low <= p <= high, else 0: a curriculum by a hard cut. [...] -> [...]."""
+  """1 where low <= p <= high, else 0. [...] -> [...]."""
   p = jnp.asarray(pass_rate, jnp.float32)
   return ((p >= low) & (p <= high)).astype(jnp.float32)
 
 
 def rescaled(weights: jax.Array, advantages: jax.Array) -> jax.Array:
-  """The weights [P] over their mean, in which a group of `advantages` [P,G] counts by the sum of their sizes.
+  """The weights [P] divided by their mean; in the mean, a group counts by the sum of its |advantages| [P,G].
 
-  Every weight is at most 1, so weighing also shrinks the gradient, more in one step than in another. Rescaled, the sum
-  of |advantage| is what it was, and only the balance between questions differs. (Under Adam a constant factor cancels:
-  what is taken away is how the mean weight varies from step to step.)
+  Every weight is at most 1, so that weights also shorten the gradient, in some steps more than in others. After this
+  division the sum of |advantage| is the same as without weights, and only the balance between questions differs. (Adam
+  cancels a constant factor; what the division removes is the change of the mean weight from step to step.)
   """
   size = jnp.abs(advantages).sum(axis=1)
   total = (weights * size).sum()
@@ -44,10 +44,11 @@ def rescaled(weights: jax.Array, advantages: jax.Array) -> jax.Array:
 
 
 def advantages(rewards: jax.Array, std_normalize: bool = True, eps: float = 1e-6) -> jax.Array:
-  """Group-relative advantages, GRPO's: [P,G] -> [P,G], to be multiplied by the weights of their questions.
+  """The group-relative advantages of GRPO: rewards [P,G] -> [P,G].
 
-  The weight multiplies the advantage, never the reward: normalisation by the group's deviation would cancel it there.
-  `std_normalize` False is Dr. GRPO's form. `eps` keeps a group of equal rewards at 0.
+  The weight of a question multiplies its advantages, and not its rewards: there the division by the group's standard
+  deviation would cancel it. Without `std_normalize` there is no such division (Dr. GRPO). With `eps`, a group of equal
+  rewards has advantages of 0.
   """
   rewards = jnp.asarray(rewards, jnp.float32)
   centred = rewards - rewards.mean(axis=1, keepdims=True)
@@ -63,11 +64,16 @@ def policy_loss(
   clip_high: float,
   aggregate: str,
 ) -> tuple[jax.Array, jax.Array]:
-  """The clipped objective, negated, as (sum, count): divided last, micro-batches and data parallelism agree.
+  """The negated clipped objective as (sum, count). They are divided at the end, so that micro-batches do not matter.
 
-  logps (of the policy being trained), old_logps (of the one that sampled) and mask (1 on response tokens) are [B,T],
-  advantages [B]. The ratio is kept within 1 - clip_low and 1 + clip_high. `aggregate`: 'sequence' averages over each
-  sequence's tokens and counts sequences, as printed in the report; 'token' sums over tokens and counts them.
+  Args:
+    logps: [B,T], ln p of the policy that is trained.
+    old_logps: [B,T], ln p of the policy that sampled.
+    advantages: [B].
+    mask: [B,T], 1 on response tokens.
+    clip_low, clip_high: the ratio is clipped to 1 - clip_low .. 1 + clip_high.
+    aggregate: 'sequence': the mean over each sequence's tokens, and the count of sequences, as in the report; 'token':
+      the sum over tokens, and their count.
   """
   ratio = jnp.exp(jnp.where(mask > 0, logps - old_logps, 0.0))
   clipped = jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
@@ -86,12 +92,12 @@ def reduce(values: jax.Array, mask: jax.Array, aggregate: str) -> tuple[jax.Arra
 
 
 def kl_k3(logps: jax.Array, ref_logps: jax.Array) -> jax.Array:
-  """Per-token estimate of KL(policy || reference), never negative: r - 1 - ln r with r = reference / policy."""
+  """The k3 estimate of KL(policy || reference) for each token: r - 1 - ln r with r = reference / policy; 0 or more."""
   log_ratio = ref_logps - logps
   return jnp.exp(log_ratio) - 1 - log_ratio
 
 
 def overlong_penalty(lengths: jax.Array, limit: int, buffer: int) -> jax.Array:
-  """DAPO's soft punishment, in tokens: 0 up to limit - buffer, falling linearly to -1 at `limit`. [...] -> [...]."""
+  """DAPO's soft overlong punishment: 0 up to limit - buffer tokens, then linearly to -1 at `limit`. [...] -> [...]."""
   over = jnp.asarray(lengths, jnp.float32) - (limit - buffer)
   return -jnp.clip(over / buffer, 0.0, 1.0)

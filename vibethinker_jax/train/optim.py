@@ -13,17 +13,17 @@ from vibethinker_jax.model.mesh import is_param
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-  """AdamW: the rate rises to its peak and falls along a cosine. A stage of RL rises and falls by itself.
+  """AdamW with a learning rate that rises linearly to its peak and falls along a cosine, in each RL stage anew.
 
   learning_rate: the peak.
-  warmup: updates until the peak is reached.
-  end: share of the peak that the rate ends at; 1 keeps it constant.
-  b1: decay of the mean of gradients.
-  b2: decay of the mean of their squares.
-  eps: what is added to the root of that mean.
-  weight_decay: of matrices alone, times the rate.
-  clip: gradients are shortened to this norm.
-  horizon: the update at which the decay ends, for a run that is to stop in the middle of it; 0 is the last one.
+  warmup: updates until the peak.
+  end: the last learning rate, as a share of the peak; 1 keeps it constant.
+  b1: the decay of the mean of gradients.
+  b2: the decay of the mean of their squares.
+  eps: the number that is added to the square root of that mean.
+  weight_decay: of matrices only, times the learning rate.
+  clip: longer gradients are scaled to this norm.
+  horizon: the update at which the cosine ends, where a run ends before it; 0 is the last update.
   """
 
   learning_rate: PositiveFloat
@@ -38,14 +38,14 @@ class Optim:
 
 
 def remark(o: Optim, steps: int) -> str:
-  """What is odd about `steps` updates, in words; '' where nothing is."""
+  """A warning about `steps` updates with this optimizer; '' where there is none."""
   if o.warmup <= steps:
     return ''
-  return f'{steps} updates end within a warm-up of {o.warmup}: the learning rate never comes to its peak'
+  return f'{steps} updates end within a warm-up of {o.warmup}: the learning rate never reaches its peak'
 
 
 def schedule(o: Optim, steps: int) -> optax.Schedule:
-  """Learning rate at each of `steps` steps."""
+  """The learning rate at each of `steps` updates."""
   peak, steps = o.learning_rate, o.horizon or steps
   rise = optax.linear_schedule(peak / max(o.warmup, 1), peak, max(o.warmup - 1, 1))
   fall = optax.cosine_decay_schedule(peak, max(steps - o.warmup, 1), alpha=o.end)
@@ -53,7 +53,7 @@ def schedule(o: Optim, steps: int) -> optax.Schedule:
 
 
 def optimizer(o: Optim, steps: int) -> optax.GradientTransformation:
-  """Weight decay acts on matrices only; norms and biases keep theirs."""
+  """The optimizer for `steps` updates. Weight decay acts on matrices only, not on norms and biases."""
   is_matrix = lambda param: 'D' in param.axes and len(param.axes) > 1
   matrices = lambda tree: jax.tree.map(lambda p: p.replace(is_matrix(p)), tree, is_leaf=is_param)
   return optax.chain(

@@ -1,4 +1,4 @@
-"""A look into one step: what ran when on the device, and what lay in its memory."""
+"""A trace of one step: what ran on the device and when, and what was in its memory."""
 
 import pathlib
 
@@ -8,14 +8,17 @@ from vibethinker_jax.errors import BadInput
 
 
 class Profile:
-  """Told of every step as it begins, it traces the one that was asked for and is idle else.
+  """Called before every step; it traces one of them.
 
-  WORKDIR/profile/<stage>/<step>/ then holds the trace (TensorBoard's profile plugin, or Perfetto, read it) and
-  memory.prof, what lay on the device after the step (`pprof` reads it).
+  WORKDIR/profile/<stage>/<step>/ then holds the trace, for TensorBoard's profile plugin or Perfetto, and memory.prof,
+  what was in the device's memory after the step, for `pprof`.
   """
 
   def __init__(self, asked: str = '', workdir: pathlib.Path = pathlib.Path()):
-    """`asked`: STAGE:STEP, as metrics.jsonl names them, such as rl/math_short:3; '' is none. Raises BadInput."""
+    """`asked`: the step to trace, STAGE:STEP, with the names of metrics.jsonl, as rl/math_short:3; '': none.
+
+    Raises BadInput.
+    """
     stage, _, step = asked.rpartition(':')
     if asked and not (stage and step.isdecimal()):
       raise BadInput(f'--profile {asked}: expected STAGE:STEP, for example rl/math_short:3')
@@ -24,7 +27,7 @@ class Profile:
     self._on = False
 
   def __call__(self, stage: str, step: int) -> None:
-    """Step `step` of `stage` begins."""
+    """Step `step` of `stage` is about to begin."""
     self.end()
     if (stage, step) == self._asked:
       self._folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +35,7 @@ class Profile:
       self._on = True
 
   def end(self) -> None:
-    """The last step was the last of its stage."""
+    """The stage has ended."""
     if self._on:
       self._on = False
       jax.profiler.stop_trace()

@@ -38,15 +38,15 @@ from vibethinker_jax.train.state import (
 
 @dataclasses.dataclass(frozen=True)
 class SFT:
-  """One run of fine-tuning. A step sees accumulation x rows x length tokens.
+  """A run of supervised fine-tuning. A step has accumulation x rows x length tokens.
 
   steps: updates.
-  rows: packed rows of a micro-batch; data x fsdp of the mesh divides them.
-  length: tokens of a row, at most the model's positions; longer solutions are left out.
-  accumulation: micro-batches of an update.
+  rows: packed rows in a micro-batch, a multiple of data x fsdp of the mesh.
+  length: tokens in a row, at most the model's positions; longer solutions are left out.
+  accumulation: micro-batches in an update.
   save_every: updates between two checkpoints, each of which is probed: the report's k.
   optim: the optimizer.
-  window: solutions come from easy to hard, shuffled only within windows of that many; 0 shuffles them all.
+  window: the solutions are sorted from easy to hard, and shuffled within windows of so many; 0 shuffles them all.
   """
 
   steps: PositiveInt
@@ -67,7 +67,7 @@ def loss(model: Qwen2, batch: Batch):
 
 @functools.cache
 def _compiled(o: Optim, steps: int) -> tuple[Callable, Callable]:
-  """The halves of a step: compiled once in a process, however many runs share them."""
+  """The two parts of a step, compiled once in a process, however many runs use them."""
   return gradient_adder(loss), updater(optimizer(o, steps))
 
 
@@ -83,11 +83,22 @@ def run(
   stop: Callable[[], bool] = lambda: False,
   profile: Profile = Profile(),  # noqa: B008
 ) -> State:
-  """Train `model` on `rows`, going on from `workdir` where it holds checkpoints; every `save_every`-th is kept.
+  """Train a model, and return the last state.
 
-  `stop` is asked after every step; where it says so the run saves and raises Stopped. `profile` is told of every step.
-  Returns the last state.
-  Raises BadInput where no row fits; Diverged, CannotWrite.
+  Args:
+    s: the training.
+    stage: the name of the rows of metrics.
+    model: the model at the start.
+    rows: problems with solutions; each row is one solution.
+    tokenizer: of the model.
+    workdir: holds the checkpoints, one at every `save_every`-th step; where there are some, the run continues.
+    writer: gets a row for each step.
+    seed: of the order of the rows.
+    stop: asked after each step; where it says True, the run saves and raises Stopped.
+    profile: called before each step.
+
+  Raises:
+    BadInput: no row fits. Diverged, Stopped, CannotWrite.
   """
   rows = easy_first(rows) if s.window else rows
   try:
@@ -100,7 +111,7 @@ def run(
     tqdm.write(f'{stage}: {odd}')
   with contextlib.closing(Checkpoints(workdir, every=s.save_every)) as checkpoints:
     state = start(model, transform)
-    del model  # its memory is wanted, where the caller does not hold it
+    del model  # frees its memory where the caller holds no reference either
     if (saved := checkpoints.restore(state)) is not None:
       state, position = saved
       data.restore(position)
@@ -109,7 +120,7 @@ def run(
 
     alarm = Alarm(stage)
     with runtime.bar(s.steps, stage, 'step', done) as bar:
-      late = None  # metrics are read one step late, so that the device never waits for the host
+      late = None  # metrics are read one step later, so that the device never waits for the host
       clock = time.perf_counter()
       for step in range(done + 1, s.steps + 1):
         profile(stage, step)
@@ -132,15 +143,16 @@ def run(
           raise Stopped(f'{stage}: saved after step {step} of {s.steps}')
     profile.end()
     if data.dropped:
-      tqdm.write(f'{stage}: {data.dropped} solutions longer than {s.length} tokens were met and left out')
+      tqdm.write(f'{stage}: {data.dropped} solutions longer than {s.length} tokens were left out')
   return state
 
 
 def _record(
   writer: MetricWriter, alarm: Alarm, stage: str, bar: tqdm, step: int, values: dict, tokens_per_s: float
 ) -> None:
+  """Write the metrics of a step."""
   read = jax.device_get(values)
-  loss_sum = float(sum(read.pop('losses')))  # here, not on the devices: that would be a program for each
+  loss_sum = float(sum(read.pop('losses')))  # summed on the host: on the devices each sum would be a program
   read = {name: float(value) for name, value in read.items()}
   row = {
     'loss': loss_sum / max(read['count'], 1e-6),

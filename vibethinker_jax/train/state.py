@@ -1,7 +1,7 @@
-"""State, the two halves of a training step, and checkpoints that remember the data position.
+"""The state of training, the two parts of a step, and checkpoints with the position in the data.
 
-A step is `add_gradients` once for every micro-batch, then `update`: losses come as (sum, count) and are divided last,
-so accumulation, packing and data parallelism give the same number.
+A step adds the gradient of each micro-batch (`gradient_adder`) and then updates the model (`updater`). A loss is a pair
+(sum, count) and is divided at the end, so that accumulation, packing and data parallelism give the same number.
 """
 
 import dataclasses
@@ -40,16 +40,16 @@ class Diverged(Failure):
 
 
 def start(model: Qwen2, optimizer: optax.GradientTransformation) -> State:
-  """The state before the first step. The model is copied: updates give its buffers away, and the caller keeps his."""
+  """The state before the first step. The model is copied, since updates reuse its buffers (donation)."""
   opt_state, step = jax.jit(lambda model: (optimizer.init(model), jnp.int32(0)))(model)
   return State(jax.tree.map(jnp.copy, model), opt_state, step)
 
 
 def gradient_adder(loss: Callable) -> Callable:
-  """(sums, model, batch) -> sums with the batch's gradient in it, and its metrics.
+  """A function (sums, model, batch) -> (sums, metrics) that adds the gradient of a batch to `sums`.
 
   `loss(model, batch)` -> (sum, count, metrics). `sums` is None at first, then (gradient sum, count). A call returns
-  before its batch is computed; of those before it at most two are still on their way.
+  before its batch is computed; at most two earlier batches are still being computed then.
   """
   in_flight = InFlight()
 
@@ -73,7 +73,7 @@ def gradient_adder(loss: Callable) -> Callable:
 
 
 def updater(optimizer: optax.GradientTransformation) -> Callable:
-  """(state, sums) -> (state after one update, {'grad_norm', 'update_norm', 'moved', 'count'})."""
+  """A function (state, sums) -> (state after one update, {'grad_norm', 'update_norm', 'moved', 'count'})."""
 
   @functools.partial(jax.jit, donate_argnums=0)
   def update(state: State, sums):
@@ -93,28 +93,32 @@ def updater(optimizer: optax.GradientTransformation) -> Callable:
 
 
 def moved(before: Qwen2, after: Qwen2, change: Qwen2) -> jax.Array:
-  """Of the weights that `change` was to move, the share that moved: what is less than half a step of a weight's dtype
-  (in bfloat16 2^-9 of it) is lost when it is added, however healthy the norm of the update."""
+  """Of the weights with a `change` other than 0, the share that has changed.
+
+  A change of less than half the spacing of a weight's dtype (2^-9 of the weight in bfloat16) is lost in the addition.
+  The norm of the update does not show this.
+  """
   count = lambda parts: sum(part.sum(dtype=jnp.int32).astype(jnp.float32) for part in jax.tree.leaves(parts))
   asked = count(jax.tree.map(lambda c: c != 0, change))
   return jnp.where(asked > 0, count(jax.tree.map(jnp.not_equal, before, after)) / jnp.maximum(asked, 1.0), 1.0)
 
 
 def check_finite(stage: str, step: int, values: dict) -> None:
-  """Raises Diverged where loss, gradient norm or update norm is not a finite number."""
+  """Raises Diverged where the loss, the gradient's norm or the update's norm is not finite."""
   for name in ('loss', 'grad_norm', 'update_norm'):
     if name in values and not math.isfinite(values[name]):
       raise Diverged(
         f'{stage}, step {step}: {name} is {values[name]}; stopped. The last checkpoint is sound: copy the workdir '
-        'without its config.json, and go on there with a lower learning rate or a tighter clip'
+        'without its config.json, and continue there with a lower learning rate or a smaller clip'
       )
 
 
 @functools.cache
 def _quiet() -> None:
-  """Hear nothing of every save, nor page after page of what goes wrong in the checkpoint library's threads: it comes
-  back as an error to whoever waits. Threads of it that are none of Python's report to the hook for what nobody can
-  catch, once the first of them has ended their loop.
+  """Silence the checkpoint library: its line for every save, and the tracebacks of its threads.
+
+  The caller that waits for a save gets its error anyway. The library's native threads report a closed event loop
+  through sys.unraisablehook after the first error.
   """
   logging.getLogger('absl').addFilter(lambda record: 'orbax' not in pathlib.Path(record.pathname).parts)
   before = sys.unraisablehook
@@ -123,14 +127,14 @@ def _quiet() -> None:
 
 
 class Checkpoints:
-  """States by step in one directory, each with the JSON of where its data stood.
+  """States by step in one directory, each with the position in the data, as JSON.
 
-  They are sharded as the state is, and restored onto any mesh and number of processes. One cut short leaves nothing
-  that would be taken for a checkpoint.
+  A checkpoint is sharded as the state is, and can be restored on any mesh and number of processes. A save that is
+  interrupted leaves nothing that counts as a checkpoint.
   """
 
   def __init__(self, directory: pathlib.Path, keep: int | None = None, every: int | None = None):
-    """`keep`: how many of the latest to keep; `every`: keep the latest, and each step that this divides. None: all."""
+    """`keep`: keep so many of the latest; `every`: keep the latest, and each multiple of this step. None: keep all."""
     policies = ocp.training.preservation_policies
     policy = None if keep is None else policies.LatestN(keep)
     if every is not None:
@@ -144,18 +148,18 @@ class Checkpoints:
         preservation_policy=policy,
         cleanup_tmp_directories=True,
       )
-    self._last = self._directory  # what is being written, or was last
+    self._last = self._directory  # the checkpoint that is being written, or was written last
 
   def steps(self) -> list[int]:
-    """Steps with a whole checkpoint, ascending. Raises CannotWrite where one that was begun could not be written."""
+    """The steps with a complete checkpoint, ascending. Raises CannotWrite where the last save has failed."""
     self._wait()
     return sorted(c.step for c in self._orbax.checkpoints)
 
   def begin_save(self, state: State, position: dict) -> None:
-    """Save under the state's own step, in the background, and in place of what has been saved under it.
+    """Save the state under its step, in the background; a checkpoint of that step is replaced.
 
-    Returns when the state is copied, so that it may be given away; `steps` and `close` wait until it is on disk, and
-    raise CannotWrite where the disk does not take it.
+    Returns when the state is copied, so that its buffers may be reused. `steps` and `close` wait until the checkpoint
+    is on disk, and raise CannotWrite where the save has failed.
     """
     self._wait()
     self._last = self._directory / str(int(state.step))
@@ -163,24 +167,28 @@ class Checkpoints:
       self._orbax.save_async(int(state.step), state, custom_metadata={'position': json.dumps(position)}, overwrite=True)
 
   def restore(self, like: State) -> tuple[State, dict] | None:
-    """The latest state that can be read (shapes, dtypes and layout of `like`) and its data position.
+    """The latest state that can be read, with the shapes, dtypes and shardings of `like`; and its data position.
 
-    Of a damaged one a line tells. None where there is none; raises BadInput where every one there is is damaged.
+    A damaged checkpoint is named in a line, and the one before it is read. None where there is no checkpoint; raises
+    BadInput where all are damaged.
     """
     return self._read(jax.tree.map(_abstract, like), self.steps())
 
   def model(self, like: Qwen2, optimizer: optax.GradientTransformation, step: int) -> Qwen2:
-    """Only the model at `step`, laid out as `like`; of what the optimizer keeps nothing is read. Raises BadInput."""
+    """The model at `step`, with the shapes, dtypes and shardings of `like`; the optimizer's state is not read.
+
+    `optimizer`: of the run that saved it. Raises BadInput.
+    """
     unread = jax.tree.map(lambda _: ocp.PLACEHOLDER, jax.eval_shape(optimizer.init, like))
     return self._read(State(jax.tree.map(_abstract, like), unread, ocp.PLACEHOLDER), [step])[0].model
 
   def _read(self, asked: State, steps: Sequence[int]) -> tuple[State, dict] | None:
-    """What is `asked` for, of the last of `steps` that can be read, and its data position."""
+    """The parts of a state in `asked`, from the last of `steps` that can be read; and its data position."""
     for candidate in reversed(steps):
       try:
         state = self._orbax.load(candidate, asked)
         return state, json.loads(self._orbax.metadata(candidate).custom_metadata['position'])
-      except Exception as error:  # what a damaged file makes of the readers is not to be foreseen
+      except Exception as error:  # a damaged file can raise any error in its readers
         why = ' '.join(str(error).split())[:200]
         tqdm.write(f'{self._directory / str(candidate)}: this checkpoint cannot be read ({why})')
     if steps:
@@ -188,12 +196,12 @@ class Checkpoints:
     return None
 
   def delete(self, steps: Sequence[int]) -> None:
-    """Those of `steps`, for good."""
+    """Delete the checkpoints of `steps`."""
     for step in steps:
       self._orbax.delete(step)
 
   def close(self) -> None:
-    """Wait for what is being written. Raises CannotWrite."""
+    """Wait for a save that is under way. Raises CannotWrite."""
     with writing(self._last):
       self._orbax.close()
 
