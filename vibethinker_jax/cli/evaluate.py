@@ -16,10 +16,8 @@ from vibethinker_jax.errors import BadInput
 
 def arguments(parser: argparse.ArgumentParser) -> None:
   flags.add_model(parser)
-  parser.add_argument(
-    '--benchmark', metavar='NAME', help='a published benchmark (evaluate/benchmarks.py); or give --data'
-  )
-  parser.add_argument('--data', type=pathlib.Path, metavar='F', help='a file of your own problems; or give --benchmark')
+  parser.add_argument('--benchmark', metavar='NAME', help='a published benchmark (evaluate/benchmarks.py), or --data')
+  parser.add_argument('--data', type=pathlib.Path, metavar='F', help='a file of your own problems, or --benchmark')
   parser.add_argument('--reader', metavar='NAME', help='shape of the rows of --data (default: problems)')
   data = pathlib.Path(os.environ.get('VIBETHINKER_DATA', '../shared/data'))
   parser.add_argument(
