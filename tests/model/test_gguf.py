@@ -184,7 +184,7 @@ def test_qwens_own_tokenizer_goes_through(tmp_path):
   assert fields['tokenizer.ggml.pre'] == 'qwen2' and len(fields['tokenizer.ggml.tokens']) == 151936
   gguf_tokenizer.write(fields, 151936, 'f', tmp_path)
   tokenizer = read_chat_tokenizer(tmp_path)
-  assert text.size == 151665
+  assert tokenizer.size == 151665
   rows = [json.loads(line) for line in (source / 'golden_tokenization.jsonl').read_text().splitlines()]
   assert len(rows) > 20
   for row in rows:
