@@ -12,6 +12,7 @@ RANKS = {
   'boxes': 0,
   'fields': 0,
   'runtime': 0,
+  'compiled': 0,
   'disk': 0,
   'config_io': 1,
   'lock': 1,

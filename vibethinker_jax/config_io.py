@@ -18,7 +18,7 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from vibethinker_jax import distributed, fields, runtime
+from vibethinker_jax import compiled, distributed, fields, runtime
 from vibethinker_jax.errors import BadInput, Failure
 
 
@@ -181,6 +181,8 @@ def run_app(main: Callable) -> None:
   """
 
   def guarded(argv):
+    if (kept := _compilation_cache()) is not None:
+      compiled.keep(kept)
     try:
       return main(argv)
     except (BadInput, distributed.NotShared) as error:
@@ -202,8 +204,21 @@ def run_app(main: Callable) -> None:
       print('\ninterrupted; the same command continues', file=sys.stderr)
       sys.exit(130)
 
+  flags.DEFINE_string(
+    'compilation_cache',
+    None,
+    "Directory of compiled programs, 4 GiB at most; '' keeps none. Default: the user's cache.",
+  )
   runtime.most_of_the_gpu()
   app.run(guarded, flags_parser=_parse)
+
+
+def _compilation_cache() -> pathlib.Path | None:
+  """The directory of compiled programs that the flag names; None: none is kept."""
+  given = flags.FLAGS.compilation_cache
+  if 'JAX_COMPILATION_CACHE_DIR' in os.environ and given is None:
+    return None  # jax reads it itself
+  return compiled.default() if given is None else pathlib.Path(given) if given else None
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--block', type=int, default=16, help='tokens between two checks for new and finished requests')
   parser.add_argument('--max-length', type=int, metavar='N', help="prompt and answer together (default: the model's)")
   parser.add_argument(
-    '--cache', type=pathlib.Path, default=flags.cache('xla'), metavar='DIR', help='compiled functions'
+    '--cache', type=pathlib.Path, default=flags.cache('xla'), metavar='DIR', help='compiled programs, 4 GiB at most'
   )
 
 
@@ -39,6 +39,7 @@ def load(args: argparse.Namespace):
   """
   import jax
 
+  from vibethinker_jax import compiled
   from vibethinker_jax.config import TINY_BASE
   from vibethinker_jax.engine.cache import Int8KVCache, KVCache
   from vibethinker_jax.engine.engine import Engine
@@ -60,8 +61,7 @@ def load(args: argparse.Namespace):
   if tokenizer is None or tokenizer.hf.chat_template is None:
     raise BadInput(f'{directory}: serving needs a tokenizer with a chat template')
   # the next start finds the compiled functions again
-  jax.config.update('jax_compilation_cache_dir', str(files.directory(args.cache)))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  compiled.keep(files.directory(args.cache))
   model = load_model(directory, args.dtype)
   print(f'vibethinker: {directory}', file=sys.stderr)
   cache = Int8KVCache if args.int8_cache else KVCache

@@ -1,0 +1,29 @@
+"""Compiled programs, kept on disk: a program that is started again compiles nothing that it compiled before."""
+
+import os
+import pathlib
+
+import jax
+
+SIZE = 4 << 30  # bytes that the directory may have; the programs that were used least recently are deleted first
+_LEAST_S = 0.1  # programs that compile faster are not kept
+
+
+def default() -> pathlib.Path | None:
+  """The directory in the user's cache; None where the user has no home directory."""
+  try:
+    home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  except RuntimeError:
+    return None
+  return pathlib.Path(home) / 'vibethinker' / 'xla'
+
+
+def keep(directory: pathlib.Path) -> None:
+  """Read compiled programs from `directory`, and write new ones to it. Call it before anything is compiled.
+
+  A program is found again if its code, its shapes, the compiler's version and flags and the kind of device are the same.
+  Several programs may use the directory at the same time. If it cannot be written, jax warns and compiles as usual.
+  """
+  jax.config.update('jax_compilation_cache_dir', str(directory))
+  jax.config.update('jax_compilation_cache_max_size', SIZE)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', _LEAST_S)
