@@ -183,5 +183,5 @@ def test_a_qwen3_says_its_head_width(make_model, tmp_path):
 )
 def test_random_models_that_are_refused(sizes, field):
   random = {'V': 512, 'D': 48, 'L': 1, 'K': 2, 'G': 3, 'H': 8, 'F': 64} | sizes
-  with pytest.raises(BadInput, match=rf'config\.start\.random\.{field}: '):
+  with pytest.raises(BadInput, match=rf'config\.model\.random\.{field}: '):
     check(freeze(RunConfig, load_config(TINY, {'model.random': random})))
