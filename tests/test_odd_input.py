@@ -185,7 +185,8 @@ VERB_CASES = (
   (f'{PLAN} --set model.path=nowhere --out o', 'nowhere/config.json: not found'),
 )
 SSP, STUDY = 'ssp.py --config tiny.py', '--config {root}/configs/ablate_lambda.py'
-MEASURE, PROBES = 'measure.py --config tiny.py', 'make_probes.py --url http://localhost:9/v1 --model m'
+ACCELERATOR = 'accelerator.py --config {root}/configs/accelerator.py:tiny'
+PROBES = 'make_probes.py --url http://localhost:9/v1 --model m'
 EXPERIMENT_CASES = (
   ('ssp.py --workdir w', '--config is not given'),
   ('ssp.py --workdir w --config nowhere.py', 'nowhere.py: no'),
@@ -213,13 +214,20 @@ EXPERIMENT_CASES = (
   ('benchmark.py --config {root}/configs/benchmark.py:huge --workdir w', 'expected tiny or 1p5b'),
   ('benchmark.py --workdir w --config {root}/configs/benchmark.py --config.grpo_step.micro_rows=24', 'does not divide'),
   ('benchmark.py --workdir w --config {root}/configs/benchmark.py --config.mesh.tensor=64', 'does not divide'),
-  ('measure.py', '--config is not given'),
-  (f'{MEASURE} --lengths=', '--lengths: expected one or more'),
-  *((f'{MEASURE} --lengths={n}', f'--lengths {n}: expected a multiple of 64') for n in ('x', 0, -128, 1, 100)),
-  (f'{MEASURE} --lengths=128 --repeats=0', '--repeats=0: 0 is not a positive'),
-  (f'{MEASURE} --lengths=128 --out folder', '--out folder: is a directory'),
-  (f'{MEASURE} --lengths=128 --out text.jsonl/o', 'text.jsonl/o: cannot be written'),
-  (f'{MEASURE} --lengths=128 --config.mesh.data=3', 'does not divide sft.rows, 28'),
+  ('accelerator.py --config nowhere.py', 'nowhere.py: no'),
+  ('accelerator.py --config {root}/configs/accelerator.py:huge', 'expected 1p5b or tiny'),
+  ('accelerator.py --config tiny.py', 'config: unknown field'),
+  (f'{ACCELERATOR} --config.lengths=', 'config.lengths: (), expected one or more'),
+  *((f'{ACCELERATOR} --config.lengths={n}', f'config.lengths: {n}, expected a multiple of 128') for n in (1, 100)),
+  *((f'{ACCELERATOR} --config.lengths={n}', 'expected a whole number of 1 or more') for n in ('x', 0, -128)),
+  (f'{ACCELERATOR} --config.repeats=0', 'config.repeats: 0, expected a whole number of 1 or more'),
+  (f'{ACCELERATOR} --config.mesh.data=8', 'config.decode.rows: 4, expected a multiple of the devices of the mesh, 8'),
+  (f'{ACCELERATOR} --config.mesh.fsdp=2 --config.sft_rows=3', 'does not divide sft_rows, 3'),
+  (f'{ACCELERATOR} --minutes=-1', '--minutes=-1'),
+  (f'{ACCELERATOR} --parts=rates,nosuch', '--parts nosuch: expected some of rates, attention_128'),
+  (f'{ACCELERATOR} --out folder', '--out folder: is a directory'),
+  (f'{ACCELERATOR} --out a.md', '--out a.md: the table goes there'),
+  (f'{ACCELERATOR} --out text.jsonl/o', 'text.jsonl/o: cannot be written'),
   ('make_probes.py', 'must have a value other than None'),
   ('make_probes.py --url nonsense --model m --out o', '--url nonsense: expected an address'),
   (f'{PROBES} --out folder', 'folder: cannot be read'),

@@ -178,18 +178,6 @@ def test_if_nothing_fits_the_smallest_plan_is_shown():
   assert report['would_fit']['mesh']['fsdp'] > 1
 
 
-@pytest.mark.slow
-def test_measured_on_this_machine(tmp_path):
-  root, out = pathlib.Path(__file__).parents[1], tmp_path / 'measured.json'
-  command = ['experiments/measure.py', '--config=configs/tiny.py', '--lengths=128', '--repeats=1', f'--out={out}']
-  env = {**os.environ, 'PYTHONPATH': str(root), 'XLA_FLAGS': ''}
-  subprocess.run([sys.executable, *command], cwd=root, env=env, check=True)
-  found = json.loads(out.read_text())
-  assert found['devices'] == 2 and found['attention_error_128'] == 0
-  for stage in ('sft_128', 'rl_128'):
-    assert found[stage]['tokens_per_s'] > 0 and 0 < found[stage]['mfu'] < 2
-
-
 def test_bad_input_is_one_line(capsys):
   def refuses(match: str, *more):
     assert main(['plan', *more]) == 2
