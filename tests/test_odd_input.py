@@ -202,7 +202,7 @@ EXPERIMENT_CASES = (
   (f'{SSP} --workdir w --processes 2', 'expected --coordinator or --distributed'),
   (f'{SSP} --workdir w --processes 2 --process 7 --coordinator localhost:1', '--process 7: expected 0 to 1'),
   (f'{SSP} --workdir w --coordinator nonsense', '--coordinator nonsense: expected HOST:PORT'),
-  (f'{SSP} --workdir w --distributed', '--distributed: the other processes are not found'),
+  (f'{SSP} --workdir w --distributed', '--distributed: the other processes cannot be found'),
   (f'ablate_lambda.py {STUDY} --workdir text.jsonl', 'text.jsonl: is a file'),
   (f'ablate_lambda.py {STUDY} --workdir w --points x', '--points x: expected whole numbers'),
   (f'ablate_lambda.py {STUDY} --workdir w --points 99', '--points 99: there are'),

@@ -231,4 +231,4 @@ def test_an_update_that_the_weights_are_too_coarse_for_is_told(small, capsys, dt
   alarm = Alarm('sft/x')
   for _ in range(2):  # said once
     alarm.look_at_update({'moved': float(norms['moved'])})
-  assert capsys.readouterr().out.count('WARNING sft/x: an update moved') == (dtype == 'bfloat16')
+  assert capsys.readouterr().out.count('WARNING sft/x: an update changed') == (dtype == 'bfloat16')
