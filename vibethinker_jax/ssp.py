@@ -387,9 +387,9 @@ class Pipeline:
     return share_work(answers, self.grader.steps)
 
   def sample_and_grade(
-    self, protocol: Protocol, model: Qwen2, sets: dict, result: pathlib.Path, what: str
+    self, protocol: Protocol, model: Qwen2, sets: dict, what: str, result: pathlib.Path | None = None
   ) -> dict[str, Graded]:
-    """The model on problems by domain. Until `write_asked` has written `result`, the samples are kept beside it."""
+    """The model on problems by domain. The samples are kept beside `result` until `write_asked` has written it."""
     seed, stop = self.base_seed + 1000, self.stop.asked
     return graded.sample_and_grade(
       protocol, self.engine, model, self.tokenizer, sets, self.grader, seed, result, what, stop
@@ -400,14 +400,14 @@ class Pipeline:
     if not path.exists():
       self.pause(f'probing {run} at step {step} is next')
       model, what = self.mean_of(base, [(run, step)]), f'probe {run} {step}{half}'
-      write_asked(path, self.sample_and_grade(self.s.probe, model, sets, path, what))
+      write_asked(path, self.sample_and_grade(self.s.probe, model, sets, what, path))
     return {d: np.array(v, bool) for d, v in read_json(path)['correct'].items()}
 
   def evaluate_model(self, name: str, load: Callable[[], Qwen2]) -> dict:
     """A model on the test sets, as evaluate/<name>.json holds it."""
     path = self.workdir / 'evaluate' / f'{name}.json'
     if not path.exists():
-      write_asked(path, self.sample_and_grade(self.s.evaluate, load(), self.sets.test, path, f'evaluate {name}'))
+      write_asked(path, self.sample_and_grade(self.s.evaluate, load(), self.sets.test, f'evaluate {name}', path))
     return read_json(path)
 
   def _summarise(self, models: dict, experts: dict) -> None:

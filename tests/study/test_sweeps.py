@@ -205,7 +205,9 @@ def test_the_simplex_is_mapped_and_its_winner_confirmed(begun, monkeypatch):
   )
   text = (directory / 'report.html').read_text()
   assert 'won on half A' in text and text.count('<svg') == 3
-  monkeypatch.setattr('vibethinker_jax.ssp.Pipeline.ask', lambda *_: pytest.fail('a point was evaluated again'))
+  monkeypatch.setattr(
+    'vibethinker_jax.ssp.Pipeline.sample_and_grade', lambda *_: pytest.fail('a point was evaluated again')
+  )
   before = page(directory)
   simplex.run(config, directory, devices=ONE)
   assert page(directory) == before

@@ -100,7 +100,7 @@ def _choose(directory: pathlib.Path, s: RunConfig, devices) -> None:
       model = pipeline.mean_of(base, checkpoints)
       pipeline.save(model, directory / 'begin' / rule)
       kept[rule] = directory / 'begin' / f'{rule}.json'
-      asked = pipeline.sample_and_grade(s.probe, model, pipeline.sets.probe_b, kept[rule], f'probe {rule}')
+      asked = pipeline.sample_and_grade(s.probe, model, pipeline.sets.probe_b, f'probe {rule}', kept[rule])
       correct = np.concatenate([rolled.correct for rolled in asked.values()])
       starts[rule] = {'checkpoints': checkpoints, 'pass_at': [mean_pass_at_k(correct, j) for j in (1, k)]}
   write_json(path, starts)

@@ -151,7 +151,7 @@ class Sweep:
       problems = {'a': p.sets.probe_a, 'b': p.sets.probe_b, 'test': p.sets.test}[half]
       with p.timed('points'):
         sets = {d: problems[d] for d in s.data.domains}
-        write_asked(path, p.sample_and_grade(how, make(), sets, path, f'{name} {half}'))
+        write_asked(path, p.sample_and_grade(how, make(), sets, f'{name} {half}', path))
     correct = json.loads(path.read_text())['correct']
     score = mean_pass_at_k(np.concatenate([correct[d] for d in s.data.domains]), self.k)
     if new:
