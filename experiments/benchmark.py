@@ -28,12 +28,13 @@ from tqdm import tqdm
 
 from vibethinker_jax import distributed
 from vibethinker_jax.config_io import config_flag, freeze, run_app
-from vibethinker_jax.disk import beginning, write_json
+from vibethinker_jax.disk import beginning
 from vibethinker_jax.engine.engine import Completion, Engine, Request
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.model import attention, hf
 from vibethinker_jax.model.mesh import decode_mesh, make_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.shared_files import write_json
 from vibethinker_jax.tasks import Benchmarking, check_benchmarking
 from vibethinker_jax.train.optim import optimizer
 from vibethinker_jax.train.rl import MGPO

@@ -24,8 +24,8 @@ from vibethinker_jax.config_io import config_flag, freeze, process_flags, run_ap
 from vibethinker_jax.disk import writing
 from vibethinker_jax.evaluate import benchmarks, run, scores
 from vibethinker_jax.lock import held
+from vibethinker_jax.shared_files import write_text
 from vibethinker_jax.tasks import Evaluation, check_evaluation
-from vibethinker_jax.train.metric_writer import write_text
 from vibethinker_jax.verify.grader import Grader
 
 CONFIG, JOIN = config_flag(), process_flags()

@@ -15,6 +15,7 @@ RANKS = {
   'compiled': 0,
   'disk': 0,
   'config_io': 1,
+  'shared_files': 1,
   'lock': 1,
   'provenance': 1,
   'model': 1,

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from vibethinker_jax import disk, lock, provenance
-from vibethinker_jax.disk import read_json, write_json
 from vibethinker_jax.errors import BadInput, CannotWrite
+from vibethinker_jax.shared_files import read_json, write_json
 from vibethinker_jax.train.metric_writer import MetricWriter
 from vibethinker_jax.workdir import check_claim, claim
 

@@ -21,8 +21,8 @@ def default() -> pathlib.Path | None:
 def keep(directory: pathlib.Path) -> None:
   """Read compiled programs from `directory`, and write new ones to it. Call it before anything is compiled.
 
-  A program is found again if its code, its shapes, the compiler's version and flags and the kind of device are the same.
-  Several programs may use the directory at the same time. If it cannot be written, jax warns and compiles as usual.
+  A compiled program is found again if its code, its shapes, the compiler's version and flags, and the kind of device are
+  the same. Several processes may use the directory together. If it cannot be written, jax warns and compiles as usual.
   """
   jax.config.update('jax_compilation_cache_dir', str(directory))
   jax.config.update('jax_compilation_cache_max_size', SIZE)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from vibethinker_jax import fields
 from vibethinker_jax.config import RunConfig
+from vibethinker_jax.plan.parts import Accelerator
 from vibethinker_jax.study.ablation import Ablation
 from vibethinker_jax.study.selection import Selection
 from vibethinker_jax.study.simplex import Simplex
@@ -37,6 +38,7 @@ CONFIGS = (
   ('config', 'experiments/evaluate.py', Evaluation),
   ('config', 'experiments/pretrain_tiny.py', Pretraining),
   ('config', 'experiments/benchmark.py', Benchmarking),
+  ('config', 'experiments/accelerator.py', Accelerator),
 )
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from vibethinker_jax.config import RunConfig, computing, own_config, sft_runs
-from vibethinker_jax.disk import read_json
 from vibethinker_jax.model.mesh import shardings
 from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.shared_files import read_json
 from vibethinker_jax.spectrum.fusion import fuse
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.spectrum.select import select

@@ -11,9 +11,9 @@ import jax
 from vibethinker_jax import provenance
 from vibethinker_jax.config import RunConfig
 from vibethinker_jax.config_io import freeze
-from vibethinker_jax.disk import read_json
 from vibethinker_jax.distributed import cpu_devices
 from vibethinker_jax.errors import BadInput
+from vibethinker_jax.shared_files import read_json
 from vibethinker_jax.ssp import STAGES, Pipeline
 
 TIMES = ('seconds_rollout', 'seconds_grade', 'seconds_update', 'tokens_per_s')

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from vibethinker_jax.config import RunConfig, sft_runs
-from vibethinker_jax.disk import read_json, write_json, write_text
 from vibethinker_jax.evaluate import samples
 from vibethinker_jax.evaluate.graded import Graded
 from vibethinker_jax.evaluate.scores import by_domain
+from vibethinker_jax.shared_files import read_json, write_json, write_text
 
 _SHOWN = ('base', 'fused', 'rl')  # the models whose samples samples.jsonl has
 

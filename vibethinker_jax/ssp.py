@@ -24,7 +24,7 @@ from vibethinker_jax.config import TINY_BASE, RunConfig, base_seed, check_mesh, 
 from vibethinker_jax.data.augment import sft_examples
 from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.tokenizer import render
-from vibethinker_jax.disk import read_json, write_json, writing
+from vibethinker_jax.disk import writing
 from vibethinker_jax.distributed import Stop, Stopped, share_work
 from vibethinker_jax.engine.cache import KVCache
 from vibethinker_jax.engine.engine import Engine
@@ -41,13 +41,14 @@ from vibethinker_jax.model.mesh import own_mesh, place
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.run_data import load_run_data
 from vibethinker_jax.run_summary import verdicts, write_summary, write_verdicts
+from vibethinker_jax.shared_files import read_json, write_json
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.spectrum.select import told
 from vibethinker_jax.train import rl, sft
 from vibethinker_jax.train.metric_writer import MetricWriter
 from vibethinker_jax.train.profile import Profile
 from vibethinker_jax.verify.grader import Grader
-from vibethinker_jax.workdir import at_work, check_claim, seconds_of, timed
+from vibethinker_jax.workdir import check_claim, claimed, seconds_of, timed
 
 STAGES = ('sft', 'probe', 'fuse', 'rl', 'evaluate')
 
@@ -121,7 +122,7 @@ class Pipeline:
 
     Raises BadInput where another run is at work in the workdir, or where it holds another run; CannotWrite.
     """
-    with at_work(self.workdir, dataclasses.asdict(self.s), self.sets.fingerprints), self.computing():
+    with claimed(self.workdir, dataclasses.asdict(self.s), self.sets.fingerprints), self.computing():
       yield
 
   @contextlib.contextmanager
@@ -300,7 +301,12 @@ class Pipeline:
     return self.experts.best(self._curves(), k)
 
   def sample_and_grade(
-    self, protocol: Protocol, model: Qwen2, sets: dict[str, Sequence[Problem]], result: pathlib.Path, what: str
+    self,
+    protocol: Protocol,
+    model: Qwen2,
+    sets: dict[str, Sequence[Problem]],
+    what: str = '',
+    result: pathlib.Path | None = None,
   ) -> dict[str, Graded]:
     """Sample and judge problems, all domains in one call of the engine.
 
@@ -308,9 +314,9 @@ class Pipeline:
       protocol: how to sample.
       model: which model.
       sets: problems by domain.
-      result: the file that `write_verdicts` will write. Until then the samples are kept beside it, so that a run that
-        is killed continues with them.
       what: the name of the progress bar; '': no bar.
+      result: the file that `write_verdicts` will write. Until then the samples are kept beside it, so that a run that
+        is killed continues with them. None: they are kept nowhere.
 
     Returns:
       The graded samples of each domain.
@@ -324,7 +330,7 @@ class Pipeline:
     """A model's results on the test problems, from evaluate/<name>.json; sampled where the file is not there."""
     path = self.workdir / 'evaluate' / f'{name}.json'
     if not path.exists():
-      write_verdicts(path, self.sample_and_grade(self.s.evaluate, load(), self.sets.test, path, f'evaluate {name}'))
+      write_verdicts(path, self.sample_and_grade(self.s.evaluate, load(), self.sets.test, f'evaluate {name}', path))
     return read_json(path)
 
   def _curves(self) -> dict[str, dict[int, dict[str, np.ndarray]]]:
@@ -341,7 +347,7 @@ class Pipeline:
     if not path.exists():
       self.pause(f'probing {run} at step {step} is next')
       model = self.experts.mean_of([(run, step)])
-      write_verdicts(path, self.sample_and_grade(self.s.probe, model, sets, path, f'probe {run} {step}{half}'))
+      write_verdicts(path, self.sample_and_grade(self.s.probe, model, sets, f'probe {run} {step}{half}', path))
     return verdicts(read_json(path))
 
   def _passes(self, rows: Sequence) -> float:

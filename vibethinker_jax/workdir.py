@@ -16,11 +16,12 @@ import jax
 from tqdm import tqdm
 
 from vibethinker_jax import provenance
-from vibethinker_jax.disk import read_json, write_json, writing
+from vibethinker_jax.disk import writing
 from vibethinker_jax.distributed import Stopped, gather
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.fields import flat
 from vibethinker_jax.lock import held
+from vibethinker_jax.shared_files import read_json, write_json
 
 # fields that say how a run is computed: a run may be continued with other values
 _HOW = (
@@ -38,7 +39,7 @@ _LEFT_BY = {
 
 
 @contextlib.contextmanager
-def at_work(workdir: pathlib.Path, config: Mapping, data: dict[str, str]) -> Iterator[None]:
+def claimed(workdir: pathlib.Path, config: Mapping, data: dict[str, str]) -> Iterator[None]:
   """No other run works in `workdir` within the block, and the workdir holds the run of `config`.
 
   `data`: the fingerprints of the data by source. Raises BadInput where another run is at work, where the workdir holds

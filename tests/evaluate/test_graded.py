@@ -111,6 +111,11 @@ def test_the_draws_are_those_of_rl(ask, whole, sets):
   assert texts == [group for graded in whole.values() for group in graded.responses]
 
 
+def test_without_a_file_nothing_is_kept(ask, whole, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert equal(ask(None), whole) and not list(tmp_path.iterdir())
+
+
 def test_broken_weights_are_refused(ask, tmp_path):
   broken = jax.tree.map(lambda x: x * np.nan, ask.drawn[1])
   with pytest.raises(BadInput, match='log-probabilities are not finite'):

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from vibethinker_jax.disk import write_json
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate import html
+from vibethinker_jax.shared_files import write_json
 from vibethinker_jax.study import ablation, selection, simplex, sweep
 from vibethinker_jax.train import rl
 from vibethinker_jax.train.metric_writer import MetricWriter

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from vibethinker_jax import verify
 from vibethinker_jax.data.problem import Problem, row_of
 from vibethinker_jax.data.tokenizer import ChatTokenizer
-from vibethinker_jax.disk import write_json, write_text
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.benchmarks import Task
 from vibethinker_jax.model.qwen2 import Qwen2
+from vibethinker_jax.shared_files import write_json, write_text
 from vibethinker_jax.verify.grader import Grader
 
 _LIBRARIES = ('math-verify', 'latex2sympy2_extended', 'sympy', 'pylatexenc')

@@ -41,7 +41,7 @@ def sample_and_grade(
   sets: Mapping[str, Sequence[Problem]],
   grader: Grader,
   seed: int,
-  result: pathlib.Path,
+  result: pathlib.Path | None,
   what: str,
   stop: Callable[[], bool],
 ) -> dict[str, Graded]:
@@ -52,8 +52,9 @@ def sample_and_grade(
     sets: problems by domain. The random stream of a problem is (seed, its place among all problems).
     grader: gives the verdicts.
     seed: of the random streams.
-    result: the file that the caller makes of the result. Beside it the samples are kept (samples.py:beside): a program
-      that was killed goes on with them. The caller deletes them (samples.py:discard) once `result` is written.
+    result: the file that the caller makes of the result. Beside it the samples are kept (samples.py:beside), and a
+      program that was killed goes on with them. The caller deletes them (samples.py:discard) once `result` is written.
+      None keeps nothing.
 
   Raises:
     Stopped, BadInput, CannotWrite: as samples.py:collect.
@@ -61,8 +62,8 @@ def sample_and_grade(
   problems = [problem for own in sets.values() for problem in own]
   # two domains may each have a problem of the same id
   named = [dataclasses.replace(problem, id=f'{i}:{problem.id}') for i, problem in enumerate(problems)]
-  numbers = range(len(problems))
-  rows = collect(engine, model, tokenizer, named, protocol, seed, numbers, beside(result), what, stop)
+  numbers, path = range(len(problems)), None if result is None else beside(result)
+  rows = collect(engine, model, tokenizer, named, protocol, seed, numbers, path, what, stop)
   N = protocol.samples
   groups = [rows[i * N : (i + 1) * N] for i in numbers]
   responses = [[row['response'] for row in group] for group in groups]

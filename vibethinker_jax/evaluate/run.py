@@ -26,7 +26,6 @@ import jax
 from vibethinker_jax import runtime
 from vibethinker_jax.data.problem import Problem
 from vibethinker_jax.data.tokenizer import ChatTokenizer
-from vibethinker_jax.disk import write_json, write_text
 from vibethinker_jax.distributed import gather, share_work
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.sampling import number_of
@@ -39,6 +38,7 @@ from vibethinker_jax.model import hf
 from vibethinker_jax.model.mesh import own_mesh
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.model_directory import load_model, load_tokenizer
+from vibethinker_jax.shared_files import write_json, write_text
 from vibethinker_jax.verify.grader import Grader
 
 _BATCH = 256  # responses graded between two steps of the progress bar
@@ -136,8 +136,7 @@ def _evaluate(
 
 def _forget_verdicts(path: pathlib.Path) -> None:
   """Takes the verdicts from the samples that exist, so that they are graded again."""
-  exists = path.parent.is_dir() and jax.process_index() == 0
-  have = gather(samples.settle(path) if exists else {})[0]
+  have = gather(samples.settle(path) if jax.process_index() == 0 else {})[0]
   if have:
     samples.write_rows(path, [{k: v for k, v in row.items() if k not in _VERDICT} for row in have.values()])
 

@@ -33,7 +33,7 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.protocol import Protocol
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.rollout import draw, validate
-from vibethinker_jax.train.metric_writer import write_text
+from vibethinker_jax.shared_files import write_text
 
 
 def collect(
@@ -44,7 +44,7 @@ def collect(
   protocol: Protocol,
   seed: int,
   numbers: Sequence[int],
-  path: pathlib.Path,
+  path: pathlib.Path | None,
   what: str = 'sample',
   stop: Callable[[], bool] = lambda: False,
 ) -> list[dict]:
@@ -59,6 +59,7 @@ def collect(
       `max_tokens` where its prompt leaves the engine less room.
     seed, numbers: the random stream of problem i is (seed, numbers[i]); numbers [P].
     path: the file of the samples. It belongs to one model, protocol and list of problems: the caller sees to that.
+      None keeps nothing.
     what: the title of the progress bar.
     stop: it is asked between two blocks of tokens.
 
@@ -70,8 +71,7 @@ def collect(
     BadInput: a problem cannot be asked, the weights give numbers that are not finite, or the file is no such file.
     CannotWrite: the file system refuses.
   """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  have = gather(settle(path) if jax.process_index() == 0 else {})[0]
+  have = gather(settle(path) if path is not None and jax.process_index() == 0 else {})[0]
   prompts = [tuple(tokenizer.prompt(problem)) for problem in problems]
   room = [min(protocol.max_tokens, engine.max_length - len(prompt)) for prompt in prompts]
   asked = [i for i, tokens in enumerate(room) if tokens > 0]
@@ -88,7 +88,8 @@ def collect(
   def keep(i: int, sample: int, tokens: np.ndarray, finish: str) -> None:
     row = _row(problems[i], sample, tokenizer.response(prompts[i], tokens.tolist()), len(tokens), finish)
     drawn[problems[i].id, sample] = row
-    disk.append(_part(path, jax.process_index()), json.dumps(row))
+    if path is not None:
+      disk.append(_part(path, jax.process_index()), json.dumps(row))
 
   for i, sample in every if jax.process_index() == 0 else ():
     if i not in place and (problems[i].id, sample) not in have:
@@ -104,11 +105,11 @@ def collect(
       keep(i, done.sample, done.tokens, done.finish)
   parts = gather((drawn, suspended))
   if any(suspended for _, suspended in parts):
-    raise Stopped(f'{what}: stopped; the samples that are finished are in {path}')
+    raise Stopped(f'{what}: stopped before all samples were drawn')
   for part, _ in parts:
     have |= part
   rows = [have[problems[i].id, sample] for i, sample in every]
-  if jax.process_count() > 1:
+  if path is not None and jax.process_count() > 1:
     write_rows(path, rows)
     if jax.process_index() > 0:
       _part(path, jax.process_index()).unlink(missing_ok=True)
@@ -126,6 +127,7 @@ def settle(path: pathlib.Path) -> dict[tuple[str, int], dict]:
 
   One process calls this, while the others wait.
   """
+  path.parent.mkdir(parents=True, exist_ok=True)
   parts, have = _parts(path), {}
   for part in (*parts, path):  # `path` is last: its rows may have verdicts already
     have |= read(part)

@@ -15,7 +15,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vibethinker_jax.config import RunConfig
 from vibethinker_jax.data.batches import Batch
-from vibethinker_jax.disk import write_json
 from vibethinker_jax.engine import decode
 from vibethinker_jax.engine.cache import KVCache
 from vibethinker_jax.engine.pages import POOL, PagedKVCache, PagedLayout
@@ -25,6 +24,7 @@ from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.plan.collectives import sent_bytes
 from vibethinker_jax.plan.machine import Machine
 from vibethinker_jax.plan.stage import PROMPT, StagePlan
+from vibethinker_jax.shared_files import write_json
 from vibethinker_jax.train import sft
 from vibethinker_jax.train.rl_batches import Responses
 from vibethinker_jax.train.rl_loss import make_loss

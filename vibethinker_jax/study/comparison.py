@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vibethinker_jax.config import RunConfig
-from vibethinker_jax.disk import write_json
 from vibethinker_jax.evaluate.html import duration, missing, note, percent, plots_of, table, write_page
 from vibethinker_jax.evaluate.paired import Difference, conclusion, difference, strict_level
 from vibethinker_jax.evaluate.plots import (
@@ -24,6 +23,7 @@ from vibethinker_jax.evaluate.plots import (
   legend_outside,
   running_mean,
 )
+from vibethinker_jax.shared_files import write_json
 from vibethinker_jax.spectrum.passk import pass_at_k
 from vibethinker_jax.study.sweep import diverged, result, spent
 

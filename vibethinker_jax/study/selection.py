@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from vibethinker_jax.config import RunConfig
-from vibethinker_jax.disk import write_json
 from vibethinker_jax.evaluate import samples
 from vibethinker_jax.evaluate.html import note, percent, table
+from vibethinker_jax.shared_files import write_json
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.ssp import Pipeline
 from vibethinker_jax.study import sweep
@@ -101,7 +101,7 @@ def _choose(directory: pathlib.Path, s: RunConfig, devices) -> None:
       model = pipeline.experts.mean_of(checkpoints)
       pipeline.save(model, directory / 'begin' / rule)
       kept[rule] = directory / 'begin' / f'{rule}.json'
-      asked = pipeline.sample_and_grade(s.probe, model, pipeline.sets.probe_b, kept[rule], f'probe {rule}')
+      asked = pipeline.sample_and_grade(s.probe, model, pipeline.sets.probe_b, f'probe {rule}', kept[rule])
       correct = np.concatenate([rolled.correct for rolled in asked.values()])
       starts[rule] = {'checkpoints': checkpoints, 'pass_at': [mean_pass_at_k(correct, j) for j in (1, k)]}
   write_json(path, starts)

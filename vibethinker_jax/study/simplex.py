@@ -20,11 +20,11 @@ from annotated_types import Interval
 from tqdm import tqdm
 
 from vibethinker_jax.config import RunConfig
-from vibethinker_jax.disk import write_json
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.fields import bad_value
 from vibethinker_jax.model.qwen2 import Qwen2
 from vibethinker_jax.run_summary import write_verdicts
+from vibethinker_jax.shared_files import write_json
 from vibethinker_jax.spectrum.fusion import dare, ema_weights, fuse, simplex_grid, slerp, ties
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
 from vibethinker_jax.ssp import Pipeline
@@ -161,7 +161,7 @@ class Sweep:
       problems = {'a': p.sets.probe_a, 'b': p.sets.probe_b, 'test': p.sets.test}[half]
       with timed(p.workdir, 'points'):
         sets = {d: problems[d] for d in s.data.domains}
-        write_verdicts(path, p.sample_and_grade(how, make(), sets, path, f'{name} {half}'))
+        write_verdicts(path, p.sample_and_grade(how, make(), sets, f'{name} {half}', path))
     correct = json.loads(path.read_text())['correct']
     score = mean_pass_at_k(np.concatenate([correct[d] for d in s.data.domains]), self.k)
     if new:

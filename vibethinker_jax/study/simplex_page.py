@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vibethinker_jax.config import RunConfig
-from vibethinker_jax.disk import write_json
 from vibethinker_jax.evaluate.html import duration, missing, note, percent, plots_of, table, write_page
 from vibethinker_jax.evaluate.paired import Difference, conclusion, difference, strict_level
 from vibethinker_jax.evaluate.plots import AXIS, INK, ORANGE, STYLE
+from vibethinker_jax.shared_files import write_json
 from vibethinker_jax.spectrum.passk import pass_at_k
 from vibethinker_jax.study.sweep import spent
 

@@ -23,11 +23,11 @@ from tqdm import tqdm
 from vibethinker_jax import fields
 from vibethinker_jax.config import RunConfig, check
 from vibethinker_jax.config_io import freeze
-from vibethinker_jax.disk import read_json, write_json, write_text
 from vibethinker_jax.errors import BadInput
 from vibethinker_jax.evaluate.html import duration
 from vibethinker_jax.fields import bad_value
 from vibethinker_jax.run_data import load_run_data
+from vibethinker_jax.shared_files import read_json, write_json, write_text
 from vibethinker_jax.ssp import STAGES, Pipeline
 from vibethinker_jax.train.state import Diverged
 from vibethinker_jax.workdir import compare, timed

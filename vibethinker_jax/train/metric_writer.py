@@ -21,9 +21,8 @@ from tensorboardX.record_writer import RecordWriter
 from tqdm import tqdm
 
 from vibethinker_jax import disk
-from vibethinker_jax.disk import write_json as write_json  # evaluate/run.py still imports it from here
-from vibethinker_jax.disk import write_text
 from vibethinker_jax.errors import BadInput
+from vibethinker_jax.shared_files import write_text
 
 
 class MetricWriter:
