@@ -178,7 +178,7 @@ def amount(value: float) -> str:
 def write(out: pathlib.Path, result: dict) -> None:
   """Both files, whole. Raises CannotWrite."""
   for path, text in ((out, json.dumps(result, indent=2) + '\n'), (out.with_suffix('.md'), table(result))):
-    with disk.whole(path) as scratch:
+    with disk.atomic(path) as scratch:
       scratch.write_text(text, encoding='utf-8')
 
 

@@ -21,7 +21,7 @@ def default() -> pathlib.Path | None:
 def keep(directory: pathlib.Path) -> None:
   """Read compiled programs from `directory`, and write new ones to it. Call it before anything is compiled.
 
-  A compiled program is found again if its code, its shapes, the compiler's version and flags, and the kind of device are
+  A compiled program is found again if its code, its shapes, the compiler (version, flags) and the kind of device are
   the same. Several processes may use the directory together. If it cannot be written, jax warns and compiles as usual.
   """
   jax.config.update('jax_compilation_cache_dir', str(directory))

@@ -33,6 +33,8 @@ from vibethinker_jax.plan.machine import Machine
 from vibethinker_jax.plan.stage import StagePlan
 from vibethinker_jax.train import rl, sft
 from vibethinker_jax.train.optim import Optim, optimizer
+from vibethinker_jax.train.rl_batches import Responses
+from vibethinker_jax.train.rl_loss import make_loss
 from vibethinker_jax.train.state import Diverged, gradient_adder, start, updater
 
 ACCELERATORS = ('gpu', 'tpu')
@@ -240,7 +242,7 @@ def training_step(s: Accelerator, kind: str, length: int, by_kernel: bool = True
   on, source = chip(jax.devices()[0], c.dtype)
   rows, targets = (s.sft_rows, length) if kind == 'sft' else (s.rl_rows, length - s.prompt)
   stage = StagePlan(kind, kind, c, s.mesh, rows, length)
-  loss = sft.loss if kind == 'sft' else rl.make_loss(rl.MGPO(lam=0.0), 1.0)
+  loss = sft.loss if kind == 'sft' else make_loss(rl.MGPO(lam=0.0).loss, 1.0)
   transform = optimizer(Optim(learning_rate=1e-6), 1000)
   with jax.set_mesh(mesh):
     batch = spread_rows(documents(s, length) if kind == 'sft' else responses(s, length))
@@ -275,14 +277,14 @@ def documents(s: Accelerator, length: int) -> Batch:
   return Batch(ids(), ids(), positions, np.ones(shape, np.int32), np.ones(shape, np.float32))
 
 
-def responses(s: Accelerator, length: int) -> rl.Responses:
+def responses(s: Accelerator, length: int) -> Responses:
   """Responses that fill their rows, half of them right, each to a prompt of its own."""
   rng, B, T = np.random.default_rng(s.seed), s.rl_rows, length - s.prompt
   ids = lambda *sizes: rng.integers(0, s.model.V, sizes, np.int32)
   ones, advantages = np.ones((B, T), np.float32), np.where(np.arange(B) % 2, 1, -1).astype(np.float32)
   drawn = -np.log(s.model.V).astype(np.float32) * ones
   lengths = np.full(B, s.prompt, np.int32)
-  return rl.Responses(ids(B, s.prompt), lengths, ids(B, T), ids(B, T), ones, drawn, 0 * ones, advantages)
+  return Responses(ids(B, s.prompt), lengths, ids(B, T), ids(B, T), ones, drawn, 0 * ones, advantages)
 
 
 def decode_step(s: Accelerator, layout: str, rows: int) -> dict[str, Figure]:
