@@ -24,7 +24,7 @@ RANKS = {
   'spectrum': 1,
   'train.mgpo': 1,
   'train.alarm': 1,
-  'train.metric_writer': 1,
+  'train.metric_writer': 2,
   'train.profile': 1,
   'engine': 2,
   'model_directory': 2,

@@ -10,13 +10,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from pydantic import NonNegativeInt, PositiveInt
 
 from vibethinker_jax.config import spread
 from vibethinker_jax.data.batches import Batch
 from vibethinker_jax.engine import decode
-from vibethinker_jax.engine.cache import Int8KVCache, KVCache
+from vibethinker_jax.engine.cache import ROWS, Int8KVCache, KVCache
 from vibethinker_jax.engine.engine import Engine
 from vibethinker_jax.engine.pages import PagedLayout
 from vibethinker_jax.engine.sampling import SamplingParams, batched
@@ -25,7 +25,7 @@ from vibethinker_jax.errors import BadInput
 from vibethinker_jax.fields import bad_value
 from vibethinker_jax.model.attention import attend_packed, attend_paged
 from vibethinker_jax.model.int8 import quantize
-from vibethinker_jax.model.mesh import MeshShape, decode_mesh, make_mesh, no_mesh, place, spread_rows
+from vibethinker_jax.model.mesh import MeshShape, decode_mesh, lay_out, make_mesh, no_mesh, place, spread_rows
 from vibethinker_jax.model.qwen2 import Config, Qwen2
 from vibethinker_jax.plan.device import bound, chip, copy_rate, decode_work, matmul_rate, seconds, training_flops
 from vibethinker_jax.plan.formulas import memory, resident, roofline
@@ -302,14 +302,12 @@ def decode_step(s: Accelerator, layout: str, rows: int) -> dict[str, Figure]:
   begin = d.positions - d.block
   with no_mesh():
     model = engine.place(weights(s, layout in ('int8', 'int8_weights')))
-    state, cache = engine.fresh(rows, d.positions)
-    if layout == 'paged':
-      book = engine.book(rows)
-      for row in range(rows):
-        book.grow(row, d.positions)
-      state = engine.mapped(state, book.table(engine.width(d.positions)))
-    full = lambda n: engine.spread(jnp.full(rows, n, jnp.int32), PartitionSpec('data'))
-    sampling = engine.spread(jax.tree.map(jnp.asarray, batched([SamplingParams()] * rows)), PartitionSpec('data'))
+    state, cache, allocator = engine.empty(rows, d.positions)
+    for row in range(rows):
+      allocator.grow(row, d.positions)
+    state, cache = allocator.fit(state, cache, d.positions)
+    full = lambda n: lay_out(jnp.full(rows, n, jnp.int32), mesh, ROWS)
+    sampling = lay_out(jax.tree.map(jnp.asarray, batched([SamplingParams()] * rows)), mesh, ROWS)
     state = dataclasses.replace(state, position=full(begin), left=full(d.block), sampling=sampling)
 
     def work():
