@@ -195,13 +195,13 @@ class Pipeline:
         )
         if not told(scores):
           same = f'all {len(scores)} checkpoints have Pass@{k} {scores[0]:.3f}'
-          tqdm.write(f'WARNING expert for {domain}: cannot be told, {same}; the last one is taken')
+          tqdm.write(f'WARNING expert for {domain}: cannot be told apart, {same}; the last one is used')
     write_json(self.workdir / 'experts.json', {d: found[d] for d in self.s.data.domains})
     if self.s.prune:
       self.experts.prune()
 
   def fuse(self) -> None:
-    """Write the weighted mean of the experts, as a Hugging Face"""
+    """Write the weighted mean of the experts as a Hugging Face directory, fused/."""
     if not (self.workdir / 'fused').exists():
       self.save(self.experts.fused(), self.workdir / 'fused')
 

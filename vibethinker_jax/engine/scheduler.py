@@ -127,8 +127,8 @@ class Scheduler:
     return min(sequence.length + self._layout.block, len(sequence.request.prompt) + sequence.request.max_tokens)
 
   def _grow(self) -> list[TokenChunk]:
-    """Give every slot room for the next block. If there is too little, preempt samples; those that have drawn least
-    first. Their tokens have to be read for that, so everything pending is handed out: that is what is returned."""
+    """Give every slot room for the next block. If there is too little, preempt samples, those that have drawn least
+    first. Preemption needs their tokens on the host, so all pending chunks are flushed; returns these."""
     chunks = []
     for slot in range(len(self._slots)):
       while self._slots[slot] is not None and (
@@ -253,7 +253,7 @@ class Scheduler:
 
 
 def _prefill_batches(groups: list[list[Sequence]], layout: DecodeLayout) -> Iterator[list[list[Sequence]]]:
-  """Groups of samples whose prompts are prefilled at a time: a full batch of short ones, or one, so none is padding."""
+  """Groups of samples whose prompts are prefilled at a time: a full batch of short ones, or one: no padding rows."""
   while groups:
     short = sum(len(group[0].prefix) <= layout.prefill_chunk for group in groups[: layout.prefill_batches[0]])
     n = next(n for n in layout.prefill_batches if n <= max(short, 1))

@@ -58,7 +58,7 @@ def collect(
     protocol: how many samples there are of each problem, and how they are drawn. A response has fewer than
       `max_tokens` where its prompt leaves the engine less room.
     seed, numbers: the random stream of problem i is (seed, numbers[i]); numbers [P].
-    path: the file of the samples. It belongs to one model, protocol and list of problems: the caller sees to that.
+    path: the file of the samples. It belongs to one model, protocol and list of problems, which the caller must ensure.
       None keeps nothing.
     what: the title of the progress bar.
     stop: it is asked between two blocks of tokens.
@@ -68,7 +68,8 @@ def collect(
 
   Raises:
     Stopped: `stop` returned True on one of the processes; what had been finished is in the file.
-    BadInput: a problem cannot be asked, the weights give numbers that are not finite, or the file is no such file.
+    BadInput: a problem cannot be asked, the weights give numbers that are not finite, or the file is not a samples
+      file.
     CannotWrite: the file system refuses.
   """
   have = gather(settle(path) if path is not None and jax.process_index() == 0 else {})[0]

@@ -1,8 +1,9 @@
-"""config.json of a Qwen2, a Qwen3 or a Llama: what in it decides the function is read, or refused by its name.
+"""config.json of a Qwen2, a Qwen3 or a Llama: every field that changes what is computed is read, or refused by its
+name.
 
-Where transformers knows several spellings of one thing, the one that it goes by (release 5) counts here: a non-empty
-`rope_scaling` before `rope_parameters`, a `rope_theta` within that object before the one beside it, `rope_type` before
-`type`, and `original_max_position_embeddings` beside before within.
+Some fields have several spellings. We prefer those that transformers 5 prefers: a non-empty `rope_scaling` to
+`rope_parameters`; a `rope_theta` inside that object to one outside; `rope_type` to `type`; and an
+`original_max_position_embeddings` outside to one inside.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from vibethinker_jax.model.rope import Linear, Llama3, Scaling, Yarn
 
 # the families, by model_type, and what transformers calls them
 ARCHITECTURES = {'qwen2': 'Qwen2ForCausalLM', 'qwen3': 'Qwen3ForCausalLM', 'llama': 'LlamaForCausalLM'}
-# fields that make it another function, and what they may be: other values are refused, and an absent field is as good
+# fields that would change what is computed, and the values that do not; a missing field is allowed
 _ONE_FUNCTION = {
   'hidden_act': ('silu', 'swish'),
   'use_sliding_window': (False, None),
@@ -26,8 +27,8 @@ _ONE_FUNCTION = {
   'quantization_config': (None,),
   'per_layer_config': (None,),
 }
-_ONE_LLAMA = {'mlp_bias': (False, None)}  # which the other families do not know
-# kv heads where num_key_value_heads is absent: of the first Llamas as many as heads, of a Qwen none that would be right
+_ONE_LLAMA = {'mlp_bias': (False, None)}  # the other families have no such field
+# kv heads where num_key_value_heads is absent: for Llama the number of heads (None); for Qwen transformers' default
 _DEFAULT_HEADS = {'qwen2': 32, 'qwen3': 32, 'llama': None}
 _KINDS = {'linear': Linear, 'yarn': Yarn, 'llama3': Llama3}
 
@@ -53,7 +54,7 @@ def read_config(directory: pathlib.Path) -> Config:
   if family == 'llama' and D % heads:
     raise _unlike(path, 'hidden_size', D, f'a multiple of num_attention_heads, {heads}, as in every Llama')
   K = whole('num_key_value_heads') if raw.get('num_key_value_heads', _DEFAULT_HEADS[family]) is not None else heads
-  # transformers takes a Qwen3 without a head_dim for one of 128, whatever its width: here it has to say so
+  # without head_dim transformers assumes 128 for every Qwen3; we require the field
   H = D // heads if raw.get('head_dim') is None and family != 'qwen3' else whole('head_dim')
   if heads % K:
     raise _unlike(path, 'num_key_value_heads', K, f'a divisor of num_attention_heads, {heads}')

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
 
-from vibethinker_jax.disk import whole
+from vibethinker_jax.disk import atomic
 from vibethinker_jax.model import hf
 from vibethinker_jax.model.config import ARCHITECTURES, BadModel
 from vibethinker_jax.model.qwen2 import Config, Qwen2
@@ -167,7 +167,7 @@ def _scaling(file: File, theta: float, H: int, positions: int) -> Scaling | None
     stretch = np.asarray(file.tensors[_STRETCH].data, np.float32)
     found = Llama3(float(np.round(stretch.max(), 3)), **_LLAMA3)
     if kind != 'none' or stretch.shape != (H // 2,) or not np.allclose(_stretch(found, theta, H), stretch, rtol=1e-4):
-      raise BadModel(f'{file.path}: {_STRETCH} are not the factors of a Llama 3, whose like alone is read')
+      raise BadModel(f'{file.path}: {_STRETCH} are not the factors of Llama 3, expected these or none')
     return found
   if kind == 'none':
     return None
@@ -229,7 +229,7 @@ def write(path: pathlib.Path, model: Qwen2, kind: str, fields: Mapping[str, obje
   sizes = hf.shapes(model)
   kinds = {name: Kind.F32 if len(shape) == 1 else KINDS[kind] for name, shape in sizes.items()}
   kinds |= {name: Kind.F16 for name, shape in sizes.items() if kinds[name] is Kind.Q8_0 and shape[-1] % 32}
-  with whole(path) as scratch:
+  with atomic(path) as scratch:
     writer = gguf.GGUFWriter(scratch, c.family)
     about = {'general.type': 'model', 'general.file_type': int(gguf.LlamaFileType[f'MOSTLY_{kind.upper()}'])}
     about |= {'general.quantization_version': gguf.GGML_QUANT_VERSION}
@@ -275,12 +275,14 @@ def fields_of(c: Config, where: pathlib.Path) -> dict[str, object]:
   }
   scaling = c.rope_scaling
   if isinstance(scaling, Llama3) and c.family != 'llama':
-    raise BadModel(f'{where}: rope_scaling llama3: llama.cpp has it for a llama alone, this is a {c.family}')
+    raise BadModel(
+      f'{where}: rope_scaling llama3: llama.cpp supports it for the architecture llama only, not {c.family}'
+    )
   if isinstance(scaling, Linear):
     out |= {'rope.scaling.type': 'linear', 'rope.scaling.factor': scaling.factor}
   if isinstance(scaling, Yarn):
     if not scaling.truncate:
-      raise BadModel(f'{where}: rope_scaling yarn: truncate is false, but llama.cpp puts both bounds to whole pairs')
+      raise BadModel(f'{where}: rope_scaling yarn: truncate is false, but llama.cpp always rounds both bounds')
     out |= {
       'rope.scaling.type': 'yarn',
       'rope.scaling.factor': scaling.factor,
@@ -301,7 +303,7 @@ def tensor_name(name: str) -> str:
 
 
 def _turned(name: str, c: Config) -> int:
-  """How many heads a tensor has whose rows llama.cpp turns in another order; 0 where it has none."""
+  """The number of heads whose rows llama.cpp has in another order in this tensor; 0: none."""
   heads = {'q_proj': c.K * c.G, 'k_proj': c.K}
   return heads.get(name.split('.')[-2], 0) if c.family == 'llama' else 0
 
@@ -312,5 +314,5 @@ def _as_halves(x: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _as_neighbours(x: np.ndarray, heads: int) -> np.ndarray:
-  """The other way round."""
+  """The inverse of `_as_halves`."""
   return x.reshape(heads, 2, -1, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape) if heads else x

@@ -1,8 +1,8 @@
 """Hugging Face directories in and out: one table of names, read in both directions.
 
 A directory holds config.json, model.safetensors (or shards with model.safetensors.index.json) and tokenizer files.
-Each row of the table gives our parameter, theirs, and the letters of *their* axes once heads are told apart; the
-transposition between the two follows from the letters.
+Each row of the table gives our parameter, theirs, and the letters of *their* axes after the heads have been split
+off; the transposition between the two follows from the letters.
 """
 
 import dataclasses
@@ -160,7 +160,7 @@ def write(
     _write_json(scratch / 'config.json', config_json(c, dtype, eos_ids))
     _copy_tokenizer(tokenizer_from, scratch, eos_ids)
     scratch.chmod(0o755)
-    barrier(f'save {directory.name}')  # not before all have seen what was there
+    barrier(f'save {directory.name}')  # every process has looked at the old directory by now
     if writes:
       if directory.exists():
         shutil.rmtree(directory)
@@ -238,7 +238,7 @@ def _read(path: pathlib.Path, name: str, c: Config, theirs: str, ours: str, inde
   cut = {letter: range(*part.indices(size)) for letter, part, size in zip(ours, index, shape(c, ours))}
   order = [ours.index(letter) for letter in theirs]
   out = np.empty([len(cut[letter]) for letter in ours], kind)
-  joined = []  # their axes: the first letter of each is cut, the others are whole
+  joined = []  # slices of their axes; of an axis of several letters only the first may be sharded
   for letters in _their_axes(theirs):
     inner = math.prod(shape(c, letters[1:]))
     joined.append(slice(cut[letters[0]].start * inner, cut[letters[0]].stop * inner))
@@ -286,7 +286,7 @@ def _checked(directory: pathlib.Path, where: dict[str, pathlib.Path], model: Qwe
     if name not in where:
       raise BadModel(f'{directory}: tensor {name} is missing')
   for name, path in where.items():
-    # what some releases of transformers wait_for_file beside the weights follows from config.json
+    # some releases of transformers also wrote inv_freq, which follows from config.json
     if name not in wanted and name != head and not name.endswith('.rotary_emb.inv_freq'):
       raise BadModel(f'{path}: tensor {name} is not one of a {c.family} of {c.L} layers, as {config} describes it')
   kinds = {}

@@ -32,7 +32,7 @@ from vibethinker_jax.model.rope import Scaling
 
 Size = Annotated[int, Interval(ge=1, le=1 << 24)]
 Theta = Annotated[float, Interval(gt=1)]
-Positions = Annotated[int, Interval(ge=1, le=1 << 24)]  # float32 counts no further, and angles are made of it
+Positions = Annotated[int, Interval(ge=1, le=1 << 24)]  # angles are float32, which is exact up to 2^24 only
 Dtype = Literal['float32', 'bfloat16']
 Kernel = Literal['xla', 'splash', 'triton']
 Remat = Literal['none', 'dots', 'full', 'offload']
@@ -99,7 +99,7 @@ class Config:
 
 
 class Layer(nnx.Module):
-  """One transformer layer. Parameters know their letters; what the family does not have is None, and no parameter."""
+  """One transformer layer. Each parameter stores its axis letters; a bias or norm that the family lacks is None."""
 
   def __init__(self, c: Config, key: jax.Array):
     keys = iter(jax.random.split(key, 7))
@@ -157,7 +157,7 @@ class Qwen2(nnx.Module):
     prompts [B,S] are filled up to lengths [B]; a continuation's tokens stand at the positions that follow.
     """
     (B, S), (n, T) = prompts.shape, tokens.shape[1:]
-    # pieces of a row are joined while a device has it whole: where one ends is no matter of shards
+    # joined while each device has whole rows: the parts of a row need not end where shards end
     join = lambda *pieces: shard(jnp.concatenate([shard(x, 'BS') for x in pieces], 1), 'BT')
     own = jnp.broadcast_to(lengths[:, None, None] + jnp.arange(T, dtype=jnp.int32), (B, n, T)).reshape(B, n * T)
     positions = join(jnp.broadcast_to(jnp.arange(S, dtype=jnp.int32), (B, S)), own)

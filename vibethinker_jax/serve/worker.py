@@ -1,8 +1,8 @@
 """The worker: one thread that runs the engine for many requests at once.
 
 Only this thread uses the rows of the engine. Requests reach it through a queue, which it reads between two blocks of
-tokens; the tokens of each step go back to the event loop as chunks. A caller that leaves a stream gives its rows back.
-If the engine fails, every waiting request gets an error, and a new run begins with the next request.
+tokens; the tokens of each step go back to the event loop as chunks. Closing a stream frees its
+slots. If the engine fails, every waiting request gets an error, and the next request creates a new Scheduler.
 """
 
 import asyncio

@@ -32,7 +32,7 @@ def band_weight(pass_rate: jax.Array, low: float, high: float) -> jax.Array:
 
 
 def rescaled(weights: jax.Array, advantages: jax.Array) -> jax.Array:
-  """The weights [P] divided by their mean; in the mean, a group counts by the sum of its |advantages| [P,G].
+  """The weights [P] divided by their mean, which is weighted by the sum of each group's |advantages| [P,G].
 
   Every weight is at most 1, so that weights also shorten the gradient, in some steps more than in others. After this
   division the sum of |advantage| is the same as without weights, and only the balance between questions differs. (Adam
@@ -46,7 +46,7 @@ def rescaled(weights: jax.Array, advantages: jax.Array) -> jax.Array:
 def advantages(rewards: jax.Array, std_normalize: bool = True, eps: float = 1e-6) -> jax.Array:
   """The group-relative advantages of GRPO: rewards [P,G] -> [P,G].
 
-  The weight of a question multiplies its advantages, and not its rewards: there the division by the group's standard
+  The weight of a question multiplies its advantages. If it multiplied the rewards, the division by the group's standard
   deviation would cancel it. Without `std_normalize` there is no such division (Dr. GRPO). With `eps`, a group of equal
   rewards has advantages of 0.
   """

@@ -35,8 +35,10 @@ from vibethinker_jax.train.rl_loss import LossConfig, make_loss, score
 from vibethinker_jax.train.state import Checkpoints, State, check_finite, gradient_adder, start, updater
 from vibethinker_jax.verify.grader import Grader
 
-_APART = 1000  # between the seeds of two stages; the seed of an epoch is that of the epoch before, plus 1
-Seed = Annotated[int, Interval(ge=0, lt=100)]  # of RL: ten thousand times it is below the seed of the next run
+_APART = 1000  # between the seeds of two stages: each epoch of a stage adds 1 to its seed
+Seed = Annotated[
+  int, Interval(ge=0, lt=100)
+]  # of RL: 10,000 times this is added to the run's seed, and must stay below the distance of run seeds
 Strength = Annotated[float, Interval(ge=0, le=1000)]  # lambda of MGPO: at 1000 only questions with p = p0 count
 
 
@@ -374,13 +376,14 @@ class Trainer:
     }
 
   def _with_signal(self, rows: list[Row]) -> tuple[list[Row], float]:
-    """The rows that have a gradient, and what the other rows add to the count of the loss.
+    """The rows that have a gradient, and how much the other rows add to the denominator of the loss.
 
     Without a divergence term a row with advantage 0 has no gradient, and is not computed. Entropy, ratios and the
     clipped share are then those of the rows that are computed.
     """
-    loud = [row for row in rows if row[2] != 0]
-    if self.m.kl_coef or not loud:
+    with_gradient = [row for row in rows if row[2] != 0]
+    if self.m.kl_coef or not with_gradient:
       return rows, 0.0
-    silent = [row for row in rows if row[2] == 0]
-    return loud, float(len(silent) if self.m.aggregate == 'sequence' else sum(len(row[1].tokens) for row in silent))
+    others = [row for row in rows if row[2] == 0]
+    count = len(others) if self.m.aggregate == 'sequence' else sum(len(row[1].tokens) for row in others)
+    return with_gradient, float(count)

@@ -14,7 +14,7 @@ from vibethinker_jax.train.rl_batches import Responses
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-  """What of the algorithm is compiled into the loss. The weight of a question is not: it scales the advantages."""
+  """The fields of MGPO that are compiled into the loss. The weight of a question scales the advantages, outside it."""
 
   clip_low: float
   clip_high: float
