@@ -89,6 +89,7 @@ def test_the_parts_of_the_real_size():
   assert [part.name for part in parts_of(freeze(Accelerator, load_config(CONFIG)))] == wanted.split()
 
 
+@pytest.mark.slow
 def test_what_fails_stays_in_its_part(tmp_path):
   (tmp_path / 'script.py').write_text(SCRIPT.replace('CONFIG', str(CONFIG)))
   run('script.py', folder=tmp_path)

@@ -117,6 +117,7 @@ def test_what_tells_an_expert():
   assert not told([0.25, 0.25, 0.25]) and not told([0.0, 0.0]) and not told([0.0])
 
 
+@pytest.mark.slow
 def test_an_expert_that_cannot_be_told_is_said(tmp_path, capsys):
   """A random model solves nothing: one line a domain, and so in experts.json and on the page."""
   pipeline = Pipeline(freeze(RunConfig, small('tiny', rl__stages=())), tmp_path, ONE)

@@ -98,6 +98,7 @@ LENGTHS = st.lists(st.tuples(st.integers(1, 70), st.integers(1, 50), st.integers
 
 @settings(max_examples=5, deadline=None)
 @given(shapes=LENGTHS, seed=st.integers(0, 2**32 - 1), stops=st.sets(st.integers(0, 47), max_size=3))
+@pytest.mark.slow
 def test_log_probs_through_refills_chunks_and_growth(model, shapes, seed, stops):
   """Random lengths and stops in four slots: prompts longer than a chunk of 32, queued samples, a cache that grows."""
   rng = np.random.default_rng(seed)

@@ -64,6 +64,7 @@ def test_paged_equals_contiguous(model, contiguous, pages, size):
   same(run(model, rows=4, cache=PagedLayout(pages, size)), contiguous)
 
 
+@pytest.mark.slow
 def test_paged_equals_contiguous_on_eight_devices(model, contiguous):
   """Each device has its own pool."""
   mesh = decode_mesh(make_mesh(MeshShape(data=8)))

@@ -191,6 +191,7 @@ def begun(whole, values, small, tmp_path_factory):
   return make
 
 
+@pytest.mark.slow
 def test_the_simplex_is_mapped_and_its_winner_confirmed(begun, monkeypatch):
   config, directory = begun('simplex', search='grid', parts=2, random=1)
   simplex.run(config, directory, [0], ONE)

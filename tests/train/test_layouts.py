@@ -56,6 +56,7 @@ def test_meshes(model, alone):
       close(value(place(model, mesh), batch), alone)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_goes_on_on_another_mesh(model, tmp_path):
   batch = packed_batch(8, 64, model.config.V)
   transform = optimizer(Optim(1e-2, end=1.0), 10)
