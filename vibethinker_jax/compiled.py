@@ -1,11 +1,12 @@
 """Compiled programs, kept on disk: a program that is started again compiles nothing that it compiled before."""
 
+import contextlib
 import os
 import pathlib
 
 import jax
 
-SIZE = 4 << 30  # bytes that the directory may have; the programs that were used least recently are deleted first
+SIZE = 4 << 30  # bytes that the directory may have when a program starts; the oldest files are deleted first
 _LEAST_S = 0.1  # programs that compile faster are not kept
 
 
@@ -24,6 +25,20 @@ def keep(directory: pathlib.Path) -> None:
   A compiled program is found again if its code, its shapes, the compiler (version, flags) and the kind of device are
   the same. Several processes may use the directory together. If it cannot be written, jax warns and compiles as usual.
   """
+  _trim(directory)
   jax.config.update('jax_compilation_cache_dir', str(directory))
-  jax.config.update('jax_compilation_cache_max_size', SIZE)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', _LEAST_S)
+
+
+def _trim(directory: pathlib.Path) -> None:
+  """Delete the oldest files beyond SIZE.
+
+  (The limit of jax itself stops writing for good where a kill has left half an entry.)
+  """
+  with contextlib.suppress(OSError):  # another process may delete the same files
+    files = sorted(((s.st_mtime, s.st_size, path) for path in directory.iterdir() for s in [path.stat()]), reverse=True)
+    held = 0
+    for _, size, path in files:
+      held += size
+      if held > SIZE:
+        path.unlink(missing_ok=True)
