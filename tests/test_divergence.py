@@ -1,40 +1,27 @@
 """A run that diverges ends in its one line (exit code 1) in every experiment, and what cannot be told is said."""
 
 import importlib.util
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import pytest
 from absl.flags import FLAGS
+from small_config import ONE, ROOT, SMALL
 
 from vibethinker_jax.config import TINY_BASE, RunConfig
 from vibethinker_jax.config_io import freeze, load_config
 from vibethinker_jax.errors import BadInput, Failure
 from vibethinker_jax.model import hf
-from vibethinker_jax.spectrum.select import told
+from vibethinker_jax.spectrum.select import has_signal
 from vibethinker_jax.ssp import Pipeline
 from vibethinker_jax.study import ablation, selection, simplex
 from vibethinker_jax.tasks import Evaluation, Pretraining
 
-ROOT = pathlib.Path(__file__).parents[1]
-ONE = jax.devices()[:1]
-SMALL = {
-  'model': dict(random=dict(V=512, D=16, L=1, K=1, G=2, H=8, F=32, positions=512), tokenizer=str(TINY_BASE)),
-  'mesh.data': 1,
-  **{f'data.{name}': n for name, n in dict(train=20, probe=4, test=4).items()},
-  **{f'sft.{name}': n for name, n in dict(steps=4, save_every=2, rows=4).items()},
-  'sft.optim.warmup': 1,
-  'probe': dict(samples=2, k=2, max_tokens=8),
-  'evaluate': dict(samples=2, k=2, max_tokens=8),
-  **{f'rl.{name}': n for name, n in dict(prompts=2, num_generations=4, micro_rows=8, share=4, save_every=1).items()},
-  'rl.optim.warmup': 1,
-  'engine': dict(rows=16, block=8),
-}
-
 
 def small(config: str, **changes) -> dict:
-  return load_config(ROOT / 'configs' / f'{config}.py', SMALL | {k.replace('__', '.'): v for k, v in changes.items()})
+  """The values of configs/<config>.py, small, with its own stages of RL."""
+  less = {name: value for name, value in SMALL.items() if name != 'rl.stages'}
+  return load_config(ROOT / 'configs' / f'{config}.py', less | {k.replace('__', '.'): v for k, v in changes.items()})
 
 
 @pytest.fixture
@@ -113,8 +100,8 @@ def test_an_evaluation_of_broken_weights(experiment, make_model, tmp_path):
 
 
 def test_what_tells_an_expert():
-  assert told([0.1, 0.2]) and told([0.5])
-  assert not told([0.25, 0.25, 0.25]) and not told([0.0, 0.0]) and not told([0.0])
+  assert has_signal([0.1, 0.2]) and has_signal([0.5])
+  assert not any(map(has_signal, ([0.25, 0.25, 0.25], [0.0, 0.0], [0.0])))
 
 
 @pytest.mark.slow
@@ -124,5 +111,5 @@ def test_an_expert_that_cannot_be_told_is_said(tmp_path, capsys):
   summary = pipeline.run()
   assert all(expert['signal'] is False for expert in summary['experts'].values())
   out = capsys.readouterr().out
-  assert out.count('cannot be told, all 2 checkpoints have Pass@2 0.000; the last one is taken') == 4
+  assert out.count('no signal, all 2 checkpoints have Pass@2 0.000; the last one is used') == 4
   assert 'No signal: all checkpoints have the same score on algebra' in (tmp_path / 'report.html').read_text()

@@ -12,25 +12,14 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = f"""
-import importlib.util
+import sys
 
-spec = importlib.util.spec_from_file_location('tiny', {str(ROOT / 'configs' / 'tiny.py')!r})
-tiny = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tiny)
+sys.path.insert(0, {str(ROOT / 'tests')!r})
+from shrunken import config, shrink
 
 
 def get_config():
-  c = tiny.get_config()
-  sizes = dict(V=512, D=16, L=2, K=2, G=2, H=4, F=32, positions=512)
-  c.model = dict(random=sizes, tokenizer={str(ROOT / 'vibethinker_jax' / 'tiny_base')!r})
-  c.data.update(train=20, probe=4, test=4)
-  c.sft.update(steps=6, save_every=2, rows=4)
-  c.probe.update(samples=2, k=2, max_tokens=8)
-  c.evaluate.update(samples=2, k=2, max_tokens=8)
-  c.rl.update(prompts=2, num_generations=4, micro_rows=8, share=4, save_every=2)
-  c.rl.stages = tuple(dict(stage, steps=3, max_tokens=8) for stage in c.rl.stages)
-  c.engine.update(rows=16, block=8)
-  return c
+  return shrink(config('tiny'))
 """
 SIZES_KB = (40, 90, 150, 300, 500, 700, 850, 1000, 1300, 1600, 1900, 2300)
 

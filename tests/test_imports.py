@@ -11,7 +11,7 @@ RANKS = {
   'distributed': -1,
   'boxes': 0,
   'fields': 0,
-  'runtime': 0,
+  'runtime': -1,
   'compiled': 0,
   'disk': 0,
   'config_io': 1,

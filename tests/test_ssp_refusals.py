@@ -3,7 +3,8 @@
 import dataclasses
 
 import pytest
-from small_run import TWO, config, shrink, small_settings, with_
+from shrunken import config, shrink
+from small_run import TWO, small_settings, with_
 
 from vibethinker_jax.config import RunConfig
 from vibethinker_jax.config_io import freeze

@@ -1,10 +1,11 @@
 """Compiled programs, kept on disk: a program that is started again compiles nothing that it compiled before."""
 
 import contextlib
-import os
 import pathlib
 
 import jax
+
+from vibethinker_jax import runtime
 
 SIZE = 4 << 30  # bytes that the directory may have when a program starts; the oldest files are deleted first
 _LEAST_S = 0.1  # programs that compile faster are not kept
@@ -12,11 +13,8 @@ _LEAST_S = 0.1  # programs that compile faster are not kept
 
 def default() -> pathlib.Path | None:
   """The directory in the user's cache; None where the user has no home directory."""
-  try:
-    home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-  except RuntimeError:
-    return None
-  return pathlib.Path(home) / 'vibethinker' / 'xla'
+  with contextlib.suppress(RuntimeError):
+    return runtime.user_cache('xla')
 
 
 def keep(directory: pathlib.Path) -> None:
@@ -36,9 +34,8 @@ def _trim(directory: pathlib.Path) -> None:
   (The limit of jax itself stops writing for good where a kill has left half an entry.)
   """
   with contextlib.suppress(OSError):  # another process may delete the same files
-    files = sorted(((s.st_mtime, s.st_size, path) for path in directory.iterdir() for s in [path.stat()]), reverse=True)
     held = 0
-    for _, size, path in files:
-      held += size
+    for path in sorted(directory.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True):
+      held += path.stat().st_size
       if held > SIZE:
         path.unlink(missing_ok=True)

@@ -34,6 +34,11 @@ def most_of_the_gpu() -> None:
   os.environ.setdefault('XLA_PYTHON_CLIENT_MEM_FRACTION', '0.95')
 
 
+def user_cache(name: str) -> pathlib.Path:
+  """A path in the user's cache, for files that can be made again. Raises RuntimeError without a home directory."""
+  return pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache') / 'vibethinker' / name
+
+
 def crowded(share: float = 0.75) -> bool:
   """Whether the process uses more than `share` of the memory mappings it may have; False if the limit is unknown.
 

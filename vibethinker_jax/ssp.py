@@ -43,7 +43,7 @@ from vibethinker_jax.run_data import load_run_data
 from vibethinker_jax.run_summary import verdicts, write_summary, write_verdicts
 from vibethinker_jax.shared_files import read_json, write_json
 from vibethinker_jax.spectrum.passk import mean_pass_at_k
-from vibethinker_jax.spectrum.select import told
+from vibethinker_jax.spectrum.select import has_signal
 from vibethinker_jax.train import rl, sft
 from vibethinker_jax.train.metric_writer import MetricWriter
 from vibethinker_jax.train.profile import Profile
@@ -187,15 +187,15 @@ class Pipeline:
           'k': k,
           'selected_step': step,
           'held_out': mean_pass_at_k(held_out[step][domain], k),
-          'signal': told(scores),
+          'signal': has_signal(scores),
         }
         tqdm.write(
           f'expert for {domain}: step {step}, Pass@{k} {max(scores):.3f} where chosen, '
           f'{found[domain]["held_out"]:.3f} held out'
         )
-        if not told(scores):
+        if not has_signal(scores):
           same = f'all {len(scores)} checkpoints have Pass@{k} {scores[0]:.3f}'
-          tqdm.write(f'WARNING expert for {domain}: cannot be told apart, {same}; the last one is used')
+          tqdm.write(f'WARNING expert for {domain}: no signal, {same}; the last one is used')
     write_json(self.workdir / 'experts.json', {d: found[d] for d in self.s.data.domains})
     if self.s.prune:
       self.experts.prune()

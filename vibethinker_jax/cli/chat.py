@@ -6,7 +6,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from vibethinker_jax.cli import engines, flags
+from vibethinker_jax import runtime
+from vibethinker_jax.cli import engines
 
 _REMEMBERED = 1000  # lines
 
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
   engine, model, tokenizer = engines.load(args)
   graders = GraderPool(1)
   try:
-    with edited_lines(flags.cache('chat_history')):
+    with edited_lines(runtime.user_cache('chat_history')):
       terminal.run(Service(args.name, tokenizer, Worker(engine, model, args.waiting), graders), args.preset)
   finally:
     graders.close()

@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 import sys
 
+from vibethinker_jax import runtime
 from vibethinker_jax.cli import files, flags
 from vibethinker_jax.errors import BadInput
 
@@ -27,7 +28,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--block', type=int, default=16, help='tokens between two checks for new and finished requests')
   parser.add_argument('--max-length', type=int, metavar='N', help="prompt and answer together (default: the model's)")
   parser.add_argument(
-    '--cache', type=pathlib.Path, default=flags.cache('xla'), metavar='DIR', help='compiled programs, 4 GiB at most'
+    '--cache',
+    type=pathlib.Path,
+    default=runtime.user_cache('xla'),
+    metavar='DIR',
+    help='compiled programs, 4 GiB at most',
   )
 
 

@@ -1,7 +1,6 @@
 """Flags that several verbs share."""
 
 import argparse
-import os
 import pathlib
 
 from vibethinker_jax.errors import BadInput
@@ -56,8 +55,3 @@ def configs_are() -> str:
   if (root / 'configs' / 'tiny.py').exists():
     return f'configs/ and experiments/ are in {root}'
   return 'configs/ and experiments/ are in a clone of the repository, not in the installed package'
-
-
-def cache(name: str) -> pathlib.Path:
-  """A path in the cache of this user, for files that can be made again."""
-  return pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache')) / 'vibethinker' / name

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 
+from vibethinker_jax import runtime
 from vibethinker_jax.cli import files, flags
 from vibethinker_jax.errors import BadInput
 
@@ -45,7 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument('--out', dest='output', type=pathlib.Path, metavar='F', help='the report as JSON (default: none)')
   parser.add_argument('--estimate', action='store_true', help='by the memory model alone: seconds, nothing compiled')
   parser.add_argument(
-    '--cache', type=pathlib.Path, default=flags.cache('plan'), metavar='DIR', help='stages as compiled for a TPU'
+    '--cache', type=pathlib.Path, default=runtime.user_cache('plan'), metavar='DIR', help='stages as compiled for a TPU'
   )
 
 

@@ -37,6 +37,6 @@ def select(scores: Mapping[int, Mapping[str, float]]) -> dict[str, int]:
   return {domain: max(scores, key=lambda step: (scores[step][domain], step)) for domain in domains}
 
 
-def told(scores: Sequence[float]) -> bool:
+def has_signal(scores: Sequence[float]) -> bool:
   """Whether a domain's scores decide which checkpoint is its expert: they differ, or a single score is above 0."""
   return len({*scores}) > 1 if len(scores) > 1 else scores[0] > 0
