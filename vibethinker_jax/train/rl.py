@@ -342,8 +342,8 @@ class Trainer:
         for p in share
         for g, completion in enumerate(rolled.completions[p])
       ]
-      loud, silent = self._with_signal(flat)
-      shares = sharing(loud, self.r.share)
+      learnt, uncounted = self._with_signal(flat)
+      shares = sharing(learnt, self.r.share)
       mesh = jax.sharding.get_mesh()
       unit = attention.unit(state.model.config.attention, 1 if mesh.empty else mesh.shape['seq'])
       S = rounded_up(max(len(share[0][0]) for share in shares) - 1, unit)
@@ -354,7 +354,7 @@ class Trainer:
           batch = dataclasses.replace(batch, ref_logps=score(reference, batch, self.r.temperature))
         gradient, metrics = self._add(gradient, state.model, batch)
         sums.append(metrics)
-      gradient = (gradient[0], gradient[1] + silent)
+      gradient = (gradient[0], gradient[1] + uncounted)
       state, norms = update(state, gradient)
       rows.append(norms)
       first = first or len(sums)
